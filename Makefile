@@ -1,0 +1,39 @@
+# Two commands: `make demo` and `make test`. Both install what they need into .venv first, and reuse it afterwards.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(sort $(wildcard *.py runtime/*.py export/*.py export/model/*.py calib/*.py benchmarks/*.py))
+# A strict editable install links single files, so it is renewed when the list of files changes.
+LISTED := $(shell printf '%s\n' $(SOURCES) | cksum | cut -d' ' -f1)
+INSTALLED := $(VENV)/.installed-$(LISTED)
+
+.PHONY: demo test install lint clean
+
+demo: install
+	@echo "== demo: builds a bundle from a small generated checkpoint and asks it about a sample scene and clip"
+	@$(BIN)/python -m stllm_edge.benchmarks.demo --out demo
+
+test: install lint
+	@echo "== tests"
+	@$(BIN)/pytest
+
+lint: install
+	@echo "== ruff and mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p stllm_edge
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "== install into $(VENV): the first time llama-cpp-python compiles, about five minutes on two cores"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" wheel
+	@$(BIN)/python -m pip install -q -c constraints.txt torch
+	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" --config-settings editable_mode=strict
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info

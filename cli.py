@@ -1,0 +1,234 @@
+"""The commands: options and dispatch only; everything heavy is imported by the command that needs it."""
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .runtime.errors import StllmError
+
+__all__ = ["bench", "calib", "export", "run"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+USAGE_ERROR = 2
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stllm-edge")
+def export() -> None:
+    """Turn a trained ST-LLM checkpoint into a bundle that stllm-run answers from."""
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def reports_errors(command: Command) -> Command:
+    """Print an error that the user can mend as one line and leave with status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
+        level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger = logging.getLogger("stllm_edge")
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(level)
+        try:
+            return command(*arguments, quiet=quiet, **values)
+        except StllmError as error:
+            click.echo(f"{click.get_current_context().command_path}: {' '.join(str(error).split())}", err=True)
+            sys.exit(USAGE_ERROR)
+
+    return wrapped  # type: ignore[return-value]
+
+
+logging_options = options(
+    click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
+    click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
+)
+checkpoint_options = options(
+    click.option("--ckpt", "checkpoint", type=FOLDER, required=True, help="Checkpoint folder as the trainer saved it."),
+    click.option("--base", type=FOLDER, help="Checkpoint below a LoRA adapter, if the adapter does not lead to it."),
+    click.option("--point-encoder", type=FOLDER, help="OpenScene weights (.pth.tar) instead of the checkpoint's own."),
+)
+output_options = options(
+    click.option("--out", type=FOLDER, required=True, help="Bundle folder; it may hold other parts already."),
+    click.option("--force", is_flag=True, help="Replace parts that the bundle already holds."),
+    click.option("--voxel-size", type=float, default=0.06, show_default=True, help="Edge of a voxel, metres."),
+    click.option("--frames", type=int, default=32, show_default=True, help="Frames that a clip is sampled to."),
+    click.option(
+        "--time-instruction/--no-time-instruction",
+        default=True,
+        show_default=True,
+        help="Whether the model was trained with the clip's times in the prompt.",
+    ),
+)
+precision_option = click.option(
+    "--precision", "precisions", multiple=True, default=["fp32"], show_default=True, help="fp32 or fp16; may repeat."
+)
+quant_option = click.option(
+    "--quant", "quants", multiple=True, default=["Q4_K_M"], show_default=True, help="GGUF type; may repeat."
+)
+
+
+@export.command()
+@checkpoint_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def inspect(checkpoint: Path, base: Path | None, point_encoder: Path | None, as_json: bool, quiet: bool) -> None:
+    """Print the parts of a checkpoint: sizes, types, what is unused, what is missing."""
+    from .export.inspection import inspect_checkpoint, render
+
+    report = inspect_checkpoint(checkpoint, base, point_encoder)
+    click.echo(json.dumps(report, indent=1) if as_json else render(report))
+    if report["missing"] or report["unknown"] or report["misfits"]:
+        sys.exit(1)
+
+
+@export.command()
+@checkpoint_options
+@output_options
+@precision_option
+@logging_options
+@reports_errors
+def onnx(**values: Any) -> None:
+    """Write the vision, points and aligner graphs."""
+    from .export.pipeline import Export
+
+    with peak_memory(values["quiet"]):
+        Export.from_options(values).run(precisions=values["precisions"])
+
+
+@export.command()
+@checkpoint_options
+@output_options
+@quant_option
+@logging_options
+@reports_errors
+def gguf(**values: Any) -> None:
+    """Write the language model."""
+    from .export.pipeline import Export
+
+    with peak_memory(values["quiet"]):
+        Export.from_options(values).run(quants=values["quants"])
+
+
+@export.command(name="all")
+@checkpoint_options
+@output_options
+@precision_option
+@quant_option
+@click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in.")
+@click.option("--video", type=FOLDER, help="Clip to verify on.")
+@click.option("--verify/--no-verify", "verified", default=True, show_default=True, help="Compare with PyTorch at the end.")
+@logging_options
+@reports_errors
+def everything(scene: Path | None, video: Path | None, verified: bool, **values: Any) -> None:
+    """Write encoders and language model, then verify them."""
+    from .export.pipeline import Export
+
+    with peak_memory(values["quiet"]):
+        exported = Export.from_options(values)
+        exported.run(precisions=values["precisions"], quants=values["quants"])
+        if verified:
+            print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))
+
+
+@export.command()
+@click.option("--bundle", "out", type=FOLDER, required=True, help="Bundle folder.")
+@checkpoint_options
+@click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in.")
+@click.option("--video", type=FOLDER, help="Clip to verify on.")
+@click.option("--precision", "precisions", multiple=True, help="Encoders to compare; by default all.")
+@click.option("--quant", "quants", multiple=True, help="Language models to compare; by default all.")
+@logging_options
+@reports_errors
+def verify(scene: Path | None, video: Path | None, **values: Any) -> None:
+    """Run bundle and PyTorch model side by side, one line a stage."""
+    from .export.pipeline import Export
+
+    with peak_memory(values["quiet"]):
+        exported = Export.from_options(values)
+        print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))
+
+
+def print_rows(rows: Iterator[Any]) -> None:
+    """Print comparisons as they come; leave with status 1 if one failed."""
+    failed = []
+    for row in rows:
+        click.echo(str(row))
+        if row.passed is False:
+            failed.append(f"{row.part} {row.stage}")
+    if failed:
+        click.echo(f"differs from the PyTorch model: {', '.join(failed)}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def peak_memory(quiet: bool) -> Iterator[None]:
+    """Print the process's peak resident memory at the end."""
+    import resource
+
+    try:
+        yield
+    finally:
+        if not quiet:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            click.echo(f"peak memory {peak:.0f} MB", err=True)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stllm-edge")
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder, or a .npy, .ply or .glb point cloud.")
+@click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder.")
+@click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder.")
+@click.option(
+    "--pose-convention",
+    default="c2w",
+    show_default=True,
+    help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
+)
+@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of jpg or png frames, or a video file.")
+@click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file.")
+@click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps.")
+@click.option("--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC.")
+@click.option("-q", "--question", required=True, help="What to ask.")
+@click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it.")
+@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
+@click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+@click.option("-t", "--temperature", type=float, default=0.0, show_default=True, help="0 takes the best token.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws above temperature 0.")
+@click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number.")
+@click.option("--time-instruction/--no-time-instruction", default=None, help="By default as the bundle records it.")
+@click.option("--bare-prompt", is_flag=True, help="Leave out the assistant's header; the model writes it itself.")
+@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32.")
+@click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides.")
+@click.option("--gpu-layers", type=int, default=-1, show_default=True, help="Layers on the GPU; -1 for all.")
+@click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged.")
+@click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
+@click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")
+@logging_options
+@reports_errors
+def run(quiet: bool, **values: Any) -> None:
+    """Answer a question about a scene and a clip."""
+    from .runtime.command import answer_question
+
+    answer_question(values)

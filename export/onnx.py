@@ -1,0 +1,128 @@
+"""The encoders as ONNX graphs: traced once a provider, weights shared in one external file."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ..runtime.bundle import ENCODERS, PORTABLE, BundleWriter
+from ..runtime.errors import BadInput
+from ..runtime.geometry import Geometry
+from .attention import FORMS
+from .checkpoint import Checkpoint
+from .geometry import Inventory
+from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs
+from .parts import load_part
+from .progress import Progress
+
+__all__ = ["OPSET", "PRECISIONS", "add_encoders"]
+
+OPSET = 18
+PRECISIONS = ("fp32", "fp16")
+INLINE_BYTES = 1024
+GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
+OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefix_tokens"}
+
+
+def add_encoders(
+    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, precision: str, progress: Progress
+) -> None:
+    """Write the three encoders at one precision into a bundle.
+
+    Raises:
+        BadInput: the precision is unknown or there already.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput(f"--precision {precision}: unknown; known are {', '.join(PRECISIONS)}")
+    writer.require_absent("encoders", precision)
+    (writer.staging / "onnx").mkdir(exist_ok=True)
+    entry: dict[str, Any] = {}
+    files: list[str] = []
+    for name in ENCODERS:
+        with progress.stage(f"export {name} ({precision})"):
+            module = GRAPHS[name](load_part(checkpoint, inventory, name))
+            stem = name if precision == "fp32" else f"{name}.{precision}"
+            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry)
+            files += [file for graph in entry[name].values() for file in (graph["file"], graph["weights"])]
+    writer.add("encoders", precision, entry, files)
+
+
+def write_variants(root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry) -> dict[str, Any]:
+    """Trace a module for each provider and write graphs that share one weights file; the manifest's entries."""
+    weights = f"onnx/{stem}.data"
+    entries, external = {}, None
+    for provider in providers(name):
+        model = trace(module, *example_inputs(name, geometry), OUTPUTS[name], provider)
+        if external is None:
+            external = write_weights(model, root / weights)
+        share_weights(model, external)
+        file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
+        ir.save(model, root / file)
+        entries[provider] = {"file": file, "weights": weights}
+    return entries
+
+
+def providers(name: str) -> list[str]:
+    return [PORTABLE]
+
+
+def trace(
+    module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], output: str, provider: str
+) -> ir.Model:
+    """An ONNX graph of a module from example inputs and their dynamic axes."""
+    with warnings.catch_warnings(), quiet("torch.onnx"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=dict(dynamic),
+            input_names=list(flat_names(inputs)),
+            output_names=[output],
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: FORMS[provider]},
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def flat_names(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """Names of all tensors; those of a list are numbered."""
+    for name, value in inputs.items():
+        yield from [f"{name}_{index}" for index in range(len(value))] if isinstance(value, list) else [name]
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Silence a library's logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def write_weights(model: ir.Model, path: Path) -> dict[str, ir.ExternalTensor]:
+    """Write all large initialisers to one file, tensor by tensor."""
+    named = [value.const_value for value in model.graph.initializers.values() if is_large(value)]
+    written = ir.external_data.convert_tensors_to_external(named, path.parent, path.name)
+    return {tensor.name: tensor for tensor in written}
+
+
+def share_weights(model: ir.Model, external: Mapping[str, ir.ExternalTensor]) -> None:
+    for value in model.graph.initializers.values():
+        if is_large(value):
+            value.const_value = external[value.name]
+
+
+def is_large(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.nbytes > INLINE_BYTES

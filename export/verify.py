@@ -1,0 +1,237 @@
+"""A bundle and the PyTorch model side by side, stage by stage."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..runtime.bundle import Bundle, BundleWriter
+from ..runtime.errors import BadBundle
+from ..runtime.llm import Vocabulary
+from ..runtime.maps import KernelMaps
+from ..runtime.prompt import Prompt
+from ..runtime.rays import FREQUENCIES
+from ..runtime.scene import Scene
+from ..runtime.session import Options, Session, View, prefill
+from ..runtime.video import Clip, pixel_values
+from .checkpoint import Checkpoint
+from .geometry import Inventory
+from .model.points import MapTensors
+from .parts import load_part
+from .progress import Progress
+from .streaming import last_logits, token_embeddings
+from .tokenizer import reference_ids
+
+__all__ = ["Row", "Verification"]
+
+LOG = logging.getLogger(__name__)
+QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
+LONGEST_PROMPT = 256
+ENCODER_STAGES = ("vision", "points", "aligner")
+REL_RMS_LIMITS = {
+    ("fp32", "vision"): 5e-6,
+    ("fp32", "points"): 5e-6,
+    ("fp32", "aligner"): 3e-5,
+    ("F32", "prefill"): 1e-4,
+    ("F16", "prefill"): 2e-3,
+    ("BF16", "prefill"): 2e-3,
+    ("Q8_0", "prefill"): 0.08,
+}
+COSINE_LIMITS = {("fp16", stage): 0.999 for stage in ENCODER_STAGES}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        part: precision or quantisation.
+        stage: stage of the pipeline.
+        rel_rms: root mean square of the difference over that of the reference.
+        cosine: of the angle between the two.
+        passed: whether the limit is kept; None where there is none.
+        limit: the limit in words.
+    """
+
+    part: str
+    stage: str
+    rel_rms: float
+    cosine: float
+    passed: bool | None
+    limit: str
+
+    @classmethod
+    def compare(cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray) -> "Row":
+        """Compare two arrays of the same shape under the limit of part and stage."""
+        a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
+        rel_rms = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), np.finfo(float).tiny))
+        cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
+        if (part, stage) in COSINE_LIMITS:
+            bound = COSINE_LIMITS[part, stage]
+            return cls(part, stage, rel_rms, cosine, cosine >= bound, f"cosine >= {bound}")
+        if (part, stage) in REL_RMS_LIMITS:
+            bound = REL_RMS_LIMITS[part, stage]
+            return cls(part, stage, rel_rms, cosine, rel_rms <= bound, f"rel-rms <= {bound:g}")
+        return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported")
+
+    def __str__(self) -> str:
+        mark = {True: "✓", False: "✗", None: "·"}[self.passed]
+        return f"{mark} {self.part:<7}{self.stage:<8} rel-rms {self.rel_rms:.1e}  cosine {self.cosine:.7f}  {self.limit}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the PyTorch model computes from frames, voxels and the text's embeddings."""
+
+    vision: np.ndarray
+    points: np.ndarray
+    aligner: np.ndarray
+
+
+class Verification:
+    """One scene, clip and question through a bundle and through the PyTorch model."""
+
+    def __init__(
+        self, bundle: Path, checkpoint: Checkpoint, inventory: Inventory, scene: Scene, clip: Clip, progress: Progress
+    ):
+        """Open the bundle.
+
+        Raises:
+            BadBundle: it cannot be read, or its model has other sizes than the checkpoint.
+        """
+        self.bundle = Bundle(bundle)
+        if self.bundle.geometry != inventory.geometry:
+            raise BadBundle(f"{bundle}: was made from a model of other sizes than {checkpoint.path}")
+        if self.bundle.manifest["source"]["sha256"] != checkpoint.digest():
+            LOG.warning("%s is not the checkpoint that %s was made from", checkpoint.path, bundle)
+        self.checkpoint, self.inventory, self.progress = checkpoint, inventory, progress
+        self.scene, self.clip = scene, clip
+        self._reference: Reference | None = None
+        self._view: View | None = None
+
+    def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> Iterator[Row]:
+        """Compare parts, by default all, and keep the result in the manifest.
+
+        Each encoder gets on either side what that side computed before. The language model gets the same embeddings
+        of scene and clip on both sides, and at most 256 positions.
+
+        Raises:
+            BadBundle: a part is not there.
+        """
+        precisions, quants = precisions or self.bundle.precisions, quants or self.bundle.quants
+        if not self.bundle.precisions or not self.bundle.quants:
+            raise BadBundle(
+                f"{self.bundle.path}: verifying takes encoders and a language model, it holds "
+                f"{self.bundle.precisions or 'no encoders'} and {self.bundle.quants or 'no language model'}"
+            )
+        records: dict[str, Any] = {}
+        for precision in precisions:
+            session = self._session(precision, quants[0])
+            rows = [*self._files(precision, session.files[:-1]), *self._encoders(session)]
+            records[precision] = {"files": session.files[:-1], "rows": [asdict(row) for row in rows]}
+            yield from rows
+        for quant in quants:
+            session = self._session(precisions[0], quant)
+            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session)]
+            records[quant] = {"files": session.files[-1:], "rows": [asdict(row) for row in rows]}
+            yield from rows
+        with BundleWriter.open(self.bundle.path) as writer:
+            for name, record in records.items():
+                writer.record_parity(name, record)
+
+    def _session(self, precision: str, quant: str) -> Session:
+        options = Options(precision=precision, quant=quant, kv="f32", flash_attention=False, gpu_layers=0)
+        return Session(self.bundle, options, check=False)
+
+    def _files(self, part: str, names: list[str]) -> Iterator[Row]:
+        """A failed row where a file is not the one that the manifest describes."""
+        try:
+            self.bundle.check(names, fresh=True)
+        except BadBundle as error:
+            LOG.warning("%s", error)
+            yield Row(part, "files", float("nan"), float("nan"), False, "SHA-256 as in the manifest")
+
+    def _encoders(self, session: Session) -> Iterator[Row]:
+        view = session.look(self.scene, self.clip, frames=self._frames())
+        prompt = self._prompt(session, view)
+        text = token_embeddings(self.checkpoint, torch.from_numpy(prompt.aligner_token_ids))
+        if self._reference is None:
+            self._reference = self._compute_reference(view, text)
+        self._view = self._view or view
+        ours = {"vision": view.video_tokens, "points": view.pcd_features, "aligner": session.align(view, text.numpy())}
+        for stage, values in ours.items():
+            yield Row.compare(session.precision, stage, values, getattr(self._reference, stage).reshape(values.shape))
+
+    def _language_model(self, session: Session) -> Iterator[Row]:
+        if self._view is None or self._reference is None:
+            list(self._encoders(session))
+        view, reference = self._view, self._reference
+        assert view is not None
+        assert reference is not None
+        prompt = self._prompt(session, view)
+        yield self._compare_prompt(session.quant, prompt)
+
+        room = LONGEST_PROMPT - (len(prompt.token_ids) - 2) - len(reference.aligner)
+        video = reference.vision.reshape(-1, reference.vision.shape[-1])[: max(room, 1)]
+        with session.load_llm(LONGEST_PROMPT + len(prompt.token_ids)) as model:
+            prefill(model, prompt, reference.aligner, video)
+            ours = model.logits()
+        tokens = [token_embeddings(self.checkpoint, torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail)]
+        prefix, clip = torch.from_numpy(reference.aligner), torch.from_numpy(video)
+        embeddings = torch.cat([tokens[0], prefix, tokens[1], clip, tokens[2]])
+        expected = last_logits(self.checkpoint, self.inventory, embeddings, self.progress)
+        yield Row.compare(session.quant, "prefill", ours, expected.numpy())
+
+    def _compare_prompt(self, quant: str, prompt: Prompt) -> Row:
+        """Token ids by libllama against the tokenizer's own implementation."""
+        ours = [*prompt.head, *prompt.between, *prompt.tail]
+        pieces = prompt.text.replace("<image>", "<pointcloud>").split("<pointcloud>")
+        expected = [reference_ids(self.checkpoint, piece) for piece in pieces]
+        if None in expected:
+            return Row(quant, "prompt", 0.0, 1.0, None, "no tokenizer.json to compare with")
+        same = ours == [token for ids in expected if ids for token in ids]
+        return Row(quant, "prompt", 0.0 if same else 1.0, float(same), same, "token ids identical")
+
+    def _prompt(self, session: Session, view: View) -> Prompt:
+        vocabulary = Vocabulary(self.bundle.file(session.llm.file))
+        timed = None if self.clip.fps else False
+        return session.prompt(view, QUESTION, vocabulary, time_instruction=timed)
+
+    def _frames(self) -> int | None:
+        """The bundle's number of frames, or as many as the clip has."""
+        return min(self.bundle.defaults.frames, len(self.clip)) if len(self.clip) else None
+
+    def _compute_reference(self, view: View, text: Tensor) -> Reference:
+        size = self.bundle.geometry.vision.image_size
+        frames = view.selection.clip.read(view.selection.indices)
+        with torch.inference_mode():
+            with self.progress.bar("vision in PyTorch", len(view.selection)) as advance:
+                vision = load_part(self.checkpoint, self.inventory, "vision")
+                pooled = []
+                for frame in frames:
+                    pooled.append(vision(torch.from_numpy(pixel_values(frame, size))[None]))
+                    advance(1)
+                tokens = vision.video_tokens(torch.cat(pooled))
+            del vision
+            with self.progress.stage("points in PyTorch"):
+                encoder = load_part(self.checkpoint, self.inventory, "points")
+                maps = MapTensors.of(KernelMaps.build(view.voxels.coords))
+                points = encoder(torch.from_numpy(view.voxels.feats), maps)
+            with self.progress.stage("aligner in PyTorch"):
+                aligner = load_part(self.checkpoint, self.inventory, "aligner")
+                rays = [encode_all(torch.from_numpy(view.rays.voxels))]
+                rays.append(encode_all(torch.from_numpy(view.rays.frames.reshape(-1, 3))))
+                prefix = aligner(points, rays[0], torch.cat(pooled).flatten(0, 1), rays[1], text)
+        return Reference(tokens.numpy(), points.numpy(), prefix.numpy())
+
+
+def encode_all(directions: Tensor) -> Tensor:
+    """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
+    frequencies = 2 ** torch.arange(FREQUENCIES)
+    angles = (directions[:, :, None] * frequencies.float()).flatten(1)
+    return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

@@ -1,0 +1,19 @@
+"""bfloat16 values held in float32 arrays: the number format in which the reference computes view directions."""
+
+import numpy as np
+
+__all__ = ["round_bf16"]
+
+
+def round_bf16(values: np.ndarray) -> np.ndarray:
+    """Round finite values to the nearest bfloat16, ties to even.
+
+    Args:
+        values: array of any shape, float32 or float64 (float64 goes through float32, as in PyTorch).
+
+    Returns:
+        float32 array of the same shape whose values are exact bfloat16 numbers.
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    nearest_even = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + nearest_even) & np.uint32(0xFFFF0000)).view(np.float32)

@@ -1,0 +1,327 @@
+"""The bundle: a directory with graphs, language models and a manifest that says what each file is.
+
+    BUNDLE/
+      manifest.json
+      onnx/{vision,points,aligner}[.fp16][.<provider>].onnx    graphs; .data files hold their weights
+      llm/<QUANT>.gguf
+
+This module is the one definition of the format: the export writes through `BundleWriter`, the runtime reads through
+`Bundle`. Files are staged inside the bundle and renamed into place; the manifest is written last.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from .digests import file_digest
+from .errors import BadBundle, BadInput
+from .files import atomic_path
+from .geometry import Geometry
+
+__all__ = ["ENCODERS", "PORTABLE", "Bundle", "BundleWriter", "Defaults", "Graph"]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+STAGING = ".staging-"
+ENCODERS = ("vision", "points", "aligner")
+PORTABLE = "portable"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a checkpoint does not say and the export decided.
+
+    Attributes:
+        voxel_size: edge of a voxel, metres.
+        frames: frames sampled from a clip.
+        time_instruction: whether the prompt states the clip's length and the frames' times.
+    """
+
+    voxel_size: float = 0.06
+    frames: int = 32
+    time_instruction: bool = True
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One encoder for one provider.
+
+    Attributes:
+        file: path of the ONNX graph inside the bundle.
+        weights: path of its weights.
+        maps: kernel-map format that it takes, for the point encoder.
+    """
+
+    file: str
+    weights: str
+    maps: str | None = None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The token embedding matrix inside a GGUF file, for reading rows without loading the model.
+
+    Attributes:
+        offset: bytes from the start of the file.
+        type: F32, F16, BF16 or Q8_0.
+        rows: vocabulary.
+        columns: width of the language model.
+    """
+
+    offset: int
+    type: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Llm:
+    """One quantisation of the language model."""
+
+    file: str
+    embedding: Embedding
+
+
+class Bundle:
+    """A bundle opened for reading.
+
+    Attributes:
+        path: the directory.
+        manifest: the content of `manifest.json`.
+        geometry: sizes of the model.
+        defaults: options recorded at export.
+    """
+
+    def __init__(self, path: Path):
+        """Read the manifest; nothing else is opened.
+
+        Raises:
+            BadBundle: there is no manifest, or this program cannot read it.
+        """
+        self.path = Path(path)
+        file = self.path / MANIFEST
+        try:
+            self.manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadBundle(f"{path}: no {MANIFEST}; make a bundle with stllm-export all --ckpt DIR --out {path}") from None
+        except ValueError as error:
+            raise BadBundle(f"{file}: damaged ({error}); export the bundle again") from None
+        found = self.manifest.get("schema") if isinstance(self.manifest, dict) else None
+        if found != SCHEMA:
+            raise BadBundle(f"{file}: schema {found}, this program reads schema {SCHEMA}; export the bundle again")
+        try:
+            self.geometry = Geometry.from_json(self.manifest["geometry"])
+            self.defaults = Defaults(**self.manifest["defaults"])
+            self.stop_ids: tuple[int, ...] = tuple(self.manifest["stop_ids"])
+            self._encoders = {
+                precision: {
+                    name: {provider: Graph(**graph) for provider, graph in graphs.items()}
+                    for name, graphs in encoders.items()
+                }
+                for precision, encoders in self.manifest["encoders"].items()
+            }
+            self._llm = {
+                quant: Llm(entry["file"], Embedding(**entry["embedding"]))
+                for quant, entry in self.manifest["llm"].items()
+            }
+            self._files: dict[str, dict[str, Any]] = self.manifest["files"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadBundle(f"{file}: lacks or misstates {error}; export the bundle again") from None
+
+    @property
+    def precisions(self) -> list[str]:
+        """Precisions of the encoders that the bundle holds."""
+        return list(self._encoders)
+
+    @property
+    def quants(self) -> list[str]:
+        """Quantisations of the language model that the bundle holds."""
+        return list(self._llm)
+
+    def graph(self, encoder: str, precision: str, provider: str = PORTABLE) -> Graph:
+        """The graph of an encoder for a provider, or the portable one where the provider has none of its own.
+
+        Raises:
+            BadBundle: the bundle does not hold this precision; the message lists those it holds.
+        """
+        graphs = self._part("--precision", precision, self._encoders)[encoder]
+        return graphs.get(provider, graphs[PORTABLE])
+
+    def llm(self, quant: str) -> Llm:
+        """A language model; raises BadBundle when the bundle does not hold this quantisation."""
+        return self._part("--quant", quant, self._llm)
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the bundle."""
+        return self.path / name
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, as the manifest states them."""
+        return int(self._files.get(name, {}).get("bytes", 0))
+
+    def check(self, names: list[str], *, fresh: bool = False) -> None:
+        """Compare files with the manifest: present, size, SHA-256.
+
+        An unchanged file is hashed once and remembered; `fresh` hashes it again.
+
+        Raises:
+            BadBundle: a file is missing or differs.
+        """
+        for name in names:
+            entry, path = self._files.get(name), self.path / name
+            if entry is None or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
+            if not path.is_file():
+                raise BadBundle(f"{path} is missing; export it again with --force")
+            if path.stat().st_size != entry["bytes"]:
+                raise BadBundle(
+                    f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}; "
+                    "copy it again or export it again with --force"
+                )
+            if file_digest(path, fresh=fresh) != entry["sha256"]:
+                raise BadBundle(
+                    f"{path}: its SHA-256 differs from the manifest's; copy it again or export it again with --force"
+                )
+
+    def _part(self, option: str, name: str, parts: Mapping[str, Any]) -> Any:
+        if name not in parts:
+            held = ", ".join(parts) or "none"
+            raise BadBundle(f"{option} {name}: {self.path} does not hold it; it holds {held}")
+        return parts[name]
+
+
+@dataclass
+class BundleWriter:
+    """Adds parts to a bundle; use `BundleWriter.open`.
+
+    Attributes:
+        path: the bundle.
+        staging: folder to write new files to, under the names that they will have in the bundle.
+        manifest: the manifest as it will be written.
+    """
+
+    path: Path
+    staging: Path
+    manifest: dict[str, Any]
+    force: bool
+    _staged: list[str] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, *, force: bool = False) -> Iterator[Self]:
+        """Open or create a bundle for writing; what was added takes effect at the end, and nothing does on an error.
+
+        Raises:
+            BadBundle: the directory holds something else, or another process writes to it.
+        """
+        created = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            with exclusive(path):
+                manifest = read_manifest_for_writing(path)
+                for stale in path.glob(f"{STAGING}*"):
+                    shutil.rmtree(stale)
+                staging = path / f"{STAGING}{secrets.token_hex(4)}"
+                staging.mkdir()
+                try:
+                    writer = cls(path, staging, manifest, force)
+                    yield writer
+                    writer._commit()
+                finally:
+                    shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            if created and not (path / MANIFEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """State the source, geometry, defaults and stop ids, which all parts of a bundle share.
+
+        Raises:
+            BadBundle: the bundle was made from another checkpoint or with other options.
+        """
+        for key, value in description.items():
+            if key in self.manifest and self.manifest[key] != value:
+                raise BadBundle(
+                    f"{self.path}: was made with {key} {shorten(self.manifest[key])}, now asked for {shorten(value)}; "
+                    "write to another --out"
+                )
+            self.manifest[key] = value
+
+    def require_absent(self, kind: str, name: str) -> None:
+        """Refuse to replace a part unless forced; `kind` is `encoders` or `llm`.
+
+        Raises:
+            BadInput: the part is there.
+        """
+        if name in self.manifest[kind] and not self.force:
+            raise BadInput(f"{self.path} already holds {kind} {name}; --force replaces it")
+
+    def add(self, kind: str, name: str, entry: Mapping[str, Any], files: list[str]) -> None:
+        """Record a part whose files lie in `staging`; they are renamed into place at the end."""
+        self.manifest[kind][name] = entry
+        self._staged += [file for file in files if file not in self._staged]
+
+    def record_parity(self, name: str, record: Mapping[str, Any]) -> None:
+        """Keep the result of a comparison with the PyTorch model."""
+        self.manifest["parity"][name] = record
+
+    def summary(self) -> str:
+        """One line a new file: its name and size."""
+        staged = sorted(self._staged)
+        return "\n".join(f"{self.path / name}  {(self.staging / name).stat().st_size / 1e6:.1f} MB" for name in staged)
+
+    def _commit(self) -> None:
+        for name in self._staged:
+            staged, final = self.staging / name, self.path / name
+            self.manifest["files"][name] = {"bytes": staged.stat().st_size, "sha256": file_digest(staged)}
+            final.parent.mkdir(parents=True, exist_ok=True)
+            sync(staged)
+            os.replace(staged, final)
+        if self._staged:
+            self.manifest["parity"] = {
+                name: record
+                for name, record in self.manifest["parity"].items()
+                if not set(self._staged) & set(record["files"])
+            }
+        with atomic_path(self.path / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
+            sync(temporary)
+
+
+def read_manifest_for_writing(path: Path) -> dict[str, Any]:
+    if (path / MANIFEST).exists():
+        return Bundle(path).manifest
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in ("onnx", "llm", "engines", LOCK))
+    if others:
+        raise BadBundle(f"--out {path}: holds {shorten(others)} and no {MANIFEST}; choose an empty folder")
+    return {"schema": SCHEMA, "encoders": {}, "llm": {}, "files": {}, "parity": {}}
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the bundle's lock; raises BadBundle when another process holds it."""
+    with (path / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadBundle(f"{path}: another process is writing to this bundle") from None
+        yield
+
+
+def sync(path: Path) -> None:
+    """Force a file to disk, so that a rename never reveals an empty one after a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def shorten(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

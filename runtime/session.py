@@ -1,0 +1,435 @@
+"""The pipeline: open a bundle, look at a scene and a clip, ask."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .bundle import ENCODERS, Bundle
+from .encoders import Encoder
+from .errors import BadInput
+from .llm import KV_TYPES, LanguageModel, Vocabulary, decode_text, embedding_rows, sample
+from .maps import KernelMaps
+from .prompt import ASSISTANT_HEADER, Prompt, build_prompt
+from .rays import Rays, camera_rays, encode_directions
+from .scene import Scene, projected_share
+from .video import Clip, Selection, pixel_values, select_frames
+from .voxels import Voxels, voxelise
+
+__all__ = ["Answer", "Options", "Session", "View", "prefill"]
+
+LOG = logging.getLogger(__name__)
+PROVIDER = "cpu"
+PRECISION_ORDER = ("fp32", "fp16")
+FEW_POINTS = 0.01
+FRAMES_AT_ONCE = 4
+CONTEXT_STEP = 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; None lets the session decide, and what it decided is logged.
+
+    Attributes:
+        precision: of the encoders, fp32 or fp16.
+        quant: of the language model, as the bundle names it.
+        threads: CPU threads.
+        kv: type of the language model's keys and values, f16, q8_0 or f32.
+        flash_attention: on, off, or libllama's own choice.
+        gpu_layers: layers of the language model on the GPU, -1 for all.
+        check_digests: hash the bundle's files even if they look unchanged.
+    """
+
+    precision: str | None = None
+    quant: str | None = None
+    threads: int | None = None
+    kv: str = "f16"
+    flash_attention: bool | None = None
+    gpu_layers: int = -1
+    check_digests: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """What a session knows of a scene and a clip before a question is asked.
+
+    Attributes:
+        selection: the frames that were chosen.
+        voxels: voxels of the scene.
+        rays: view directions.
+        pcd_features: [N, features] float32, in the order of `voxels`.
+        video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
+        milliseconds: time spent, by stage.
+    """
+
+    selection: Selection
+    voxels: Voxels
+    rays: Rays
+    pcd_features: np.ndarray
+    video_tokens: np.ndarray
+    milliseconds: dict[str, float]
+
+    @property
+    def pooled_features(self) -> np.ndarray:
+        """[T, n*n, d] float32, the video tokens without row ends."""
+        frames, grid, _, width = self.video_tokens.shape
+        return self.video_tokens[:, :, :-1].reshape(frames, grid * grid, width)
+
+    def stages(self) -> dict[str, np.ndarray]:
+        """Arrays by the names that reference tensors carry."""
+        return {
+            "voxel_coords": self.voxels.coords,
+            "voxel_feats": self.voxels.feats,
+            "w2c_0": self.rays.w2c_0,
+            "pcd_viewdirs": self.rays.voxels,
+            "img_rays_pooled": self.rays.frames.reshape(len(self.selection), -1, 3),
+            "pcd_features": self.pcd_features,
+            "pooled_features": self.pooled_features,
+            "video_tokens": self.video_tokens.reshape(-1, self.video_tokens.shape[-1]),
+        }
+
+
+@dataclass
+class Answer:
+    """An answer that is generated while it is iterated over, piece by piece.
+
+    Attributes:
+        view: what the question was asked about.
+        prompt: the prompt and its ids.
+        prefix_tokens: [latents, d] float32, what the aligner made of scene, clip and question.
+        token_ids: ids generated so far, with the stop id if one came.
+        text: text generated so far.
+        logits_last_prompt: [vocabulary] float32, once the prompt has been read.
+        milliseconds: time spent, by stage.
+    """
+
+    view: View
+    prompt: Prompt
+    prefix_tokens: np.ndarray
+    milliseconds: dict[str, float]
+    _pieces: Iterator[str] = field(repr=False, default_factory=lambda: iter(()))
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    logits_last_prompt: np.ndarray | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            self.text += piece
+            yield piece
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions that the prompt takes in the language model."""
+        placeholders = 2
+        tokens = self.view.video_tokens
+        return len(self.prompt.token_ids) - placeholders + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
+
+    def stages(self) -> dict[str, np.ndarray]:
+        """Arrays of all stages by the names that reference tensors carry; the answer must have been read."""
+        assert self.logits_last_prompt is not None
+        return {
+            **self.view.stages(),
+            "prefix_tokens": self.prefix_tokens,
+            "prompt_token_ids": self.prompt.token_ids,
+            "aligner_token_ids": self.prompt.aligner_token_ids,
+            "logits_last_prompt": self.logits_last_prompt,
+            "token_ids": np.array(self.token_ids, np.int64),
+        }
+
+
+class Session:
+    """A bundle with the choices made for it."""
+
+    def __init__(self, bundle: Bundle | Path | str, options: Options | None = None, *, check: bool = True):
+        """Choose graphs and language model, and check their files.
+
+        Args:
+            bundle: the bundle or its folder.
+            options: how to run.
+            check: whether files are compared with the manifest; only a tool that examines them leaves it out.
+
+        Raises:
+            BadBundle: the bundle lacks what was asked for, or its files are damaged.
+            BadInput: an option has a value that is not known.
+        """
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
+        options = options or Options()
+        if options.kv not in KV_TYPES:
+            raise BadInput(f"--kv {options.kv}: unknown; known are {', '.join(KV_TYPES)}")
+        self.options = options
+        self.threads = options.threads or len(os.sched_getaffinity(0))
+        self.precision = options.precision or self._default_precision()
+        self.quant = options.quant or self._default_quant()
+        self.graphs = {name: self.bundle.graph(name, self.precision, PROVIDER) for name in ENCODERS}
+        self.llm = self.bundle.llm(self.quant)
+        if check:
+            self.bundle.check(self.files, fresh=options.check_digests)
+        LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
+
+    @property
+    def files(self) -> list[str]:
+        """The bundle's files that this session reads."""
+        return [*(name for graph in self.graphs.values() for name in (graph.file, graph.weights)), self.llm.file]
+
+    def ask(
+        self,
+        scene: Scene,
+        clip: Clip,
+        question: str,
+        *,
+        frames: int | None = None,
+        time_instruction: bool | None = None,
+        assistant_header: bool = True,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Look at a scene and a clip and answer one question; see `look` and `answer`."""
+        view = self.look(scene, clip, frames=frames)
+        return self.answer(
+            view,
+            question,
+            time_instruction=time_instruction,
+            assistant_header=assistant_header,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def look(self, scene: Scene, clip: Clip, *, frames: int | None = None) -> View:
+        """Compute all that does not depend on a question.
+
+        Args:
+            scene: the environment.
+            clip: the action just seen.
+            frames: frames to sample; None takes the bundle's number.
+
+        Raises:
+            BadInput: scene and clip do not belong together.
+        """
+        timings = Timings()
+        defaults, vision = self.bundle.defaults, self.bundle.geometry.vision
+        selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames)
+        self._warn_if_unseen(scene, selection)
+        with timings.measure("voxels"):
+            voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
+        with timings.measure("rays"):
+            rays = camera_rays(
+                voxels.coords,
+                selection.poses,
+                scene.intrinsics,
+                voxel_min=voxels.minimum,
+                voxel_size=voxels.size,
+                frame_size=clip.size,
+                image_size=vision.image_size,
+                grid=vision.grid,
+            )
+        return View(
+            selection=selection,
+            voxels=voxels,
+            rays=rays,
+            video_tokens=self._encode_frames(selection, timings),
+            pcd_features=self._encode_points(voxels, timings),
+            milliseconds=timings,
+        )
+
+    def answer(
+        self,
+        view: View,
+        question: str,
+        *,
+        time_instruction: bool | None = None,
+        assistant_header: bool = True,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Answer a question about a view; the text is generated while the answer is iterated over.
+
+        Args:
+            view: from `look`.
+            question: in words.
+            time_instruction: whether the prompt states length and times; None takes the bundle's default.
+            assistant_header: whether the prompt ends with the assistant's header.
+            max_new_tokens: longest answer.
+            temperature: 0 for the best token each time.
+            seed: of the draws above temperature 0.
+
+        Raises:
+            BadInput: the question or an option cannot be used.
+        """
+        if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
+            raise BadInput(
+                f"--max-new-tokens {max_new_tokens}, --temperature {temperature}: expected at least 1, and at least 0"
+            )
+        timings = Timings(view.milliseconds)
+        vocabulary = Vocabulary(self.bundle.file(self.llm.file))
+        prompt = self.prompt(
+            view, question, vocabulary, time_instruction=time_instruction, assistant_header=assistant_header
+        )
+        text = embedding_rows(self.bundle.file(self.llm.file), self.llm.embedding, prompt.aligner_token_ids)
+        answer = Answer(view, prompt, self.align(view, text, timings), timings)
+        ids = self._generate(answer, max_new_tokens, temperature, np.random.default_rng(seed))
+        written_header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
+        answer._pieces = decode_text(vocabulary.piece(token) for token in without_header(ids, written_header))
+        return answer
+
+    def prompt(
+        self,
+        view: View,
+        question: str,
+        vocabulary: Vocabulary,
+        *,
+        time_instruction: bool | None = None,
+        assistant_header: bool = True,
+    ) -> Prompt:
+        """The prompt for a question about a view; arguments as in `answer`."""
+        timed = self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
+        instruction = view.selection.time_instruction() if timed else None
+        return build_prompt(
+            question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header
+        )
+
+    def align(self, view: View, text_embeds: np.ndarray, timings: "Timings | None" = None) -> np.ndarray:
+        """Prefix tokens [latents, d] float32 for a view and the embeddings [L, d] of the user turn."""
+        timings = Timings() if timings is None else timings
+        with timings.measure("rays"):
+            pcd_rays = encode_directions(view.rays.voxels)
+            img_rays = encode_directions(view.rays.frames.reshape(-1, 3))
+        pooled = view.pooled_features
+        with timings.measure("aligner"), self._encoder("aligner") as encode:
+            return encode(
+                pcd_features=view.pcd_features,
+                pcd_rays=pcd_rays,
+                pooled_features=pooled.reshape(-1, pooled.shape[-1]),
+                img_rays=img_rays,
+                text_embeds=text_embeds,
+            )
+
+    def load_llm(self, positions: int) -> LanguageModel:
+        """The language model with a context for at least so many positions.
+
+        Raises:
+            BadInput: the model was made for fewer.
+        """
+        limit = self.bundle.geometry.llm.context
+        if positions > limit:
+            raise BadInput(
+                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
+                "lower --frames or --max-new-tokens"
+            )
+        return LanguageModel(
+            self.bundle.file(self.llm.file),
+            context=-(-positions // CONTEXT_STEP) * CONTEXT_STEP,
+            kv=self.options.kv,
+            flash_attention=self.options.flash_attention,
+            threads=self.threads,
+            gpu_layers=self.options.gpu_layers,
+        )
+
+    def _encode_frames(self, selection: Selection, timings: "Timings") -> np.ndarray:
+        """Video tokens [T, n, n+1, d]; a few frames are in memory at a time."""
+        geometry = self.bundle.geometry
+        grid, size = geometry.vision.grid, geometry.vision.image_size
+        tokens = np.empty((len(selection), grid, grid + 1, geometry.llm.width), np.float32)
+        source = selection.clip.read(selection.indices)
+        with timings.measure("vision"), self._encoder("vision") as encode:
+            for start in range(0, len(selection), FRAMES_AT_ONCE):
+                stop = min(start + FRAMES_AT_ONCE, len(selection))
+                with timings.measure("video"):
+                    batch = np.stack([pixel_values(next(source), size) for _ in range(start, stop)])
+                tokens[start:stop] = encode(frames=batch)
+        timings["vision"] -= timings["video"]
+        return tokens
+
+    def _encode_points(self, voxels: Voxels, timings: "Timings") -> np.ndarray:
+        """Point features [N, features] in the order of the voxels."""
+        with timings.measure("maps"):
+            maps = KernelMaps.build(voxels.coords)
+        with timings.measure("points"), self._encoder("points") as encode:
+            return encode(voxel_feats=voxels.feats, **maps.inputs())
+
+    def _generate(
+        self, answer: Answer, max_new_tokens: int, temperature: float, generator: np.random.Generator
+    ) -> Iterator[int]:
+        """Ids of the answer as they come, without the stop id."""
+        timings, prompt = answer.milliseconds, answer.prompt
+        assert isinstance(timings, Timings)
+        with timings.measure("prefill"):
+            model = self.load_llm(answer.prompt_tokens + max_new_tokens)
+        with model:
+            with timings.measure("prefill"):
+                prefill(model, prompt, answer.prefix_tokens, answer.view.video_tokens.reshape(-1, model.width))
+                logits = answer.logits_last_prompt = model.logits()
+            for count in range(max_new_tokens):
+                with timings.measure("decode"):
+                    if count:
+                        model.decode_tokens([answer.token_ids[-1]])
+                        logits = model.logits()
+                    token = sample(logits, temperature, generator)
+                answer.token_ids.append(token)
+                if token in self.bundle.stop_ids:
+                    return
+                yield token
+
+    def _encoder(self, name: str) -> Encoder:
+        return Encoder(self.bundle.file(self.graphs[name].file), self.threads)
+
+    def _default_precision(self) -> str:
+        return next((name for name in PRECISION_ORDER if name in self.bundle.precisions), PRECISION_ORDER[0])
+
+    def _default_quant(self) -> str:
+        """The smallest language model that the bundle holds."""
+        return min(self.bundle.quants, key=lambda quant: self.bundle.size(self.bundle.llm(quant).file), default="Q4_K_M")
+
+    def _warn_if_unseen(self, scene: Scene, selection: Selection) -> None:
+        share = projected_share(scene, selection.poses, selection.clip.size)
+        if share < FEW_POINTS:
+            LOG.warning(
+                "%.1f %% of the points project into a frame; likely causes: poses are world-to-camera or have OpenGL "
+                "axes (--pose-convention), or K belongs to another image size than %dx%d",
+                100 * share,
+                *selection.clip.size,
+            )
+
+
+def prefill(model: LanguageModel, prompt: Prompt, prefix_tokens: np.ndarray, video_tokens: np.ndarray) -> None:
+    """Read a prompt: its tokens, and the embeddings [latents, d] and [V, d] at its placeholders."""
+    model.decode_tokens(prompt.head)
+    model.decode_embeddings(prefix_tokens)
+    model.decode_tokens(prompt.between)
+    model.decode_embeddings(video_tokens)
+    model.decode_tokens(prompt.tail)
+
+
+class Timings(dict[str, float]):
+    """Milliseconds by stage."""
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] = self.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+
+
+def without_header(ids: Iterator[int], header: tuple[int, ...]) -> Iterator[int]:
+    """Leave out the assistant's header where the model writes it itself at the start."""
+    held: list[int] = []
+    for token in ids:
+        held.append(token)
+        if tuple(held) == header[: len(held)]:
+            if len(held) == len(header):
+                held = []
+                break
+            continue
+        break
+    yield from held
+    yield from ids
