@@ -13,7 +13,7 @@ import click
 
 from .runtime.errors import StllmError
 
-__all__ = ["bench", "calib", "export", "run"]
+__all__ = ["bench", "export", "run"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 USAGE_ERROR = 2
@@ -136,7 +136,9 @@ def gguf(**values: Any) -> None:
 @quant_option
 @click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in.")
 @click.option("--video", type=FOLDER, help="Clip to verify on.")
-@click.option("--verify/--no-verify", "verified", default=True, show_default=True, help="Compare with PyTorch at the end.")
+@click.option(
+    "--verify/--no-verify", "verified", default=True, show_default=True, help="Compare with PyTorch at the end."
+)
 @logging_options
 @reports_errors
 def everything(scene: Path | None, video: Path | None, verified: bool, **values: Any) -> None:
@@ -232,3 +234,30 @@ def run(quiet: bool, **values: Any) -> None:
     from .runtime.command import answer_question
 
     answer_question(values)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stllm-edge")
+def bench() -> None:
+    """Generate checkpoints of any size."""
+
+
+@bench.command()
+@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint.")
+@click.option(
+    "--size",
+    type=click.Choice(["tiny", "full"]),
+    default="tiny",
+    show_default=True,
+    help="full is the released model's.",
+)
+@click.option("--layers", type=int, help="Layers of the language model; by default the size's.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights.")
+@logging_options
+@reports_errors
+def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
+    """Write a checkpoint with random weights: its answers mean nothing, its arithmetic is the model's."""
+    from .benchmarks.checkpoints import FULL, TINY, write_checkpoint
+
+    with peak_memory(quiet):
+        write_checkpoint(out, {"tiny": TINY, "full": FULL}[size], seed=seed, layers=layers)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import onnxscript
 from onnxscript import opset18 as op
 
 __all__ = ["FORMS"]

@@ -17,7 +17,7 @@ from .model.points import PointEncoder
 from .model.vision import VisionEncoder
 from .weights import read_json
 
-__all__ = ["Inventory", "PREFIXES", "build", "take_inventory"]
+__all__ = ["PREFIXES", "Inventory", "build", "take_inventory"]
 
 SO400M = {
     "hidden_size": 1152,

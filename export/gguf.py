@@ -2,13 +2,14 @@
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, MODEL_ARCH, get_tensor_name_map
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFWriter, get_tensor_name_map
+from gguf.quants import dequantize
 
 from ..runtime.bundle import BundleWriter
 from ..runtime.errors import BadInput, StllmError
@@ -19,7 +20,7 @@ from .geometry import Inventory
 from .progress import Progress
 from .tokenizer import Tokenizer
 
-__all__ = ["QUANTS", "add_llm"]
+__all__ = ["QUANTS", "add_llm", "weight_errors"]
 
 LOG = logging.getLogger(__name__)
 PLAIN = {
@@ -50,6 +51,7 @@ ROWS_AT_ONCE_BYTES = 2**25
 QUANTISE_BUFFER = 2**28
 Q8_0_TYPE = 8
 BLOCK = 32
+SAMPLED_VALUES = 2**19
 
 
 def add_llm(writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, quant: str, progress: Progress) -> None:
@@ -78,7 +80,7 @@ def add_llm(writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, 
         plain = lossless(checkpoint, inventory.used["llm"])
         write_gguf(source, checkpoint, inventory.geometry.llm, inventory.used["llm"], plain, progress)
         with progress.stage(f"quantise to {quant}"):
-            quantise(source, target, quant, inventory.geometry.llm.width)
+            quantise(source, target, quant, plain, inventory.geometry.llm.width)
         source.unlink()
     embedding = describe_embedding(target)
     writer.add("llm", quant, {"file": name, "embedding": embedding}, [name])
@@ -105,9 +107,7 @@ def write_gguf(
         shape = checkpoint.shape(name)
         stored = kind if len(shape) == 2 else GGMLQuantizationType.F32
         itemsize = (dtype if len(shape) == 2 else torch.float32).itemsize
-        writer.add_tensor_info(
-            gguf_name, shape, np.dtype(np.float32), int(np.prod(shape)) * itemsize, raw_dtype=stored
-        )
+        writer.add_tensor_info(gguf_name, shape, np.dtype(np.float32), int(np.prod(shape)) * itemsize, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -179,14 +179,20 @@ def add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, geometry: LlmGeomet
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def quantise(source: Path, target: Path, quant: str, width: int) -> None:
-    """Quantise with libllama; the embedding matrix is kept at Q8_0, from which rows are read at run time."""
+def quantise(source: Path, target: Path, quant: str, plain: str, width: int) -> None:
+    """Quantise with libllama.
+
+    Rows of the embedding matrix are read at run time and feed the aligner: they stay as they are beside Q8_0, and are
+    Q8_0 beside lower types, where the width allows it.
+    """
     llama = libllama()
     parameters = llama.llama_model_quantize_default_params()
-    embedding = Q8_0_TYPE if width % BLOCK == 0 else PLAIN["F16"][0].value
+    embedding = Q8_0_TYPE if quant != "Q8_0" and width % BLOCK == 0 else PLAIN[plain][0].value
     assign(parameters, ftype=QUANTISED[quant], token_embedding_type=embedding, max_buf_size=QUANTISE_BUFFER)
     if code := llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-        raise StllmError(f"libllama could not quantise {source.name} to {quant} (code {code}); the log (-v) has its reason")
+        raise StllmError(
+            f"libllama could not quantise {source.name} to {quant} (code {code}); the log (-v) has its reason"
+        )
 
 
 def describe_embedding(path: Path) -> dict[str, Any]:
@@ -195,3 +201,27 @@ def describe_embedding(path: Path) -> dict[str, Any]:
     tensor = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
     columns, rows = (int(size) for size in tensor.shape)
     return {"offset": int(tensor.data_offset), "type": tensor.tensor_type.name, "rows": rows, "columns": columns}
+
+
+def weight_errors(path: Path, checkpoint: Checkpoint, inventory: Inventory) -> dict[str, tuple[str, float]]:
+    """GGUF type and relative root mean square error of each tensor in a GGUF file, by the checkpoint's names.
+
+    Of large tensors, rows spread over the whole are compared.
+    """
+    named = gguf_names(inventory.used["llm"], inventory.geometry.llm)
+    errors = {}
+    for tensor in GGUFReader(path).tensors:
+        name = named[tensor.name]
+        stored = checkpoint.tensor(name)
+        rows = np.unique(np.linspace(0, len(stored) - 1, max(2, SAMPLED_VALUES // stored[0].numel())).astype(int))
+        if stored.ndim == 1:
+            rows = np.arange(1)
+            stored, data = stored[None], np.asarray(tensor.data)[None]
+        else:
+            data = np.asarray(tensor.data)
+        ours = dequantize(np.ascontiguousarray(data[rows]), tensor.tensor_type).astype(np.float64)
+        reference = stored[torch.from_numpy(rows)].double().numpy()
+        scale = max(float(np.linalg.norm(reference)), np.finfo(float).tiny)
+        error = float(np.linalg.norm(ours.reshape(reference.shape) - reference)) / scale
+        errors[name] = tensor.tensor_type.name, error
+    return errors

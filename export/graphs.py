@@ -18,7 +18,7 @@ from .model.aligner import Aligner
 from .model.points import MapTensors, MinkUNet, PointEncoder, ResidualBlock, SparseConv
 from .model.vision import VisionEncoder
 
-__all__ = ["AlignerGraph", "PointsGraph", "VisionGraph", "example_inputs"]
+__all__ = ["AlignerGraph", "PointsGraph", "VisionGraph", "example_inputs", "transpose_linears"]
 
 
 class VisionGraph(nn.Module):
@@ -102,6 +102,25 @@ class GatheredConv(nn.Module):
         padded = F.pad(hidden, (0, 0, 0, 1))
         gathered = padded.index_select(0, table.flatten()).reshape(-1, len(self.kernel))
         return gathered @ self.kernel + self.bias
+
+
+class Projection(nn.Module):
+    """A Linear with its weight stored as [in, out], which is how a matrix product reads it."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.T.contiguous(), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.weight + self.bias
+
+
+def transpose_linears(module: nn.Module) -> None:
+    """Replace every Linear below a module by a `Projection`."""
+    for name, linear in list(module.named_modules()):
+        if isinstance(linear, nn.Linear):
+            module.set_submodule(name, Projection(linear))
 
 
 class BiasedPointwise(nn.Module):

@@ -52,7 +52,9 @@ def render(report: dict[str, Any]) -> str:
         lines.append(f"{part:<9}{row['tensors']:>8}{row['parameters']:>15,}{row['bytes'] / 1e6:>10.1f}  {types}")
     lines.append("")
     for part, sizes in report["geometry"].items():
-        stated = ", ".join(f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in sizes.items())
+        stated = ", ".join(
+            f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in sizes.items()
+        )
         lines.append(f"{part}: {stated}")
     lines.append("")
     for problem in ("missing", "unknown", "misfits"):

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from ..runtime.bundle import ENCODERS, PORTABLE, BundleWriter
-from ..runtime.errors import BadInput
 from ..runtime.geometry import Geometry
+from . import fp16
 from .attention import FORMS
 from .checkpoint import Checkpoint
 from .geometry import Inventory
-from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs
+from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs, transpose_linears
 from .parts import load_part
 from .progress import Progress
+from .ranges import SampleRun
 
 __all__ = ["OPSET", "PRECISIONS", "add_encoders"]
 
@@ -36,31 +37,41 @@ def add_encoders(
     """Write the three encoders at one precision into a bundle.
 
     Raises:
-        BadInput: the precision is unknown or there already.
+        BadInput: the precision is there already.
     """
-    if precision not in PRECISIONS:
-        raise BadInput(f"--precision {precision}: unknown; known are {', '.join(PRECISIONS)}")
     writer.require_absent("encoders", precision)
     (writer.staging / "onnx").mkdir(exist_ok=True)
+    sample = (
+        SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"]) if precision == "fp16" else None
+    )
     entry: dict[str, Any] = {}
     files: list[str] = []
     for name in ENCODERS:
         with progress.stage(f"export {name} ({precision})"):
             module = GRAPHS[name](load_part(checkpoint, inventory, name))
+            transpose_linears(module)
+            unsafe = None if sample is None else sample.unsafe_weights(name, module)
             stem = name if precision == "fp32" else f"{name}.{precision}"
-            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry)
+            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry, unsafe)
             files += [file for graph in entry[name].values() for file in (graph["file"], graph["weights"])]
     writer.add("encoders", precision, entry, files)
 
 
-def write_variants(root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry) -> dict[str, Any]:
-    """Trace a module for each provider and write graphs that share one weights file; the manifest's entries."""
+def write_variants(
+    root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry, unsafe: set[str] | None
+) -> dict[str, Any]:
+    """Trace a module for each provider and write graphs that share one weights file; the manifest's entries.
+
+    `unsafe` names the weights that an FP16 graph keeps in float32; None writes float32 graphs.
+    """
     weights = f"onnx/{stem}.data"
-    entries, external = {}, None
+    entries: dict[str, Any] = {}
+    external: dict[str, ir.ExternalTensor] = {}
     for provider in providers(name):
         model = trace(module, *example_inputs(name, geometry), OUTPUTS[name], provider)
-        if external is None:
-            external = write_weights(model, root / weights)
+        if unsafe is not None:
+            fp16.convert(model, unsafe)
+        external = external or write_weights(model, root / weights)
         share_weights(model, external)
         file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
         ir.save(model, root / file)

@@ -87,7 +87,11 @@ class Export:
             LOG.info("%s", writer.summary())
 
     def verify(
-        self, scene: Path | None = None, video: Path | None = None, precisions: Sequence[str] = (), quants: Sequence[str] = ()
+        self,
+        scene: Path | None = None,
+        video: Path | None = None,
+        precisions: Sequence[str] = (),
+        quants: Sequence[str] = (),
     ) -> Iterator[Row]:
         """Compare the bundle with the PyTorch model on a scene and a clip, or on the built-in ones.
 

@@ -49,7 +49,9 @@ class Tokenizer:
         for token, (row, special) in added.items():
             place(checkpoint, tokens, types, row, token, CONTROL if special else USER_DEFINED)
         if absent := [token for token in TEMPLATE_TOKENS if token not in added]:
-            raise BadInput(f"{checkpoint.path}: the tokenizer lacks {', '.join(absent)}, which the prompt template needs")
+            raise BadInput(
+                f"{checkpoint.path}: the tokenizer lacks {', '.join(absent)}, which the prompt template needs"
+            )
 
         config_file = checkpoint.find("tokenizer_config.json")
         config = read_json(config_file) if config_file else {}

@@ -21,10 +21,11 @@ from ..runtime.session import Options, Session, View, prefill
 from ..runtime.video import Clip, pixel_values
 from .checkpoint import Checkpoint
 from .geometry import Inventory
+from .gguf import weight_errors
 from .model.points import MapTensors
 from .parts import load_part
 from .progress import Progress
-from .streaming import last_logits, token_embeddings
+from .streaming import last_logits, round_q8_0, token_embeddings
 from .tokenizer import reference_ids
 
 __all__ = ["Row", "Verification"]
@@ -32,6 +33,7 @@ __all__ = ["Row", "Verification"]
 LOG = logging.getLogger(__name__)
 QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
 LONGEST_PROMPT = 256
+BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
 ENCODER_STAGES = ("vision", "points", "aligner")
 REL_RMS_LIMITS = {
     ("fp32", "vision"): 5e-6,
@@ -41,6 +43,24 @@ REL_RMS_LIMITS = {
     ("F16", "prefill"): 2e-3,
     ("BF16", "prefill"): 2e-3,
     ("Q8_0", "prefill"): 0.08,
+}
+# what rounding to a GGUF type may cost a tensor; about twice what it costs normally distributed values
+WEIGHT_LIMITS = {
+    "F32": 1e-6,
+    "F16": 1e-3,
+    "BF16": 4e-3,
+    "Q8_0": 0.012,
+    "Q6_K": 0.04,
+    "Q5_K": 0.08,
+    "Q5_0": 0.08,
+    "Q5_1": 0.08,
+    "Q4_K": 0.16,
+    "Q4_0": 0.2,
+    "Q4_1": 0.16,
+    "IQ4_NL": 0.16,
+    "IQ4_XS": 0.16,
+    "Q3_K": 0.32,
+    "Q2_K": 0.6,
 }
 COSINE_LIMITS = {("fp16", stage): 0.999 for stage in ENCODER_STAGES}
 
@@ -81,7 +101,8 @@ class Row:
 
     def __str__(self) -> str:
         mark = {True: "✓", False: "✗", None: "·"}[self.passed]
-        return f"{mark} {self.part:<7}{self.stage:<8} rel-rms {self.rel_rms:.1e}  cosine {self.cosine:.7f}  {self.limit}"
+        cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
+        return f"{mark} {self.part:<7}{self.stage:<8} rel-rms {self.rel_rms:.1e}  {cosine:<16}  {self.limit}"
 
 
 @dataclass(frozen=True)
@@ -175,17 +196,38 @@ class Verification:
         assert reference is not None
         prompt = self._prompt(session, view)
         yield self._compare_prompt(session.quant, prompt)
+        yield self._compare_weights(session)
 
         room = LONGEST_PROMPT - (len(prompt.token_ids) - 2) - len(reference.aligner)
         video = reference.vision.reshape(-1, reference.vision.shape[-1])[: max(room, 1)]
         with session.load_llm(LONGEST_PROMPT + len(prompt.token_ids)) as model:
             prefill(model, prompt, reference.aligner, video)
             ours = model.logits()
-        tokens = [token_embeddings(self.checkpoint, torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail)]
+        tokens = [
+            token_embeddings(self.checkpoint, torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail)
+        ]
         prefix, clip = torch.from_numpy(reference.aligner), torch.from_numpy(video)
         embeddings = torch.cat([tokens[0], prefix, tokens[1], clip, tokens[2]])
         expected = last_logits(self.checkpoint, self.inventory, embeddings, self.progress)
-        yield Row.compare(session.quant, "prefill", ours, expected.numpy())
+        row = Row.compare(session.quant, "prefill", ours, expected.numpy())
+        if session.quant == "Q8_0" and row.passed is False:
+            row = self._allow_for_rounding(row, embeddings, expected)
+        yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if session.quant == "BF16" else row
+
+    def _allow_for_rounding(self, row: Row, embeddings: Tensor, expected: Tensor) -> Row:
+        """Accept what rounding to Q8_0 costs the PyTorch model itself: some models are hard to quantise."""
+        rounded = last_logits(self.checkpoint, self.inventory, embeddings, self.progress, round_q8_0)
+        bound = 2 * Row.compare(row.part, row.stage, rounded.numpy(), expected.numpy()).rel_rms
+        limit = f"{row.limit}, or {bound:.2g}: twice what Q8_0 rounding costs in PyTorch"
+        return replace(row, passed=row.rel_rms <= bound, limit=limit)
+
+    def _compare_weights(self, session: Session) -> Row:
+        """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
+        errors = weight_errors(self.bundle.file(session.llm.file), self.checkpoint, self.inventory)
+        name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
+        bound = WEIGHT_LIMITS[kind]
+        passed = bool(error <= bound)
+        return Row(session.quant, "weights", error, float("nan"), passed, f"rel-rms <= {bound:g} for {kind} ({name})")
 
     def _compare_prompt(self, quant: str, prompt: Prompt) -> Row:
         """Token ids by libllama against the tokenizer's own implementation."""

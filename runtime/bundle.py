@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 from .digests import file_digest
 from .errors import BadBundle, BadInput
@@ -111,7 +111,9 @@ class Bundle:
         try:
             self.manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise BadBundle(f"{path}: no {MANIFEST}; make a bundle with stllm-export all --ckpt DIR --out {path}") from None
+            raise BadBundle(
+                f"{path}: no {MANIFEST}; make a bundle with stllm-export all --ckpt DIR --out {path}"
+            ) from None
         except ValueError as error:
             raise BadBundle(f"{file}: damaged ({error}); export the bundle again") from None
         found = self.manifest.get("schema") if isinstance(self.manifest, dict) else None
@@ -216,7 +218,7 @@ class BundleWriter:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, force: bool = False) -> Iterator[Self]:
+    def open(cls, path: Path, *, force: bool = False) -> Iterator["BundleWriter"]:
         """Open or create a bundle for writing; what was added takes effect at the end, and nothing does on an error.
 
         Raises:
@@ -247,7 +249,7 @@ class BundleWriter:
         Raises:
             BadBundle: the bundle was made from another checkpoint or with other options.
         """
-        for key, value in description.items():
+        for key, value in json.loads(json.dumps(description)).items():
             if key in self.manifest and self.manifest[key] != value:
                 raise BadBundle(
                     f"{self.path}: was made with {key} {shorten(self.manifest[key])}, now asked for {shorten(value)}; "
@@ -284,7 +286,7 @@ class BundleWriter:
             self.manifest["files"][name] = {"bytes": staged.stat().st_size, "sha256": file_digest(staged)}
             final.parent.mkdir(parents=True, exist_ok=True)
             sync(staged)
-            os.replace(staged, final)
+            staged.replace(final)
         if self._staged:
             self.manifest["parity"] = {
                 name: record

@@ -1,7 +1,7 @@
 """Sizes of a model: read from a checkpoint, stored in a bundle's manifest, never assumed (SPEC section 1)."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, get_type_hints
+from typing import Any, get_type_hints
 
 __all__ = ["AlignerGeometry", "Geometry", "LlmGeometry", "PointGeometry", "VisionGeometry"]
 
@@ -122,7 +122,7 @@ class Geometry:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> "Geometry":
         """The inverse of `to_json`; raises KeyError or TypeError when a size is missing or unknown."""
         parts = {}
         for name, part in get_type_hints(cls).items():

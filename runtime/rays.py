@@ -126,8 +126,8 @@ def scale_intrinsics(intrinsics: np.ndarray, frame_size: tuple[int, int], image_
 def encode_directions(directions: np.ndarray) -> np.ndarray:
     """The live columns of the sinusoidal encoding: direction, then sines, then cosines.
 
-    The reference multiplies by `2 ** arange(127)` in int64, which overflows: frequency 63 is -2**63 and the other 63 are
-    0, so that their sines are 0 and their cosines 1. Those constants belong to the projection's bias.
+    The reference multiplies by `2 ** arange(127)` in int64, which overflows: frequency 63 is -2**63 and the other 63
+    are 0, so that their sines are 0 and their cosines 1. Those constants belong to the projection's bias.
     Sines are computed once for each distinct value: directions have only 16 significant bits.
 
     Args:

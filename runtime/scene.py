@@ -111,7 +111,9 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise BadInput(f"point cloud {path}: vertices lack x, y, z; found {', '.join(names)}")
     if not {"red", "green", "blue"} <= set(names):
         raise BadInput(f"point cloud {path}: no colours; vertices lack red, green, blue; found {', '.join(names)}")
-    columns = [np.stack([vertices[name] for name in group], axis=1) for group in (("x", "y", "z"), ("red", "green", "blue"))]
+    columns = [
+        np.stack([vertices[name] for name in group], axis=1) for group in (("x", "y", "z"), ("red", "green", "blue"))
+    ]
     return columns[0].astype(np.float32), columns[1].astype(np.float32)
 
 
@@ -158,7 +160,9 @@ def load_intrinsics(path: Path) -> np.ndarray:
     """Intrinsics [3, 3] float64."""
     matrix = read_matrix(path, (3, 3), "intrinsics")
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise BadInput(f"intrinsics {path}: focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected pixels > 0")
+        raise BadInput(
+            f"intrinsics {path}: focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected pixels > 0"
+        )
     return matrix
 
 
@@ -167,7 +171,9 @@ def require_rigid(pose: np.ndarray, file: Path) -> None:
     rotation = pose[:3, :3]
     deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if deviation > RIGID_TOLERANCE:
-        raise BadInput(f"pose {file}: not rigid; its rotation deviates from orthonormal by {deviation:.2g} (limit 1e-3)")
+        raise BadInput(
+            f"pose {file}: not rigid; its rotation deviates from orthonormal by {deviation:.2g} (limit 1e-3)"
+        )
     if np.linalg.det(rotation) < 0:
         raise BadInput(f"pose {file}: not rigid; its rotation mirrors (determinant -1)")
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > RIGID_TOLERANCE:

@@ -291,9 +291,7 @@ class Session:
         """The prompt for a question about a view; arguments as in `answer`."""
         timed = self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
         instruction = view.selection.time_instruction() if timed else None
-        return build_prompt(
-            question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header
-        )
+        return build_prompt(question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header)
 
     def align(self, view: View, text_embeds: np.ndarray, timings: "Timings | None" = None) -> np.ndarray:
         """Prefix tokens [latents, d] float32 for a view and the embeddings [L, d] of the user turn."""
@@ -385,7 +383,9 @@ class Session:
 
     def _default_quant(self) -> str:
         """The smallest language model that the bundle holds."""
-        return min(self.bundle.quants, key=lambda quant: self.bundle.size(self.bundle.llm(quant).file), default="Q4_K_M")
+        return min(
+            self.bundle.quants, key=lambda quant: self.bundle.size(self.bundle.llm(quant).file), default="Q4_K_M"
+        )
 
     def _warn_if_unseen(self, scene: Scene, selection: Selection) -> None:
         share = projected_share(scene, selection.poses, selection.clip.size)

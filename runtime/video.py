@@ -1,5 +1,6 @@
 """Clips: a folder of frames or a video file; frames are chosen first and read one at a time (SPEC section 6)."""
 
+import itertools
 import json
 import logging
 import re
@@ -119,9 +120,7 @@ class Selection:
         return time_instruction(seconds, times)
 
 
-def load_clip(
-    path: Path, *, fps: float | None = None, seconds: float | None = None, first_frame: int = 0
-) -> Clip:
+def load_clip(path: Path, *, fps: float | None = None, seconds: float | None = None, first_frame: int = 0) -> Clip:
     """Find the frames of a clip.
 
     Args:
@@ -162,7 +161,7 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
     Args:
         clip: the clip.
         poses: [4, 4] matrices by stem; a video file's frames are matched by the number in the stem.
-        frames: how many are asked for, at most as many as have a pose; None takes `default`, repeating frames if needed.
+        frames: how many are asked for, at most as many as have a pose; None takes `default` and repeats if needed.
         default: the bundle's number of frames.
 
     Raises:
@@ -206,7 +205,7 @@ def list_frames(folder: Path, first_frame: int) -> tuple[tuple[Path, ...], tuple
         raise BadInput(f"video {folder}: the folder holds no {', '.join(IMAGE_SUFFIXES)} frames")
     numbers = frame_numbers([file.stem for file in files], first_frame)
     ordered = sorted(zip(numbers, files, strict=True))
-    for (number, file), (following, other) in zip(ordered, ordered[1:], strict=False):
+    for (number, file), (following, other) in itertools.pairwise(ordered):
         if number == following:
             raise BadInput(f"video {folder}: {file.name} and {other.name} have the same number")
     if ordered[0][0] < 0:

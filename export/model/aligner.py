@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...runtime.geometry import AlignerGeometry
 
-__all__ = ["Aligner", "RAY_COLUMNS"]
+__all__ = ["RAY_COLUMNS", "Aligner"]
 
 RAY_COLUMNS = 765
 EPS = 1e-12
@@ -26,9 +26,7 @@ class Aligner(nn.Module):
         self.pcd_ray_encoder = nn.ModuleDict({"pcd_ray_projection_to_qformer": nn.Linear(RAY_COLUMNS, width)})
         self.img_ray_encoder = nn.ModuleDict({"img_ray_projection_to_qformer": nn.Linear(RAY_COLUMNS, width)})
 
-    def forward(
-        self, points: Tensor, point_rays: Tensor, frames: Tensor, frame_rays: Tensor, text: Tensor
-    ) -> Tensor:
+    def forward(self, points: Tensor, point_rays: Tensor, frames: Tensor, frame_rays: Tensor, text: Tensor) -> Tensor:
         """Prefix tokens [latents, d].
 
         Args:
