@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" wheel
 	@$(BIN)/python -m pip install -q -c constraints.txt torch
-	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" --config-settings editable_mode=strict
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]" --config-settings editable_mode=strict
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -101,7 +101,9 @@ def half_initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """The FP16 twin of an initialiser, made once."""
     name = f"{value.name}.fp16"
     if name not in graph.initializers:
-        half = ir.tensor(value.const_value.numpy().astype(np.float16), name=name)
+        full = value.const_value
+        assert full is not None
+        half = ir.tensor(full.numpy().astype(np.float16), name=name)
         graph.initializers[name] = ir.Value(
             name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=half
         )

@@ -30,10 +30,10 @@ class VisionGraph(nn.Module):
     def __init__(self, plain: VisionEncoder):
         super().__init__()
         self.tower = plain.tower
-        self.project_in, _, self.project_out = plain.mm_projector
+        self.project_in, _, self.project_out = plain.mm_projector.children()
         self.newline = plain.image_newline
         side = round(len(plain.tower.embeddings.position_embedding.weight) ** 0.5)
-        self.register_buffer("pooling", pooling_matrix(side, plain.grid))
+        self.pooling = nn.Parameter(pooling_matrix(side, plain.grid), requires_grad=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """[T, 3, S, S] float32 pixel values to [T, n, n+1, d]; the last column is the newline embedding."""
@@ -68,13 +68,14 @@ class AlignerGraph(nn.Module):
 
     def __init__(self, plain: Aligner):
         super().__init__()
+        *layers, last = plain.qformer.encoder["layer"].children()
         self.latents = plain.latent_query.weight
         self.point_rays = live_projection(plain.pcd_ray_encoder["pcd_ray_projection_to_qformer"])
         self.frame_rays = live_projection(plain.img_ray_encoder["img_ray_projection_to_qformer"])
         self.frames = plain.img_encoder_to_qformer_projection
         self.text = plain.text_embed_to_qformer_projection
         self.norm = plain.qformer.embeddings["layernorm"]
-        self.layers = plain.qformer.encoder["layer"]
+        self.layers, self.last = nn.ModuleList(layers), last
         self.to_language = plain.qformer_to_language_projection
 
     def forward(
@@ -84,10 +85,9 @@ class AlignerGraph(nn.Module):
         points = pcd_features + self.point_rays(pcd_rays)
         frames = self.frames(pooled_features) + self.frame_rays(img_rays)
         hidden = self.norm(torch.cat([self.latents, frames, self.text(text_embeds)]))
-        *layers, last = self.layers
-        for layer in layers:
+        for layer in self.layers:
             hidden = layer(hidden, hidden, points)
-        return self.to_language(last(hidden[: len(self.latents)], hidden, points))
+        return self.to_language(self.last(hidden[: len(self.latents)], hidden, points))
 
 
 class GatheredConv(nn.Module):
@@ -145,7 +145,8 @@ def fold_normalisation(net: MinkUNet) -> MinkUNet:
             pairs += [(f"{name}.conv1", f"{name}.norm1"), (f"{name}.conv2", f"{name}.norm2")]
             pairs += [(f"{name}.downsample.0", f"{name}.downsample.1")] if block.downsample is not None else []
     for convolution, norm in pairs:
-        plain, bn = net.get_submodule(convolution), net.get_submodule(norm).bn
+        plain: Any = net.get_submodule(convolution)
+        bn: Any = net.get_submodule(norm).bn
         scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
         bias = (bn.bias.double() - bn.running_mean.double() * scale).float()
         folded = GatheredConv if isinstance(plain, SparseConv) else BiasedPointwise
@@ -159,8 +160,9 @@ def pooling_matrix(side: int, grid: int) -> Tensor:
     return F.interpolate(torch.eye(side)[None], size=grid, mode="linear")[0].T.contiguous()
 
 
-def live_projection(plain: nn.Linear) -> nn.Linear:
+def live_projection(plain: nn.Module) -> nn.Linear:
     """The ray projection for the 387 columns that vary; cosines of frequency 0 are 1 and go into the bias."""
+    assert isinstance(plain, nn.Linear)
     weight = plain.weight
     directions, sines, cosines = weight.split([3, 3 * FREQUENCIES, 3 * FREQUENCIES], dim=1)
     sines, cosines = (waves.unflatten(1, (3, FREQUENCIES)) for waves in (sines, cosines))

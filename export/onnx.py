@@ -124,7 +124,7 @@ def quiet(name: str) -> Iterator[None]:
 
 def write_weights(model: ir.Model, path: Path) -> dict[str, ir.ExternalTensor]:
     """Write all large initialisers to one file, tensor by tensor."""
-    named = [value.const_value for value in model.graph.initializers.values() if is_large(value)]
+    named: Any = [value.const_value for value in model.graph.initializers.values() if is_large(value)]
     written = ir.external_data.convert_tensors_to_external(named, path.parent, path.name)
     return {tensor.name: tensor for tensor in written}
 
@@ -132,7 +132,7 @@ def write_weights(model: ir.Model, path: Path) -> dict[str, ir.ExternalTensor]:
 def share_weights(model: ir.Model, external: Mapping[str, ir.ExternalTensor]) -> None:
     for value in model.graph.initializers.values():
         if is_large(value):
-            value.const_value = external[value.name]
+            value.const_value = external[str(value.name)]
 
 
 def is_large(value: ir.Value) -> bool:

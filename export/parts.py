@@ -1,6 +1,6 @@
 """Parts of the model filled with a checkpoint's weights, one tensor at a time."""
 
-from torch import nn
+from typing import Any
 
 from .checkpoint import Checkpoint
 from .geometry import PREFIXES, Inventory, build
@@ -8,9 +8,9 @@ from .geometry import PREFIXES, Inventory, build
 __all__ = ["load_part"]
 
 
-def load_part(checkpoint: Checkpoint, inventory: Inventory, part: str) -> nn.Module:
+def load_part(checkpoint: Checkpoint, inventory: Inventory, part: str) -> Any:
     """One part (vision, points, aligner or llm) in float32, in evaluation mode, without gradients."""
-    module = build(inventory.geometry)[part].to_empty(device="cpu").eval().requires_grad_(False)
+    module: Any = build(inventory.geometry)[part].to_empty(device="cpu").eval().requires_grad_(False)
     used = set(inventory.used[part])
     for name, target in module.state_dict().items():
         if (stored := PREFIXES[part] + name) in used:

@@ -56,11 +56,12 @@ class Tokenizer:
         config_file = checkpoint.find("tokenizer_config.json")
         config = read_json(config_file) if config_file else {}
         ids = {token: row for row, token in enumerate(tokens)}
-        special = {"eos": stop_ids(checkpoint)[0]}
+        roles = {"eos": stop_ids(checkpoint)[0]}
         for role, key in (("bos", "bos_token"), ("padding", "pad_token")):
-            if (token := token_text(config.get(key))) in ids:
-                special[role] = ids[token]
-        return cls(tokens, types, merges, special, config.get("chat_template"))
+            text = token_text(config.get(key))
+            if text is not None and text in ids:
+                roles[role] = ids[text]
+        return cls(tokens, types, merges, roles, config.get("chat_template"))
 
 
 def read_bpe(checkpoint: Checkpoint) -> tuple[dict[str, int], list[str], dict[str, tuple[int, bool]]]:

@@ -222,13 +222,13 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
         raise BadInput(f"token id outside 0..{embedding.rows - 1}: {ids.min()}..{ids.max()}")
     columns = embedding.columns
     if embedding.type == "Q8_0":
-        block = np.dtype([("scale", "<f2"), ("values", "i1", Q8_0_BLOCK)])
+        block: np.dtype[Any] = np.dtype([("scale", "<f2"), ("values", "i1", (Q8_0_BLOCK,))])
         rows = _map(path, embedding, block, columns // Q8_0_BLOCK)[ids]
         return (rows["scale"][..., None].astype(np.float32) * rows["values"]).reshape(len(ids), columns)
     if embedding.type == "BF16":
         bits = _map(path, embedding, np.dtype("<u2"), columns)[ids]
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    types = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+    types: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
     if embedding.type not in types:
         raise BadBundle(f"{path}: embedding matrix of type {embedding.type}; known are F32, F16, BF16, Q8_0")
     return _map(path, embedding, types[embedding.type], columns)[ids].astype(np.float32)

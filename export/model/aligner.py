@@ -1,5 +1,7 @@
 """The aligner: a Q-Former that reads latents, frames and text against the point features (SPEC section 7)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,8 @@ class QFormer(nn.Module):
 
     def forward(self, queries: Tensor, points: Tensor) -> Tensor:
         hidden = self.embeddings["layernorm"](queries)
-        for layer in self.encoder["layer"]:
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             hidden = layer(hidden, hidden, points)
         return hidden
 

@@ -1,5 +1,7 @@
 """Qwen2, the language model, for one sequence (SPEC section 1)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,8 +28,9 @@ class Qwen2(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         rotary = rotary_tables(self.geometry, len(embeddings))
+        layers: Any = self.model["layers"]
         hidden = embeddings
-        for layer in self.model["layers"]:
+        for layer in layers:
             hidden = layer(hidden, rotary)
         return self.lm_head(self.model["norm"](hidden[-1]))
 

@@ -1,5 +1,7 @@
 """Frames to language-model tokens: SigLIP tower, projector, pooling, row ends (SPEC section 6)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class VisionEncoder(nn.Module):
 
     @property
     def tower(self) -> "Tower":
-        return self.vision_tower["vision_tower"]["vision_model"]
+        return self.vision_tower.get_submodule("vision_tower.vision_model")  # type: ignore[return-value]
 
     def forward(self, frames: Tensor) -> Tensor:
         """[T, 3, S, S] float32 pixel values to [T, n*n, d] pooled features, which the aligner takes."""
@@ -50,7 +52,8 @@ class Tower(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         hidden = self.embeddings(frames)
-        for layer in self.encoder["layers"]:
+        layers: Any = self.encoder["layers"]
+        for layer in layers:
             hidden = layer(hidden)
         return hidden
 
