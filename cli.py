@@ -224,6 +224,7 @@ def peak_memory(quiet: bool) -> Iterator[None]:
 @click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32.")
 @click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides.")
 @click.option("--gpu-layers", type=int, default=-1, show_default=True, help="Layers on the GPU; -1 for all.")
+@click.option("--resident", is_flag=True, help="Keep the encoders in this process: quicker, and takes more memory.")
 @click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged.")
 @click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
 @click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")

@@ -5,18 +5,18 @@ Each form computes what its plain module computes; what it avoids stands in its 
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
 from ..runtime.geometry import Geometry
-from ..runtime.maps import KernelMaps
 from ..runtime.rays import FREQUENCIES, LIVE_COLUMNS, LIVE_FREQUENCIES
+from .model import aligner, vision
 from .model.aligner import Aligner
-from .model.points import MapTensors, MinkUNet, PointEncoder, ResidualBlock, SparseConv
 from .model.vision import VisionEncoder
+from .operators import attention, feed_forward
+from .sparse import PointsGraph, point_inputs
 
 __all__ = ["AlignerGraph", "PointsGraph", "VisionGraph", "example_inputs", "transpose_linears"]
 
@@ -29,34 +29,42 @@ class VisionGraph(nn.Module):
 
     def __init__(self, plain: VisionEncoder):
         super().__init__()
-        self.tower = plain.tower
+        self.embeddings = plain.tower.embeddings
+        self.layers = nn.ModuleList(TowerLayer(layer) for layer in plain.tower.encoder["layers"].children())
         self.project_in, _, self.project_out = plain.mm_projector.children()
         self.newline = plain.image_newline
-        side = round(len(plain.tower.embeddings.position_embedding.weight) ** 0.5)
-        self.pooling = nn.Parameter(pooling_matrix(side, plain.grid), requires_grad=False)
+        self.patches = len(plain.tower.embeddings.position_embedding.weight)
+        self.pooling = nn.Parameter(pooling_matrix(round(self.patches**0.5), plain.grid), requires_grad=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """[T, 3, S, S] float32 pixel values to [T, n, n+1, d]; the last column is the newline embedding."""
-        patches = F.gelu(self.project_in(self.tower(frames)))
+        hidden = self.embeddings(frames).flatten(0, 1)
+        for layer in self.layers:
+            hidden = layer(hidden, self.patches)
+        patches = F.gelu(self.project_in(hidden))
         grid, side = self.pooling.shape
-        rows = self.pooling @ patches.reshape(-1, side, side * patches.shape[2])
-        cells = self.pooling @ rows.reshape(-1, grid, side, patches.shape[2])
+        rows = self.pooling @ patches.reshape(-1, side, side * patches.shape[1])
+        cells = self.pooling @ rows.reshape(-1, grid, side, patches.shape[1])
         tokens = self.project_out(cells)
         return torch.cat([tokens, self.newline.expand(tokens.shape[0], grid, 1, -1)], dim=2)
 
 
-class PointsGraph(nn.Module):
-    """Voxel colours and kernel maps to point features, with batch normalisation folded into the kernels."""
+class TowerLayer(nn.Module):
+    """A layer of the vision tower on the patches of all frames as rows of one matrix."""
 
-    def __init__(self, plain: PointEncoder):
+    def __init__(self, plain: vision.Layer):
         super().__init__()
-        self.net = fold_normalisation(plain.net3d)
+        self.norm1, self.norm2 = plain.layer_norm1, plain.layer_norm2
+        attention = plain.self_attn
+        self.attention = Attention(
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, attention.heads
+        )
+        self.feed_forward = FeedForward(plain.mlp.fc1, plain.mlp.fc2, "tanh")
 
-    def forward(
-        self, voxel_feats: Tensor, stem: Tensor, neighbours: list[Tensor], down: list[Tensor], up: list[Tensor]
-    ) -> Tensor:
-        """[N, 3] float32 and the tables of `KernelMaps` to [N, features]."""
-        return self.net(voxel_feats, MapTensors(stem, tuple(neighbours), tuple(down), tuple(up)))
+    def forward(self, hidden: Tensor, patches: int) -> Tensor:
+        normed = self.norm1(hidden)
+        hidden = hidden + self.attention(normed, normed, patches)
+        return hidden + self.feed_forward(self.norm2(hidden))
 
 
 class AlignerGraph(nn.Module):
@@ -68,7 +76,7 @@ class AlignerGraph(nn.Module):
 
     def __init__(self, plain: Aligner):
         super().__init__()
-        *layers, last = plain.qformer.encoder["layer"].children()
+        *layers, last = (AlignerLayer(layer) for layer in plain.qformer.encoder["layer"].children())
         self.latents = plain.latent_query.weight
         self.point_rays = live_projection(plain.pcd_ray_encoder["pcd_ray_projection_to_qformer"])
         self.frame_rays = live_projection(plain.img_ray_encoder["img_ray_projection_to_qformer"])
@@ -90,18 +98,76 @@ class AlignerGraph(nn.Module):
         return self.to_language(self.last(hidden[: len(self.latents)], hidden, points))
 
 
-class GatheredConv(nn.Module):
-    """A sparse convolution with bias as one gather of all neighbours and one matrix product."""
+class AlignerLayer(nn.Module):
+    """A layer of the Q-Former for the first rows of `hidden`."""
 
-    def __init__(self, kernel: Tensor, bias: Tensor):
+    def __init__(self, plain: aligner.Layer):
         super().__init__()
-        self.kernel = nn.Parameter(kernel.flatten(0, 1).contiguous(), requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.self_attention, self.self_norm = attention_block(plain.attention)
+        crossing = plain.crossattention
+        self.cross_attention, self.cross_norm = attention_block(crossing) if crossing is not None else (None, None)
+        self.feed_forward = FeedForward(plain.intermediate_query["dense"], plain.output_query.dense, "none")
+        self.norm = plain.output_query.LayerNorm
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        padded = F.pad(hidden, (0, 0, 0, 1))
-        gathered = padded.index_select(0, table.flatten()).reshape(-1, len(self.kernel))
-        return gathered @ self.kernel + self.bias
+    def forward(self, rows: Tensor, hidden: Tensor, points: Tensor) -> Tensor:
+        rows = self.self_norm(rows + self.self_attention(rows, hidden))
+        if self.cross_attention is not None:
+            rows = self.cross_norm(rows + self.cross_attention(rows, points))
+        return self.norm(rows + self.feed_forward(rows))
+
+
+def attention_block(plain: aligner.AttentionBlock) -> tuple["Attention", nn.Module]:
+    """Attention with its output projection, and the norm after the residual."""
+    inner = plain.attention
+    attention = Attention(inner.query, inner.key, inner.value, plain.output.dense, inner.heads)
+    return attention, plain.output.LayerNorm
+
+
+class Attention(nn.Module):
+    """Projections, attention, output projection.
+
+    A bias of the keys adds the same to all scores of a row, which softmax ignores: it is left out. A bias of the values
+    passes through the weighted mean unchanged: it is part of the output's bias.
+    """
+
+    def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear, output: nn.Linear, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = query
+        self.key, self.value = without_bias(key), without_bias(value)
+        self.output = nn.Linear(output.in_features, output.out_features)
+        self.output.weight = output.weight
+        bias = output.bias.double() + output.weight.double() @ value.bias.double()
+        self.output.bias = nn.Parameter(bias.float(), requires_grad=False)
+
+    def forward(self, rows: Tensor, context: Tensor, rows_each: int | None = None) -> Tensor:
+        """[M, W] rows attending to [K, W'] context; or, in groups of `rows_each`, each group to itself."""
+        width = self.query.out_features
+        query, key, value = (
+            values.reshape(-1, rows_each, width) if rows_each else values[None]
+            for values in (self.query(rows), self.key(context), self.value(context))
+        )
+        return self.output(attention(query, key, value, self.heads).flatten(0, 1))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, inner: nn.Linear, outer: nn.Linear, approximate: str):
+        super().__init__()
+        self.inner, self.outer, self.approximate = inner, outer, approximate
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return self.outer(F.gelu(self.inner(rows), approximate=self.approximate))
+        inner, outer = self.inner, self.outer
+        return feed_forward(rows, inner.weight, inner.bias, outer.weight, outer.bias, self.approximate)
+
+
+def without_bias(linear: nn.Linear) -> nn.Linear:
+    bare = nn.Linear(linear.in_features, linear.out_features, bias=False)
+    bare.weight = linear.weight
+    return bare
 
 
 class Projection(nn.Module):
@@ -109,11 +175,13 @@ class Projection(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
+        self.out_features = linear.out_features
         self.weight = nn.Parameter(linear.weight.T.contiguous(), requires_grad=False)
         self.bias = linear.bias
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.weight + self.bias
+    def forward(self, rows: Tensor) -> Tensor:
+        product = rows @ self.weight
+        return product if self.bias is None else product + self.bias
 
 
 def transpose_linears(module: nn.Module) -> None:
@@ -121,38 +189,6 @@ def transpose_linears(module: nn.Module) -> None:
     for name, linear in list(module.named_modules()):
         if isinstance(linear, nn.Linear):
             module.set_submodule(name, Projection(linear))
-
-
-class BiasedPointwise(nn.Module):
-    """A pointwise convolution with bias."""
-
-    def __init__(self, kernel: Tensor, bias: Tensor):
-        super().__init__()
-        self.kernel = nn.Parameter(kernel, requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.kernel + self.bias
-
-
-def fold_normalisation(net: MinkUNet) -> MinkUNet:
-    """Put the scale and shift of each batch normalisation into the convolution before it; changes `net`."""
-    pairs = [("conv0p1s1", "bn0")]
-    pairs += [(f"conv{level + 1}p{2**level}s2", f"bn{level + 1}") for level in range(4)]
-    pairs += [(f"convtr{step + 4}p{16 >> step}s2", f"bntr{step + 4}") for step in range(4)]
-    for name, block in net.named_modules():
-        if isinstance(block, ResidualBlock):
-            pairs += [(f"{name}.conv1", f"{name}.norm1"), (f"{name}.conv2", f"{name}.norm2")]
-            pairs += [(f"{name}.downsample.0", f"{name}.downsample.1")] if block.downsample is not None else []
-    for convolution, norm in pairs:
-        plain: Any = net.get_submodule(convolution)
-        bn: Any = net.get_submodule(norm).bn
-        scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
-        bias = (bn.bias.double() - bn.running_mean.double() * scale).float()
-        folded = GatheredConv if isinstance(plain, SparseConv) else BiasedPointwise
-        net.set_submodule(convolution, folded((plain.kernel.double() * scale).float(), bias))
-        net.set_submodule(norm, nn.Identity())
-    return net
 
 
 def pooling_matrix(side: int, grid: int) -> Tensor:
@@ -180,23 +216,7 @@ def example_inputs(name: str, geometry: Geometry) -> tuple[dict[str, Any], dict[
         size = geometry.vision.image_size
         return {"frames": torch.zeros(2, 3, size, size)}, {"frames": {0: Dim.DYNAMIC}}
     if name == "points":
-        coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
-        maps, level = MapTensors.of(KernelMaps.build(coords)), [Dim(f"voxels_{index}", min=1) for index in range(5)]
-        inputs = {
-            "voxel_feats": torch.zeros(len(coords), geometry.points.channels[0]),
-            "stem": maps.stem,
-            "neighbours": list(maps.neighbours),
-            "down": list(maps.down),
-            "up": list(maps.up),
-        }
-        axes = {
-            "voxel_feats": {0: level[0]},
-            "stem": {0: level[0]},
-            "neighbours": [{0: dim} for dim in level],
-            "down": [{0: dim} for dim in level[1:]],
-            "up": [{0: dim} for dim in level[:4]],
-        }
-        return inputs, axes
+        return point_inputs(geometry.points.channels[0])
     rows = {"voxels": 5, "patches": 7, "text": 3}
     columns = {
         "pcd_features": ("voxels", geometry.aligner.point_features),

@@ -14,8 +14,8 @@ from torch import nn
 from ..runtime.bundle import ENCODERS, PORTABLE, BundleWriter
 from ..runtime.geometry import Geometry
 from . import fp16
-from .attention import FORMS
 from .checkpoint import Checkpoint
+from .expansion import PROVIDERS, expand
 from .geometry import Inventory
 from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs, transpose_linears
 from .parts import load_part
@@ -27,6 +27,7 @@ __all__ = ["OPSET", "PRECISIONS", "add_encoders"]
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
 INLINE_BYTES = 1024
+MAPS = "slabs"
 GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
 OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefix_tokens"}
 
@@ -67,25 +68,23 @@ def write_variants(
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
     external: dict[str, ir.ExternalTensor] = {}
-    for provider in providers(name):
-        model = trace(module, *example_inputs(name, geometry), OUTPUTS[name], provider)
+    traced = trace(module, *example_inputs(name, geometry), OUTPUTS[name])
+    special = any(node.op_type in ("Attention", "FeedForward") for node in traced.graph)
+    for provider in PROVIDERS if special else (PORTABLE,):
+        model = traced.clone()
+        expand(model, provider, ("Attention", "FeedForward"))
         if unsafe is not None:
             fp16.convert(model, unsafe)
+        expand(model, provider, ("SlabConvolution",))
         external = external or write_weights(model, root / weights)
         share_weights(model, external)
         file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
         ir.save(model, root / file)
-        entries[provider] = {"file": file, "weights": weights}
+        entries[provider] = {"file": file, "weights": weights, "maps": MAPS if name == "points" else None}
     return entries
 
 
-def providers(name: str) -> list[str]:
-    return [PORTABLE]
-
-
-def trace(
-    module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], output: str, provider: str
-) -> ir.Model:
+def trace(module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], output: str) -> ir.Model:
     """An ONNX graph of a module from example inputs and their dynamic axes."""
     with warnings.catch_warnings(), quiet("torch.onnx"):
         warnings.simplefilter("ignore")
@@ -97,11 +96,15 @@ def trace(
             dynamic_shapes=dict(dynamic),
             input_names=list(flat_names(inputs)),
             output_names=[output],
-            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: FORMS[provider]},
             verbose=False,
         )
     assert program is not None
-    return program.model
+    model = program.model
+    for part in (model.graph, *model.graph):
+        part.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    return model
 
 
 def flat_names(inputs: Mapping[str, Any]) -> Iterator[str]:

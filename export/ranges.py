@@ -16,8 +16,8 @@ from ..runtime.voxels import voxelise
 from . import fp16
 from .checkpoint import Checkpoint
 from .geometry import Inventory
-from .model.points import MapTensors
 from .sample import write_sample
+from .sparse import map_tensors
 from .streaming import token_embeddings
 
 __all__ = ["SampleRun"]
@@ -60,9 +60,8 @@ class SampleRun:
         if name == "vision":
             return {"frames": self._frames}
         if name == "points":
-            maps = MapTensors.of(KernelMaps.build(self._voxels.coords))
-            tables = {"neighbours": list(maps.neighbours), "down": list(maps.down), "up": list(maps.up)}
-            return {"voxel_feats": torch.from_numpy(self._voxels.feats), "stem": maps.stem, **tables}
+            maps = map_tensors(KernelMaps.build(self._voxels.coords))
+            return {"voxel_feats": torch.from_numpy(self._voxels.feats), **maps}
         return {
             "pcd_features": self._outputs["points"],
             "pcd_rays": torch.from_numpy(encode_directions(self._rays.voxels)),

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.bundle import Bundle, BundleWriter
+from ..runtime.bundle import CPU, PORTABLE, Bundle, BundleWriter
 from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
-from ..runtime.maps import KernelMaps
 from ..runtime.prompt import Prompt
 from ..runtime.rays import FREQUENCIES
 from ..runtime.scene import Scene
@@ -76,6 +75,7 @@ class Row:
         cosine: of the angle between the two.
         passed: whether the limit is kept; None where there is none.
         limit: the limit in words.
+        file: the bundle's file that was run.
     """
 
     part: str
@@ -84,25 +84,27 @@ class Row:
     cosine: float
     passed: bool | None
     limit: str
+    file: str = ""
 
     @classmethod
-    def compare(cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray) -> "Row":
+    def compare(cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray, file: str = "") -> "Row":
         """Compare two arrays of the same shape under the limit of part and stage."""
         a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
         rel_rms = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), np.finfo(float).tiny))
         cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
         if (part, stage) in COSINE_LIMITS:
             bound = COSINE_LIMITS[part, stage]
-            return cls(part, stage, rel_rms, cosine, cosine >= bound, f"cosine >= {bound}")
+            return cls(part, stage, rel_rms, cosine, cosine >= bound, f"cosine >= {bound}", file)
         if (part, stage) in REL_RMS_LIMITS:
             bound = REL_RMS_LIMITS[part, stage]
-            return cls(part, stage, rel_rms, cosine, rel_rms <= bound, f"rel-rms <= {bound:g}")
-        return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported")
+            return cls(part, stage, rel_rms, cosine, rel_rms <= bound, f"rel-rms <= {bound:g}", file)
+        return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported", file)
 
     def __str__(self) -> str:
         mark = {True: "✓", False: "✗", None: "·"}[self.passed]
         cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
-        return f"{mark} {self.part:<7}{self.stage:<8} rel-rms {self.rel_rms:.1e}  {cosine:<16}  {self.limit}"
+        numbers = f"rel-rms {self.rel_rms:.1e}  {cosine:<16}"
+        return f"{mark} {self.part:<7}{self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,13 @@ class Verification:
             )
         records: dict[str, Any] = {}
         for precision in precisions:
-            session = self._session(precision, quants[0])
-            rows = [*self._files(precision, session.files[:-1]), *self._encoders(session)]
-            records[precision] = {"files": session.files[:-1], "rows": [asdict(row) for row in rows]}
+            rows, files = [], {}
+            for provider in (CPU, PORTABLE):
+                session = self._session(precision, quants[0], provider)
+                new = [name for name in session.files[:-1] if name not in files]
+                rows += [*self._files(precision, new), *(row for row in self._encoders(session) if row.file in new)]
+                files |= dict.fromkeys(new)
+            records[precision] = {"files": list(files), "rows": [asdict(row) for row in rows]}
             yield from rows
         for quant in quants:
             session = self._session(precisions[0], quant)
@@ -165,8 +171,10 @@ class Verification:
             for name, record in records.items():
                 writer.record_parity(name, record)
 
-    def _session(self, precision: str, quant: str) -> Session:
-        options = Options(precision=precision, quant=quant, kv="f32", flash_attention=False, gpu_layers=0)
+    def _session(self, precision: str, quant: str, provider: str = CPU) -> Session:
+        options = Options(
+            precision=precision, quant=quant, kv="f32", flash_attention=False, gpu_layers=0, provider=provider
+        )
         return Session(self.bundle, options, check=False)
 
     def _files(self, part: str, names: list[str]) -> Iterator[Row]:
@@ -186,7 +194,8 @@ class Verification:
         self._view = self._view or view
         ours = {"vision": view.video_tokens, "points": view.pcd_features, "aligner": session.align(view, text.numpy())}
         for stage, values in ours.items():
-            yield Row.compare(session.precision, stage, values, getattr(self._reference, stage).reshape(values.shape))
+            reference = getattr(self._reference, stage).reshape(values.shape)
+            yield Row.compare(session.precision, stage, values, reference, session.graphs[stage].file)
 
     def _language_model(self, session: Session) -> Iterator[Row]:
         if self._view is None or self._reference is None:
@@ -262,7 +271,7 @@ class Verification:
             del vision
             with self.progress.stage("points in PyTorch"):
                 encoder = load_part(self.checkpoint, self.inventory, "points")
-                maps = MapTensors.of(KernelMaps.build(view.voxels.coords))
+                maps = MapTensors.build(view.voxels.coords)
                 points = encoder(torch.from_numpy(view.voxels.feats), maps)
             with self.progress.stage("aligner in PyTorch"):
                 aligner = load_part(self.checkpoint, self.inventory, "aligner")

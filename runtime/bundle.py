@@ -25,14 +25,14 @@ from .errors import BadBundle, BadInput
 from .files import atomic_path
 from .geometry import Geometry
 
-__all__ = ["ENCODERS", "PORTABLE", "Bundle", "BundleWriter", "Defaults", "Graph"]
+__all__ = ["CPU", "ENCODERS", "PORTABLE", "Bundle", "BundleWriter", "Defaults", "Graph"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 STAGING = ".staging-"
 ENCODERS = ("vision", "points", "aligner")
-PORTABLE = "portable"
+PORTABLE, CPU = "portable", "cpu"
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class BundleWriter:
     def add(self, kind: str, name: str, entry: Mapping[str, Any], files: list[str]) -> None:
         """Record a part whose files lie in `staging`; they are renamed into place at the end."""
         self.manifest[kind][name] = entry
-        self._staged += [file for file in files if file not in self._staged]
+        self._staged = list(dict.fromkeys([*self._staged, *files]))
 
     def record_parity(self, name: str, record: Mapping[str, Any]) -> None:
         """Keep the result of a comparison with the PyTorch model."""

@@ -28,6 +28,7 @@ def answer_question(values: dict[str, Any]) -> None:
             kv=values["kv"],
             flash_attention=values["flash_attention"],
             gpu_layers=values["gpu_layers"],
+            resident=values["resident"],
             check_digests=values["check_digests"],
         ),
     )
@@ -70,7 +71,8 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
         "voxels": len(answer.view.voxels),
         "precision": session.precision,
         "quant": session.quant,
-        "milliseconds": {stage: round(spent, 3) for stage, spent in answer.milliseconds.items()},
+        "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
+        "peak_mb": {stage: round(peak / 1e6, 1) for stage, peak in answer.meter.peak_bytes.items()},
     }
 
 

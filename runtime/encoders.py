@@ -1,20 +1,38 @@
-"""The encoders on ONNX Runtime: arrays in, arrays out."""
+"""The encoders on ONNX Runtime: arrays in, arrays out, in this process or in one of their own."""
 
-import logging
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from .errors import BadBundle, MissingDependency, StllmError
+from .memory import Usage, own_usage
 
-__all__ = ["Encoder"]
-
-LOG = logging.getLogger(__name__)
+__all__ = ["ChildEncoder", "Encoder", "LocalEncoder", "serve"]
 
 
-class Encoder:
-    """One ONNX graph, loaded; a context manager that gives its memory back."""
+class Encoder(Protocol):
+    """One loaded graph; a context manager."""
+
+    def __enter__(self) -> "Encoder": ...
+    def __exit__(self, *exception: object) -> None: ...
+
+    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+        """Run the graph on its inputs by name."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Peak memory of the process that runs the graph."""
+        ...
+
+
+class LocalEncoder:
+    """A graph in this process; ONNX Runtime keeps part of its memory after it is closed."""
 
     def __init__(self, path: Path, threads: int):
         """Load a graph on the CPU.
@@ -28,6 +46,11 @@ class Encoder:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # operators that feed an early result run late, which keeps fewer values alive at once
+        options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+        # sizes change from scene to scene, so plans for reuse only cost time, which grows as the square of the nodes
+        options.enable_mem_pattern = False
+        options.enable_mem_reuse = False
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no public base
@@ -42,11 +65,118 @@ class Encoder:
             raise StllmError(f"{self._path}: failed in ONNX Runtime ({first_line(error)})") from None
         return np.asarray(output)
 
-    def __enter__(self) -> "Encoder":
+    @property
+    def usage(self) -> Usage:
+        return own_usage()
+
+    def __enter__(self) -> "LocalEncoder":
         return self
 
     def __exit__(self, *exception: object) -> None:
         del self._session
+
+
+class ChildEncoder:
+    """A graph in a short-lived process, which gives all its memory back at the end.
+
+    Arrays travel over pipes as one line of JSON with names, types and shapes, and then their bytes.
+    """
+
+    def __init__(self, path: Path, threads: int):
+        """Start the process; it loads the graph meanwhile.
+
+        Raises:
+            MissingDependency: ONNX Runtime is not installed.
+        """
+        self._path = path
+        self._usage = Usage()
+        command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+        """Run the graph.
+
+        Raises:
+            StllmError: ONNX Runtime failed, or the process was killed.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            write_arrays(self._process.stdin, inputs)
+            head = read_head(self._process.stdout)
+            if "error" in head:
+                raise ERRORS[head["error"]](head["message"])
+            self._usage = Usage(**head["usage"])
+            return read_arrays(self._process.stdout, head)["output"]
+        except (BrokenPipeError, EOFError):
+            status = self._process.wait()
+            killed = "killed, most likely for want of memory" if status == -9 else f"gone with status {status}"
+            raise StllmError(f"{self._path.name}: its process was {killed}; fewer --frames need less") from None
+
+    @property
+    def usage(self) -> Usage:
+        return self._usage
+
+    def __enter__(self) -> "ChildEncoder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self._process.wait()
+
+
+ERRORS: dict[str, type[StllmError]] = {kind.__name__: kind for kind in (StllmError, BadBundle, MissingDependency)}
+
+
+def serve(path: Path, threads: int, requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answer requests of a `ChildEncoder` until there are no more."""
+    try:
+        encoder = LocalEncoder(path, threads)
+        while True:
+            try:
+                head = read_head(requests)
+            except EOFError:
+                return
+            output = encoder(**read_arrays(requests, head))
+            write_arrays(replies, {"output": output}, usage=encoder.usage.__dict__)
+    except StllmError as error:
+        replies.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
+        replies.flush()
+
+
+def write_arrays(stream: IO[bytes], arrays: Mapping[str, np.ndarray], **extra: Any) -> None:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    described = {name: [array.dtype.str, array.shape] for name, array in contiguous.items()}
+    stream.write(json.dumps({"arrays": described, **extra}).encode() + b"\n")
+    for array in contiguous.values():
+        stream.write(memoryview(array.reshape(-1).view(np.uint8)))
+    stream.flush()
+
+
+def read_head(stream: IO[bytes]) -> dict[str, Any]:
+    line = stream.readline()
+    if not line:
+        raise EOFError
+    head: dict[str, Any] = json.loads(line)
+    return head
+
+
+def read_arrays(stream: IO[bytes], head: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in head["arrays"].items()}
+    for array in arrays.values():
+        rest = memoryview(array.reshape(-1).view(np.uint8))
+        while len(rest):
+            count = stream.readinto(rest)  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError
+            rest = rest[count:]
+    return arrays
 
 
 def onnx_runtime() -> Any:

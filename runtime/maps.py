@@ -1,14 +1,29 @@
-"""Kernel maps: which rows each sparse convolution reads (SPEC section 4)."""
+"""Kernel maps: which rows each sparse convolution reads (SPEC section 4).
 
-from dataclasses import dataclass
+Rows of a level are kept in the order of their position in the bounding box, so that neighbours lie close in memory;
+the graph reads its input and writes its output in the caller's order. Every table's missing row is the row of zeros
+that stands behind the last one.
+
+Surfaces have about a third of the 27 neighbours of a 3x3x3 kernel. Each of its three planes of nine offsets is
+therefore a sum of its own: rows are grouped into slabs by which of the nine they have, and a slab reads only the
+offsets that its rows share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-__all__ = ["LEVELS", "KernelMaps", "Level", "offsets"]
+__all__ = ["LEVELS", "SLABBED_LEVELS", "SLAB_OFFSETS", "KernelMaps", "Level", "Slabs", "build_levels", "offsets"]
 
 LEVELS = 5
-DENSE_CELLS = 2**24
+SLABBED_LEVELS = 2
+SLAB_OFFSETS = (9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 5, 4, 4, 4, 3, 3)
+PLANES = 3
+PLANE = 9
+RUN = 5
+DENSE_CELLS = 2**25
 MARGIN = 2
 
 
@@ -18,105 +33,294 @@ def offsets(size: int) -> np.ndarray:
     return np.stack([x, y, z], axis=1) - (size // 2 if size % 2 else 0)
 
 
+@dataclass(frozen=True)
+class Index:
+    """Rows by integer key: a dense array where the keys' range allows, else sorted keys.
+
+    Attributes:
+        keys: [N] int64, unique.
+        cells: keys are below this.
+    """
+
+    keys: np.ndarray
+    cells: int
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Rows of the given keys, int32; N where there is none."""
+        if self._dense is not None:
+            return self._dense[keys]
+        order, ascending = self._sorted
+        place = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+        return np.where(ascending[place] == keys, order[place], len(self.keys)).astype(np.int32)
+
+    @cached_property
+    def _dense(self) -> np.ndarray | None:
+        if self.cells > DENSE_CELLS:
+            return None
+        dense = np.full(self.cells, len(self.keys), np.int32)
+        dense[self.keys] = np.arange(len(self.keys), dtype=np.int32)
+        return dense
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self.keys)
+        return order, self.keys[order]
+
+
+@dataclass(frozen=True)
 class Level:
-    """The voxel set at one stride, and look-ups in it.
+    """The voxels at one stride.
 
     Attributes:
         coords: [N, 3] int64 voxel indices in units of the stride, unique, not negative.
+        shape: [3] int64 size of the bounding box with a margin for neighbours.
     """
 
-    def __init__(self, coords: np.ndarray):
-        self.coords = coords.astype(np.int64)
-        self._shape = self.coords.max(axis=0) + 1 + 2 * MARGIN
+    coords: np.ndarray
+    shape: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, coords: np.ndarray) -> "Level":
+        """A level of voxels in the given order."""
+        coords = coords.astype(np.int64)
+        return cls(coords, coords.max(axis=0) + 1 + 2 * MARGIN)
 
     def __len__(self) -> int:
         return len(self.coords)
 
-    def rows(self, keys: np.ndarray) -> np.ndarray:
-        """Rows of the voxels with these keys, int32; `len(self)` where there is none."""
-        if self._grid is not None:
-            return self._grid[keys]
-        order, sorted_keys = self._sorted
-        place = np.minimum(np.searchsorted(sorted_keys, keys), len(self) - 1)
-        return np.where(sorted_keys[place] == keys, order[place], len(self)).astype(np.int32)
-
     def key(self, coords: np.ndarray) -> np.ndarray:
-        """Position in the padded bounding box, so that a neighbour's key is a constant away; [..., ] int64."""
+        """Position in the bounding box; a neighbour's is a constant away."""
         shifted = coords + MARGIN
-        return (shifted[..., 0] * self._shape[1] + shifted[..., 1]) * self._shape[2] + shifted[..., 2]
+        return (shifted[..., 2] * self.shape[1] + shifted[..., 1]) * self.shape[0] + shifted[..., 0]
 
-    def neighbours(self, size: int) -> np.ndarray:
-        """Rows that a centred kernel reads for each voxel, [N, size**3] int32; `N` where there is none."""
-        steps = self.key(offsets(size)) - self.key(np.zeros(3, np.int64))
-        return np.stack([self.rows(self._keys + step) for step in steps], axis=1)
+    def step(self, offset: np.ndarray) -> np.ndarray:
+        """How far away the keys of neighbours at the offsets [..., 3] are."""
+        return self.key(offset) - self.key(np.zeros(3, np.int64))
 
     @cached_property
-    def _keys(self) -> np.ndarray:
+    def keys(self) -> np.ndarray:
         return self.key(self.coords)
 
     @cached_property
-    def _grid(self) -> np.ndarray | None:
-        if np.prod(self._shape.astype(float)) > DENSE_CELLS:
-            return None
-        grid = np.full(int(np.prod(self._shape)), len(self), np.int32)
-        grid[self._keys] = np.arange(len(self), dtype=np.int32)
-        return grid
+    def index(self) -> Index:
+        """Rows by key."""
+        return Index(self.keys, int(np.prod(self.shape)))
+
+    def neighbours(self, size: int) -> np.ndarray:
+        """Rows that a centred kernel reads, [size**3, N] int32; N where there is none."""
+        return np.stack([self.index.rows(self.keys + step) for step in self.step(offsets(size))])
+
+    def halved(self) -> tuple["Level", np.ndarray]:
+        """The next coarser level, and each voxel's parent in it as [N] int32 rows."""
+        coarse = Level.of(self.coords >> 1)
+        keys, parent = np.unique(coarse.keys, return_inverse=True)
+        coords = np.stack(
+            [
+                keys % coarse.shape[0],
+                keys // coarse.shape[0] % coarse.shape[1],
+                keys // (coarse.shape[0] * coarse.shape[1]),
+            ],
+            axis=1,
+        )
+        return Level(coords - MARGIN, coarse.shape), parent.reshape(-1).astype(np.int32)
 
     @cached_property
-    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        order = np.argsort(self._keys)
-        return order, self._keys[order]
+    def corner(self) -> np.ndarray:
+        """Kernel offset at which each voxel lies in its parent, [N] int64 in 0..7."""
+        bits = self.coords & 1
+        return bits[:, 0] + 2 * bits[:, 1] + 4 * bits[:, 2]
+
+
+def build_levels(coords: np.ndarray) -> tuple[list[Level], list[np.ndarray]]:
+    """Five levels of voxels [N, 3], the first in the given order, and the parents of the first four."""
+    levels, parents = [Level.of(coords)], []
+    for _ in range(LEVELS - 1):
+        coarse, parent = levels[-1].halved()
+        levels.append(coarse)
+        parents.append(parent)
+    return levels, parents
+
+
+@dataclass(frozen=True)
+class Slabs:
+    """A 3x3x3 kernel's map as three sums over slabs.
+
+    Attributes:
+        rows: [M] int32, the slabs' tables of rows to read, one after the other; a slab's has a row for each of its
+            voxels and a column for each of its offsets.
+        bounds: [49] int64, where the tables of the 3 x 16 slabs begin, and where the last ends.
+        offsets: [3 x 90] int32, the offsets that each slab reads, `SLAB_OFFSETS` of them.
+        place: [3, N+1] int32, where each voxel stands among the rows that a plane's slabs write, the row of zeros last.
+    """
+
+    rows: np.ndarray
+    bounds: np.ndarray
+    offsets: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def build(cls, table: np.ndarray) -> "Slabs":
+        """Slabs of a table [27, N] whose missing row is N."""
+        padded = np.concatenate([table, np.full((len(table), 1), table.shape[1], np.int32)], axis=1)
+        planes = [PlaneSlabs.build(padded[plane * PLANE :][:PLANE]) for plane in range(PLANES)]
+        tables = [rows for plane in planes for rows in plane.tables]
+        return cls(
+            rows=np.concatenate([rows.ravel() for rows in tables]),
+            bounds=np.concatenate([[0], np.cumsum([rows.size for rows in tables])]),
+            offsets=np.concatenate([plane * PLANE + part.offsets for plane, part in enumerate(planes)]).astype(
+                np.int32
+            ),
+            place=np.stack([plane.place for plane in planes]),
+        )
+
+
+@dataclass(frozen=True)
+class PlaneSlabs:
+    """One plane of a kernel."""
+
+    tables: list[np.ndarray]
+    offsets: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def build(cls, table: np.ndarray) -> "PlaneSlabs":
+        """Slabs of a plane's table [9, N+1] whose last column is missing rows."""
+        missing = table.shape[1] - 1
+        code = np.zeros(missing + 1, np.int32)
+        for bit, row in enumerate(table):
+            code |= (row != missing).astype(np.int32) << bit
+        patterns, slab_of_code = cover(np.bincount(code[:-1], minlength=2**PLANE))
+        slab = slab_of_code[code[:-1]]
+        order = np.argsort(slab, kind="stable")
+        starts = np.searchsorted(slab[order], np.arange(len(patterns) + 1))
+
+        tables, used, place, written = [], [], np.empty(missing + 1, np.int32), 0
+        for number, pattern in enumerate(patterns):
+            members = order[starts[number] : starts[number + 1]]
+            used.append(np.flatnonzero(pattern >> np.arange(PLANE) & 1))
+            place[members] = written + np.arange(len(members), dtype=np.int32)
+            # a slab is never empty: one row of zeros keeps every size positive
+            reading = members if len(members) else np.array([missing])
+            tables.append(np.ascontiguousarray(table[used[-1]][:, reading].T))
+            written += len(reading)
+        place[order[starts[-1] :]] = written
+        place[-1] = written
+        return cls(tables, np.concatenate(used), place)
+
+
+def cover(count: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Choose the offsets of the slabs of a plane so that few missing rows are read.
+
+    Args:
+        count: [512] voxels by which of the nine offsets they have, as a bit mask.
+
+    Returns:
+        One mask a slab, of `SLAB_OFFSETS` bits each, chosen greedily; and the slab of each mask, the number of slabs
+        for the empty one.
+    """
+    masks = np.arange(2**PLANE)
+    bits = (
+        np.bitwise_count(masks) if hasattr(np, "bitwise_count") else np.array([bin(mask).count("1") for mask in masks])
+    )
+    within = (masks[:, None] & ~masks[None]) == 0
+    cost = np.full(len(masks), PLANE, np.float64)
+    cost[0] = 0
+    patterns = [len(masks) - 1]
+    for size in SLAB_OFFSETS[1:]:
+        candidates = np.flatnonzero(bits == size)
+        gain = (count * np.maximum(cost - size, 0)) @ within[:, candidates]
+        best = int(candidates[gain.argmax()])
+        patterns.append(best)
+        cost[within[:, best]] = np.minimum(cost[within[:, best]], size)
+    reads = np.where(within[:, patterns], bits[patterns], PLANE + 1)
+    slab = reads.argmin(axis=1)
+    slab[0] = len(patterns)
+    return patterns, slab
 
 
 @dataclass(frozen=True)
 class KernelMaps:
-    """Tables of all convolutions of the U-Net; a missing row is the number of rows read from, where zeros are appended.
+    """Inputs of the point encoder's graph.
 
     Attributes:
-        coords: five arrays [N_l, 3] int32, voxel indices of each level times its stride.
-        stem: [N_0, 125] int32, rows that the first convolution reads.
-        neighbours: five tables [N_l, 27] int32 for the 3x3x3 convolutions of each level.
+        runs: [R+1, 5] int32, the caller's rows of five voxels along x; the last run is all missing.
+        stem: [N, 25] int32, the runs that the 5x5x5 kernel reads.
+        slabs: maps of the 3x3x3 kernels at the two finest levels.
+        tables: maps [N_l, 27] int32 of those at the three coarser ones.
         down: four tables [N_(l+1), 8] int32 into level l, for the strided convolutions.
-        up: four tables [N_l, 8] int32 into level l+1, for the transposed convolutions; one entry a row is present.
+        up: four arrays [N_l + 1] int32, `8 * parent + offset` for the transposed ones.
+        order: [N] int32, where each voxel of the caller stands.
     """
 
-    coords: tuple[np.ndarray, ...]
+    runs: np.ndarray
     stem: np.ndarray
-    neighbours: tuple[np.ndarray, ...]
+    slabs: tuple[Slabs, ...]
+    tables: tuple[np.ndarray, ...]
     down: tuple[np.ndarray, ...]
     up: tuple[np.ndarray, ...]
-
-    def inputs(self) -> dict[str, np.ndarray]:
-        """Tables by the names that the point encoder's graph gives them."""
-        named = {f"neighbours_{level}": table for level, table in enumerate(self.neighbours)}
-        named |= {f"down_{level}": table for level, table in enumerate(self.down)}
-        named |= {f"up_{level}": table for level, table in enumerate(self.up)}
-        return {"stem": self.stem, **named}
+    order: np.ndarray
 
     @classmethod
     def build(cls, coords: np.ndarray) -> "KernelMaps":
-        """Maps of voxels [N, 3] int32, minimum 0, unique; level 0 keeps their order."""
-        levels, parents = [Level(coords)], []
-        for _ in range(LEVELS - 1):
-            halved = levels[-1].coords >> 1
-            unique, parent = np.unique(halved, axis=0, return_inverse=True)
-            levels.append(Level(unique))
-            parents.append(parent.reshape(-1).astype(np.int32))
-
-        down, up = [], []
-        for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False):
-            corner = fine.coords & 1
-            kernel = corner[:, 0] + 2 * corner[:, 1] + 4 * corner[:, 2]
-            rows = np.arange(len(fine), dtype=np.int32)
-            down.append(np.full((len(coarse), 8), len(fine), np.int32))
-            down[-1][parent, kernel] = rows
-            up.append(np.full((len(fine), 8), len(coarse), np.int32))
-            up[-1][rows, kernel] = parent
-
+        """Maps of voxels [N, 3] int32, unique, minimum 0."""
+        sorting = np.argsort(Level.of(coords).keys)
+        levels, parents = build_levels(coords[sorting])
+        order = np.empty(len(coords), np.int32)
+        order[sorting] = np.arange(len(coords), dtype=np.int32)
+        runs, stem = build_runs(levels[0], sorting)
+        neighbours = [level.neighbours(3) for level in levels]
         return cls(
-            coords=tuple((level.coords << stride).astype(np.int32) for stride, level in enumerate(levels)),
-            stem=levels[0].neighbours(5),
-            neighbours=tuple(level.neighbours(3) for level in levels),
-            down=tuple(down),
-            up=tuple(up),
+            runs=runs,
+            stem=stem,
+            slabs=tuple(Slabs.build(table) for table in neighbours[:SLABBED_LEVELS]),
+            tables=tuple(np.ascontiguousarray(table.T) for table in neighbours[SLABBED_LEVELS:]),
+            down=tuple(
+                children(fine, len(coarse), parent)
+                for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)
+            ),
+            up=tuple(
+                np.append(8 * parent + fine.corner, 8 * len(coarse)).astype(np.int32)
+                for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)
+            ),
+            order=order,
         )
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Arrays by the names of the graph's inputs."""
+        named = {"runs": self.runs, "stem": self.stem, "order": self.order}
+        for level, slabs in enumerate(self.slabs):
+            parts = {"rows": slabs.rows, "bounds": slabs.bounds, "offsets": slabs.offsets, "place": slabs.place}
+            named |= {f"slab_{part}_{level}": array for part, array in parts.items()}
+        for name, arrays in (("tables", self.tables), ("down", self.down), ("up", self.up)):
+            named |= {f"{name}_{level}": array for level, array in enumerate(arrays)}
+        return named
+
+
+def children(fine: Level, coarse: int, parent: np.ndarray) -> np.ndarray:
+    """Rows of the finer level that each of `coarse` parents reads, [coarse, 8] int32."""
+    table = np.full((coarse, 8), len(fine), np.int32)
+    table[parent, fine.corner] = np.arange(len(fine), dtype=np.int32)
+    return table
+
+
+def build_runs(level: Level, caller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of five voxels along x, [R+1, 5], and the 25 runs that each voxel reads, [N, 25], both int32.
+
+    `caller` gives the caller's row of each of the level's rows.
+    """
+    along = np.arange(RUN) - RUN // 2
+    occupied = np.zeros(int(np.prod(level.shape)), bool) if level.index.cells <= DENSE_CELLS else None
+    if occupied is None:
+        positions = np.unique(level.keys[:, None] + along)
+    else:
+        for shift in along:
+            occupied[level.keys + shift] = True
+        positions = np.flatnonzero(occupied)
+    # beyond the margin a run would wrap into the next line of the box; nothing reads those
+    callers = np.append(caller, len(level)).astype(np.int32)
+    runs = callers[level.index.rows(positions[:, None] + along)]
+    lines = offsets(RUN)[RUN // 2 :: RUN]
+    index = Index(positions, level.index.cells)
+    stem = np.stack([index.rows(level.keys + step) for step in level.step(lines)], axis=1)
+    missing = np.full((1, RUN), len(level), np.int32)
+    return np.concatenate([runs, missing]), stem

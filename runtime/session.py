@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .bundle import ENCODERS, Bundle
-from .encoders import Encoder
+from .bundle import CPU, ENCODERS, Bundle
+from .encoders import ChildEncoder, Encoder, LocalEncoder
 from .errors import BadInput
 from .llm import KV_TYPES, LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
+from .meter import Meter
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt
 from .rays import Rays, camera_rays, encode_directions
 from .scene import Scene, projected_share
@@ -24,10 +24,9 @@ from .voxels import Voxels, voxelise
 __all__ = ["Answer", "Options", "Session", "View", "prefill"]
 
 LOG = logging.getLogger(__name__)
-PROVIDER = "cpu"
 PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
-FRAMES_AT_ONCE = 4
+FRAMES_AT_ONCE = 1
 CONTEXT_STEP = 256
 
 
@@ -42,7 +41,9 @@ class Options:
         kv: type of the language model's keys and values, f16, q8_0 or f32.
         flash_attention: on, off, or libllama's own choice.
         gpu_layers: layers of the language model on the GPU, -1 for all.
+        resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
         check_digests: hash the bundle's files even if they look unchanged.
+        provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
     """
 
     precision: str | None = None
@@ -51,7 +52,9 @@ class Options:
     kv: str = "f16"
     flash_attention: bool | None = None
     gpu_layers: int = -1
+    resident: bool = False
     check_digests: bool = False
+    provider: str = CPU
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class View:
         rays: view directions.
         pcd_features: [N, features] float32, in the order of `voxels`.
         video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
-        milliseconds: time spent, by stage.
+        meter: time and memory, by stage.
     """
 
     selection: Selection
@@ -72,7 +75,7 @@ class View:
     rays: Rays
     pcd_features: np.ndarray
     video_tokens: np.ndarray
-    milliseconds: dict[str, float]
+    meter: Meter
 
     @property
     def pooled_features(self) -> np.ndarray:
@@ -105,13 +108,13 @@ class Answer:
         token_ids: ids generated so far, with the stop id if one came.
         text: text generated so far.
         logits_last_prompt: [vocabulary] float32, once the prompt has been read.
-        milliseconds: time spent, by stage.
+        meter: time and memory, by stage.
     """
 
     view: View
     prompt: Prompt
     prefix_tokens: np.ndarray
-    milliseconds: dict[str, float]
+    meter: Meter
     _pieces: Iterator[str] = field(repr=False, default_factory=lambda: iter(()))
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -165,7 +168,7 @@ class Session:
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.precision = options.precision or self._default_precision()
         self.quant = options.quant or self._default_quant()
-        self.graphs = {name: self.bundle.graph(name, self.precision, PROVIDER) for name in ENCODERS}
+        self.graphs = {name: self.bundle.graph(name, self.precision, options.provider) for name in ENCODERS}
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
@@ -213,13 +216,13 @@ class Session:
         Raises:
             BadInput: scene and clip do not belong together.
         """
-        timings = Timings()
+        meter = Meter()
         defaults, vision = self.bundle.defaults, self.bundle.geometry.vision
         selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames)
         self._warn_if_unseen(scene, selection)
-        with timings.measure("voxels"):
+        with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
-        with timings.measure("rays"):
+        with meter.measure("rays"):
             rays = camera_rays(
                 voxels.coords,
                 selection.poses,
@@ -234,9 +237,9 @@ class Session:
             selection=selection,
             voxels=voxels,
             rays=rays,
-            video_tokens=self._encode_frames(selection, timings),
-            pcd_features=self._encode_points(voxels, timings),
-            milliseconds=timings,
+            video_tokens=self._encode_frames(selection, meter),
+            pcd_features=self._encode_points(voxels, meter),
+            meter=meter,
         )
 
     def answer(
@@ -268,13 +271,13 @@ class Session:
             raise BadInput(
                 f"--max-new-tokens {max_new_tokens}, --temperature {temperature}: expected at least 1, and at least 0"
             )
-        timings = Timings(view.milliseconds)
+        meter = view.meter.copy()
         vocabulary = Vocabulary(self.bundle.file(self.llm.file))
         prompt = self.prompt(
             view, question, vocabulary, time_instruction=time_instruction, assistant_header=assistant_header
         )
         text = embedding_rows(self.bundle.file(self.llm.file), self.llm.embedding, prompt.aligner_token_ids)
-        answer = Answer(view, prompt, self.align(view, text, timings), timings)
+        answer = Answer(view, prompt, self.align(view, text, meter), meter)
         ids = self._generate(answer, max_new_tokens, temperature, np.random.default_rng(seed))
         written_header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
         answer._pieces = decode_text(vocabulary.piece(token) for token in without_header(ids, written_header))
@@ -294,14 +297,14 @@ class Session:
         instruction = view.selection.time_instruction() if timed else None
         return build_prompt(question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header)
 
-    def align(self, view: View, text_embeds: np.ndarray, timings: "Timings | None" = None) -> np.ndarray:
+    def align(self, view: View, text_embeds: np.ndarray, meter: Meter | None = None) -> np.ndarray:
         """Prefix tokens [latents, d] float32 for a view and the embeddings [L, d] of the user turn."""
-        timings = Timings() if timings is None else timings
-        with timings.measure("rays"):
+        meter = meter or Meter()
+        with meter.measure("rays"):
             pcd_rays = encode_directions(view.rays.voxels)
             img_rays = encode_directions(view.rays.frames.reshape(-1, 3))
         pooled = view.pooled_features
-        with timings.measure("aligner"), self._encoder("aligner") as encode:
+        with self._encoder("aligner", meter) as encode:
             return encode(
                 pcd_features=view.pcd_features,
                 pcd_rays=pcd_rays,
@@ -331,42 +334,41 @@ class Session:
             gpu_layers=self.options.gpu_layers,
         )
 
-    def _encode_frames(self, selection: Selection, timings: "Timings") -> np.ndarray:
+    def _encode_frames(self, selection: Selection, meter: Meter) -> np.ndarray:
         """Video tokens [T, n, n+1, d]; a few frames are in memory at a time."""
         geometry = self.bundle.geometry
         grid, size = geometry.vision.grid, geometry.vision.image_size
         tokens = np.empty((len(selection), grid, grid + 1, geometry.llm.width), np.float32)
         source = selection.clip.read(selection.indices)
-        with timings.measure("vision"), self._encoder("vision") as encode:
+        with self._encoder("vision", meter) as encode:
             for start in range(0, len(selection), FRAMES_AT_ONCE):
                 stop = min(start + FRAMES_AT_ONCE, len(selection))
-                with timings.measure("video"):
+                with meter.measure("video"):
                     batch = np.stack([pixel_values(next(source), size) for _ in range(start, stop)])
                 tokens[start:stop] = encode(frames=batch)
-        timings["vision"] -= timings["video"]
+        meter.milliseconds["vision"] -= meter.milliseconds["video"]
         return tokens
 
-    def _encode_points(self, voxels: Voxels, timings: "Timings") -> np.ndarray:
+    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray:
         """Point features [N, features] in the order of the voxels."""
-        with timings.measure("maps"):
+        with meter.measure("maps"):
             maps = KernelMaps.build(voxels.coords)
-        with timings.measure("points"), self._encoder("points") as encode:
+        with self._encoder("points", meter) as encode:
             return encode(voxel_feats=voxels.feats, **maps.inputs())
 
     def _generate(
         self, answer: Answer, max_new_tokens: int, temperature: float, generator: np.random.Generator
     ) -> Iterator[int]:
         """Ids of the answer as they come, without the stop id."""
-        timings, prompt = answer.milliseconds, answer.prompt
-        assert isinstance(timings, Timings)
-        with timings.measure("prefill"):
+        meter, prompt = answer.meter, answer.prompt
+        with meter.measure("prefill"):
             model = self.load_llm(answer.prompt_tokens + max_new_tokens)
         with model:
-            with timings.measure("prefill"):
+            with meter.measure("prefill"):
                 prefill(model, prompt, answer.prefix_tokens, answer.view.video_tokens.reshape(-1, model.width))
                 logits = answer.logits_last_prompt = model.logits()
             for count in range(max_new_tokens):
-                with timings.measure("decode"):
+                with meter.measure("decode"):
                     if count:
                         model.decode_tokens([answer.token_ids[-1]])
                         logits = model.logits()
@@ -376,8 +378,14 @@ class Session:
                     return
                 yield token
 
-    def _encoder(self, name: str) -> Encoder:
-        return Encoder(self.bundle.file(self.graphs[name].file), self.threads)
+    @contextmanager
+    def _encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
+        """A loaded encoder; its time and memory count for the stage of its name."""
+        kind = LocalEncoder if self.options.resident else ChildEncoder
+        with meter.measure(name), kind(self.bundle.file(self.graphs[name].file), self.threads) as encoder:
+            yield encoder
+            if not self.options.resident:
+                meter.note(name, encoder.usage)
 
     def _default_precision(self) -> str:
         return next((name for name in PRECISION_ORDER if name in self.bundle.precisions), PRECISION_ORDER[0])
@@ -406,19 +414,6 @@ def prefill(model: LanguageModel, prompt: Prompt, prefix_tokens: np.ndarray, vid
     model.decode_tokens(prompt.between)
     model.decode_embeddings(video_tokens)
     model.decode_tokens(prompt.tail)
-
-
-class Timings(dict[str, float]):
-    """Milliseconds by stage."""
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self[stage] = self.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
 
 
 def without_header(ids: Iterator[int], header: tuple[int, ...]) -> Iterator[int]:

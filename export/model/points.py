@@ -1,30 +1,55 @@
 """MinkUNet, the sparse U-Net over voxels, as gathers and matrix products (SPEC section 4)."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.geometry import PointGeometry
-from ...runtime.maps import KernelMaps
+from ...runtime.maps import build_levels, children
 
 __all__ = ["MapTensors", "PointEncoder"]
 
 
 @dataclass(frozen=True)
 class MapTensors:
-    """Kernel maps as tensors; see `KernelMaps`."""
+    """Plain kernel maps: for every row and kernel offset the row to read; a missing one is the number of rows.
+
+    Attributes:
+        stem: [N, 125] for the first convolution.
+        neighbours: five tables [N_l, 27].
+        down: four tables [N_(l+1), 8] into level l.
+        up: four tables [N_l, 8] into level l+1, with one entry a row.
+        coords: five arrays [N_l, 3], voxel indices at full resolution.
+    """
 
     stem: Tensor
     neighbours: tuple[Tensor, ...]
     down: tuple[Tensor, ...]
     up: tuple[Tensor, ...]
+    coords: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, maps: KernelMaps) -> "MapTensors":
-        tables = (tuple(map(torch.from_numpy, tables)) for tables in (maps.neighbours, maps.down, maps.up))
-        return cls(torch.from_numpy(maps.stem), *tables)
+    def build(cls, coords: np.ndarray) -> "MapTensors":
+        """Maps of voxels [N, 3] int32, unique, minimum 0; rows stay in their order."""
+        levels, parents = build_levels(coords)
+        down, up = [], []
+        for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False):
+            rows = np.arange(len(fine))
+            table = np.full((len(fine), 8), len(coarse), np.int32)
+            table[rows, fine.corner] = parent
+            up.append(torch.from_numpy(table))
+            down.append(torch.from_numpy(children(fine, len(coarse), parent)))
+        return cls(
+            stem=torch.from_numpy(levels[0].neighbours(5).T),
+            neighbours=tuple(torch.from_numpy(level.neighbours(3).T) for level in levels),
+            down=tuple(down),
+            up=tuple(up),
+            coords=tuple(torch.from_numpy(level.coords << stride) for stride, level in enumerate(levels)),
+        )
 
 
 class PointEncoder(nn.Module):
@@ -60,7 +85,14 @@ class MinkUNet(nn.Module):
             width = plane
         self.final = PointwiseConv(width, geometry.features)
 
-    def forward(self, feats: Tensor, maps: MapTensors) -> Tensor:
+    def forward(self, feats: Tensor, maps: Any) -> Tensor:
+        return self.final(self.trunk(feats, maps))
+
+    def trunk(self, feats: Tensor, maps: Any) -> Tensor:
+        """All but the last, pointwise convolution.
+
+        `maps` has one entry a convolution under the names of `MapTensors`, in the form that the convolutions take.
+        """
         hidden = F.relu(self.bn0(self.conv0p1s1(feats, maps.stem)))
         skips = []
         for level in range(4):
@@ -73,9 +105,9 @@ class MinkUNet(nn.Module):
             convolution = self.get_submodule(f"convtr{step + 4}p{16 >> step}s2")
             hidden = F.relu(self.get_submodule(f"bntr{step + 4}")(convolution(hidden, maps.up[level])))
             hidden = self._blocks(step + 5, torch.cat([hidden, skips.pop()], dim=1), maps.neighbours[level])
-        return self.final(hidden)
+        return hidden
 
-    def _blocks(self, number: int, hidden: Tensor, neighbours: Tensor) -> Tensor:
+    def _blocks(self, number: int, hidden: Tensor, neighbours: Any) -> Tensor:
         group = self.get_submodule(f"block{number}")
         return group(hidden, neighbours)
 
@@ -85,7 +117,7 @@ def blocks(count: int, inner: int, outer: int) -> "Blocks":
 
 
 class Blocks(nn.ModuleList):
-    def forward(self, hidden: Tensor, neighbours: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, neighbours: Any) -> Tensor:
         for block in self:
             hidden = block(hidden, neighbours)
         return hidden
@@ -98,7 +130,7 @@ class ResidualBlock(nn.Module):
         self.conv2, self.norm2 = SparseConv(27, outer, outer), BatchNorm(outer)
         self.downsample = nn.Sequential(PointwiseConv(inner, outer), BatchNorm(outer)) if inner != outer else None
 
-    def forward(self, hidden: Tensor, neighbours: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, neighbours: Any) -> Tensor:
         shortcut = hidden if self.downsample is None else self.downsample(hidden)
         hidden = F.relu(self.norm1(self.conv1(hidden, neighbours)))
         return F.relu(self.norm2(self.conv2(hidden, neighbours)) + shortcut)

@@ -1,0 +1,191 @@
+"""The point encoder in the form that is traced: sparse convolutions that read only rows that exist.
+
+Features carry a row of zeros at their end throughout, which missing neighbours read, and which every layer keeps zero.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..runtime.maps import SLABBED_LEVELS, KernelMaps
+from .model.points import MinkUNet, PointEncoder, ResidualBlock
+from .operators import slab_convolution
+
+__all__ = ["PointsGraph", "map_tensors", "point_inputs"]
+
+# level of the 3x3x3 convolutions of block1 .. block8
+BLOCK_LEVELS = (1, 2, 3, 4, 3, 2, 1, 0)
+
+
+@dataclass(frozen=True)
+class GraphMaps:
+    """`KernelMaps` by convolution, as `MinkUNet.trunk` looks them up."""
+
+    stem: tuple[Tensor, Tensor]
+    neighbours: tuple[Any, ...]
+    down: list[Tensor]
+    up: list[Tensor]
+
+
+class PointsGraph(nn.Module):
+    """Voxel colours and kernel maps to point features, both in the caller's order.
+
+    Batch normalisation is part of the kernels. A transposed convolution computes all eight children of each parent
+    and picks the ones that exist.
+    """
+
+    def __init__(self, plain: PointEncoder):
+        super().__init__()
+        self.net = fold(plain.net3d)
+
+    def forward(
+        self,
+        voxel_feats: Tensor,
+        runs: Tensor,
+        stem: Tensor,
+        order: Tensor,
+        slab_rows: list[Tensor],
+        slab_bounds: list[Tensor],
+        slab_offsets: list[Tensor],
+        slab_place: list[Tensor],
+        tables: list[Tensor],
+        down: list[Tensor],
+        up: list[Tensor],
+    ) -> Tensor:
+        """[N, 3] float32 and the arrays of `KernelMaps` to [N, features]."""
+        slabs = zip(slab_rows, slab_bounds, slab_offsets, slab_place, strict=True)
+        maps = GraphMaps((runs, stem), (*slabs, *tables), down, up)
+        hidden = self.net.trunk(with_zero_row(voxel_feats), maps)
+        return self.net.final(hidden.index_select(0, order))
+
+
+class Biased(nn.Module):
+    """A kernel and a bias."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor | None = None):
+        super().__init__()
+        self.kernel = nn.Parameter(kernel.contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+
+class GatherConv(Biased):
+    """All rows of a kernel in one gather and one product; for coarse levels and strided convolutions."""
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])
+        return with_zero_row(gathered @ self.kernel + self.bias)
+
+
+class RunConv(Biased):
+    """The first convolution: five voxels along x are gathered once for all kernels that read them."""
+
+    def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
+        runs, stem = maps
+        lines = hidden.index_select(0, runs.flatten()).reshape(-1, runs.shape[1] * hidden.shape[1])
+        gathered = lines.index_select(0, stem.flatten()).reshape(-1, self.kernel.shape[0])
+        return with_zero_row(gathered @ self.kernel + self.bias)
+
+
+class ChildrenConv(Biased):
+    """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
+
+    def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
+        children = (hidden[:-1] @ self.kernel + self.bias).reshape(-1, self.bias.shape[0] // 8)
+        return with_zero_row(children).index_select(0, up)
+
+
+class SlabConv(Biased):
+    """A 3x3x3 convolution over `Slabs`."""
+
+    def forward(self, hidden: Tensor, slabs: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        assert self.bias is not None
+        return slab_convolution(hidden, self.kernel, self.bias, *slabs)
+
+
+class Pointwise(Biased):
+    """A pointwise convolution without bias, which would not keep the row of zeros."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.kernel
+
+
+def with_zero_row(hidden: Tensor) -> Tensor:
+    return F.pad(hidden, (0, 0, 0, 1))
+
+
+def fold(net: MinkUNet) -> MinkUNet:
+    """Put batch normalisation into kernels and replace the convolutions by the forms above; changes `net`."""
+    kernel, bias = folded(net, "conv0p1s1", "bn0")
+    replace(net, "conv0p1s1", "bn0", RunConv(kernel.flatten(0, 1), bias))
+    for level in range(4):
+        convolution, norm = f"conv{level + 1}p{2**level}s2", f"bn{level + 1}"
+        kernel, bias = folded(net, convolution, norm)
+        replace(net, convolution, norm, GatherConv(kernel.flatten(0, 1), bias))
+    for step in range(4):
+        convolution, norm = f"convtr{step + 4}p{16 >> step}s2", f"bntr{step + 4}"
+        kernel, bias = folded(net, convolution, norm)
+        replace(net, convolution, norm, ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8)))
+    for number, level in enumerate(BLOCK_LEVELS, start=1):
+        for index, block in enumerate(net.get_submodule(f"block{number}").children()):
+            assert isinstance(block, ResidualBlock)
+            fold_block(net, f"block{number}.{index}", level)
+    return net
+
+
+def fold_block(net: MinkUNet, block: str, level: int) -> None:
+    """A residual block; the shortcut's bias joins that of the second convolution."""
+    for part in (1, 2):
+        kernel, bias = folded(net, f"{block}.conv{part}", f"{block}.norm{part}")
+        if part == 2 and net.get_submodule(block).downsample is not None:
+            shortcut, shortcut_bias = folded(net, f"{block}.downsample.0", f"{block}.downsample.1")
+            replace(net, f"{block}.downsample.0", f"{block}.downsample.1", Pointwise(shortcut))
+            bias = bias + shortcut_bias
+        slabbed = level < SLABBED_LEVELS
+        form = SlabConv(kernel, bias) if slabbed else GatherConv(kernel.flatten(0, 1), bias)
+        replace(net, f"{block}.conv{part}", f"{block}.norm{part}", form)
+
+
+def folded(net: MinkUNet, convolution: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of a convolution together with its batch normalisation, in float64 until the end."""
+    plain: Any = net.get_submodule(convolution)
+    bn: Any = net.get_submodule(norm).bn
+    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    bias = bn.bias.double() - bn.running_mean.double() * scale
+    return (plain.kernel.double() * scale).float(), bias.float()
+
+
+def replace(net: MinkUNet, convolution: str, norm: str, form: nn.Module) -> None:
+    net.set_submodule(convolution, form)
+    net.set_submodule(norm, nn.Identity())
+
+
+def map_tensors(maps: KernelMaps) -> dict[str, Any]:
+    """Kernel maps as the arguments of `PointsGraph`."""
+    inputs = {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
+    lists: dict[str, Any] = {}
+    for name, tensor in inputs.items():
+        stem, _, number = name.rpartition("_")
+        if number.isdigit():
+            lists.setdefault(stem, []).append(tensor)
+        else:
+            lists[name] = tensor
+    return lists
+
+
+def point_inputs(channels: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example inputs of the graph and their dynamic axes."""
+    coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
+    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords))}
+    axes: dict[str, Any] = {
+        name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
+        for name, value in inputs.items()
+    }
+    axes["slab_bounds"] = [None] * SLABBED_LEVELS
+    axes["slab_offsets"] = [None] * SLABBED_LEVELS
+    axes["slab_place"] = [{1: Dim.DYNAMIC}] * SLABBED_LEVELS
+    return inputs, axes

@@ -1,0 +1,9 @@
+"""The process of a `ChildEncoder`: one graph, requests on stdin, replies on stdout."""
+
+import sys
+from pathlib import Path
+
+from .encoders import serve
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)
