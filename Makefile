@@ -8,7 +8,7 @@ SOURCES := $(sort $(wildcard *.py runtime/*.py export/*.py export/model/*.py cal
 LISTED := $(shell printf '%s\n' $(SOURCES) | cksum | cut -d' ' -f1)
 INSTALLED := $(VENV)/.installed-$(LISTED)
 
-.PHONY: demo test install lint clean
+.PHONY: demo test install lint docs clean
 
 demo: install
 	@echo "== demo: builds a bundle from a small generated checkpoint and asks it about a sample scene and clip"
@@ -34,6 +34,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]" --config-settings editable_mode=strict
 	@rm -f $(VENV)/.installed-*
 	@touch $@
+
+docs: install
+	@$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

@@ -3,6 +3,7 @@
 In PyTorch they compute what is written here; in a traced graph each is one node of the domain `stllm`.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def slab_convolution(
     out = hidden.new_zeros(place.shape[1], kernel.shape[2])
     used = iter(offsets.split(SLAB_OFFSETS * PLANES))
     limits = bounds.tolist()
-    spans = iter(zip(limits, limits[1:], strict=False))
+    spans = itertools.pairwise(limits)
     for plane in place:
         written = []
         for size in SLAB_OFFSETS:

@@ -14,6 +14,7 @@ from ..runtime.errors import BadInput
 from ..runtime.scene import load_scene
 from ..runtime.video import load_clip
 from .checkpoint import Checkpoint
+from .disk import require_disk
 from .geometry import Inventory, take_inventory
 from .gguf import QUANTS, add_llm
 from .onnx import PRECISIONS, add_encoders
@@ -74,6 +75,7 @@ class Export:
         for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
             if unknown := [name for name in asked if name not in known]:
                 raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
+        LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description())
             for kind, names in (("encoders", precisions), ("llm", quants)):

@@ -1,5 +1,6 @@
 """The encoders on ONNX Runtime: arrays in, arrays out, in this process or in one of their own."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -124,10 +125,8 @@ class ChildEncoder:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         self._process.wait()
 
 

@@ -9,7 +9,6 @@ therefore a sum of its own: rows are grouped into slabs by which of the nine the
 offsets that its rows share.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 

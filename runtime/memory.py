@@ -24,7 +24,7 @@ class Usage:
 
 
 def own_usage() -> Usage:
-    """This process's counters; zeros where there is no /proc."""
+    """Counters of this process; zeros where there is no /proc."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -172,7 +172,7 @@ class Session:
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
-        if options.precision is None or options.quant is None or options.threads is None:
+        if options.precision is None or options.quant is None:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
 
     @property

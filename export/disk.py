@@ -1,0 +1,66 @@
+"""How much disk an export needs, said beforehand."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..runtime.errors import DoesNotFit
+from .checkpoint import Checkpoint
+from .geometry import Inventory
+from .gguf import PLAIN, QUANTISED, lossless
+
+__all__ = ["require_disk"]
+
+ENCODER_BYTES = {"fp32": 4, "fp16": 2}
+# a bound on the bits that a weight takes, for types whose blocks mix several
+BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.1, "Q4": 5.1, "IQ4": 4.6, "Q3": 4.4, "Q2": 3.1}
+EMBEDDING_BITS = 16
+SLACK = 2**24
+
+
+def require_disk(
+    out: Path, checkpoint: Checkpoint, inventory: Inventory, precisions: Sequence[str], quants: Sequence[str]
+) -> str:
+    """Compare what an export writes at its peak with what is free.
+
+    Args:
+        out: the bundle.
+        checkpoint: what is exported.
+        inventory: its names and sizes.
+        precisions: of the encoders that will be written.
+        quants: of the language models that will be written.
+
+    Returns:
+        One line on both.
+
+    Raises:
+        DoesNotFit: less is free than needed.
+    """
+    encoders = sum(parameters(checkpoint, inventory.used[part]) for part in ("vision", "points", "aligner"))
+    needed = SLACK + sum(encoders * ENCODER_BYTES[precision] for precision in precisions)
+    llm = parameters(checkpoint, inventory.used["llm"])
+    embedding = inventory.geometry.llm.vocabulary * inventory.geometry.llm.width
+    source = 0
+    for quant in quants:
+        if quant in PLAIN:
+            needed += llm * PLAIN[quant][1].itemsize
+        else:
+            needed += int(((llm - embedding) * bits(quant) + embedding * EMBEDDING_BITS) / 8)
+            source = llm * PLAIN[lossless(checkpoint, inventory.used["llm"])][1].itemsize
+    folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    stated = f"needs {(needed + source) / 1e9:.1f} GB of disk at its peak, {free / 1e9:.1f} GB are free in {folder}"
+    if needed + source > free:
+        raise DoesNotFit(f"the export {stated}; free some, or write to another --out")
+    return stated
+
+
+def parameters(checkpoint: Checkpoint, names: list[str]) -> int:
+    return sum(math.prod(checkpoint.shape(name)) for name in names)
+
+
+def bits(quant: str) -> float:
+    """Bits that a weight takes at the most."""
+    assert quant in QUANTISED
+    return max(bits for prefix, bits in BITS.items() if quant.startswith(prefix))
