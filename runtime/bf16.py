@@ -14,6 +14,6 @@ def round_bf16(values: np.ndarray) -> np.ndarray:
     Returns:
         float32 array of the same shape whose values are exact bfloat16 numbers.
     """
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.array(values, np.float32).view(np.uint32)
     nearest_even = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     return ((bits + nearest_even) & np.uint32(0xFFFF0000)).view(np.float32)

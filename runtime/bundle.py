@@ -110,7 +110,7 @@ class Bundle:
         file = self.path / MANIFEST
         try:
             self.manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise BadBundle(
                 f"{path}: no {MANIFEST}; make a bundle with stllm-export all --ckpt DIR --out {path}"
             ) from None
@@ -134,8 +134,16 @@ class Bundle:
                 quant: Llm(entry["file"], Embedding(**entry["embedding"]))
                 for quant, entry in self.manifest["llm"].items()
             }
-            self._files: dict[str, dict[str, Any]] = self.manifest["files"]
-        except (KeyError, TypeError, AttributeError) as error:
+            self._files = {
+                name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in self.manifest["files"].items()
+            }
+            for precision, encoders in self._encoders.items():
+                for name in ENCODERS:
+                    if PORTABLE not in encoders.get(name, {}):
+                        raise KeyError(f"encoders {precision} {name} {PORTABLE}")
+            if not 0 < self.defaults.voxel_size < float("inf") or not self.defaults.frames >= 1:
+                raise ValueError(f"defaults {self.defaults}")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadBundle(f"{file}: lacks or misstates {error}; export the bundle again") from None
 
     @property
@@ -167,7 +175,7 @@ class Bundle:
 
     def size(self, name: str) -> int:
         """Bytes of a file, as the manifest states them."""
-        return int(self._files.get(name, {}).get("bytes", 0))
+        return self._files[name][0] if name in self._files else 0
 
     def check(self, names: list[str], *, fresh: bool = False) -> None:
         """Compare files with the manifest: present, size, SHA-256.
@@ -178,17 +186,18 @@ class Bundle:
             BadBundle: a file is missing or differs.
         """
         for name in names:
-            entry, path = self._files.get(name), self.path / name
-            if entry is None or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            path = self.path / name
+            if name not in self._files or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
             if not path.is_file():
                 raise BadBundle(f"{path} is missing; export it again with --force")
-            if path.stat().st_size != entry["bytes"]:
+            size, digest = self._files[name]
+            if path.stat().st_size != size:
                 raise BadBundle(
-                    f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}; "
+                    f"{path}: has {path.stat().st_size} bytes, the manifest says {size}; "
                     "copy it again or export it again with --force"
                 )
-            if file_digest(path, fresh=fresh) != entry["sha256"]:
+            if file_digest(path, fresh=fresh) != digest:
                 raise BadBundle(
                     f"{path}: its SHA-256 differs from the manifest's; copy it again or export it again with --force"
                 )

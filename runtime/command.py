@@ -19,6 +19,8 @@ def answer_question(values: dict[str, Any]) -> None:
     dump = values["dump"]
     if dump is not None and not dump.parent.is_dir():
         raise BadInput(f"--dump {dump}: the folder {dump.parent} does not exist")
+    if dump is not None and dump.is_dir():
+        raise BadInput(f"--dump {dump}: is a folder, expected the name of a .safetensors file")
     session = Session(
         values["bundle"],
         Options(

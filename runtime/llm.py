@@ -92,11 +92,8 @@ class LanguageModel:
 
         Raises:
             BadBundle: libllama refuses the file.
-            BadInput: the options contradict each other.
             DoesNotFit: the context cannot be allocated.
         """
-        if kv == "q8_0" and flash_attention is False:
-            raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
         self._llama = libllama()
         self._model = load_model(self._llama, path, n_gpu_layers=gpu_layers)
         try:
@@ -198,8 +195,9 @@ def sample(logits: np.ndarray, temperature: float, generator: np.random.Generato
     """The best token at temperature 0, else a draw from the softmax."""
     if temperature == 0:
         return int(logits.argmax())
-    scaled = logits.astype(np.float64) / temperature
-    weights = np.exp(scaled - scaled.max())
+    below_best = logits.astype(np.float64) - logits.max()
+    with np.errstate(over="ignore"):
+        weights = np.exp(np.where(below_best < 0, below_best / temperature, 0.0))
     return int(generator.choice(len(weights), p=weights / weights.sum()))
 
 

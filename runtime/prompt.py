@@ -8,7 +8,15 @@ import numpy as np
 
 from .errors import BadInput
 
-__all__ = ["ASSISTANT_HEADER", "IMAGE_ID", "POINT_CLOUD_ID", "Prompt", "build_prompt", "time_instruction"]
+__all__ = [
+    "ASSISTANT_HEADER",
+    "IMAGE_ID",
+    "POINT_CLOUD_ID",
+    "Prompt",
+    "build_prompt",
+    "check_question",
+    "time_instruction",
+]
 
 SYSTEM = (
     "You are a helpful assistant.The first 64 tokens by user encode learnable queries representing objects and "
@@ -69,13 +77,8 @@ def build_prompt(
     Raises:
         BadInput: the question is empty or holds a placeholder.
     """
+    check_question(question)
     question = unicodedata.normalize("NFC", question)
-    for placeholder in (POINT_CLOUD, IMAGE):
-        if placeholder in question:
-            raise BadInput(f"the question holds {placeholder}, which the prompt template places; leave it out")
-    if not question.strip():
-        raise BadInput("the question is empty; give one with -q")
-
     system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
     line = f"{instruction}\n" if instruction else ""
     tail = f"\n{line}{question}<|im_end|>\n"
@@ -89,6 +92,17 @@ def build_prompt(
         user_start=len(system_ids),
         user_length=len(tail_ids),
     )
+
+
+def check_question(question: str) -> None:
+    """Raise BadInput for a question that cannot stand in the template."""
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise BadInput("the question is not valid UTF-8 text")
+    for placeholder in (POINT_CLOUD, IMAGE):
+        if placeholder in unicodedata.normalize("NFC", question):
+            raise BadInput(f"the question holds {placeholder}, which the prompt template places; leave it out")
+    if not question.strip():
+        raise BadInput("the question is empty; give one with -q")
 
 
 def time_instruction(seconds: float, frame_times: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ LOG = logging.getLogger(__name__)
 POINT_SUFFIXES = (".npy", ".ply", ".glb")
 GLB_LIMIT, GLB_STEP = 1_000_000, 10
 RIGID_TOLERANCE = 1e-3
+FURTHEST = 1e6
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 POSE_CONVENTIONS = ("c2w", "w2c", "c2w-opengl", "w2c-opengl")
 
@@ -87,8 +88,10 @@ def load_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise BadInput(f"point cloud {path}: not a plain .npy array ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise BadInput(f"point cloud {path}: an archive of arrays, expected one plain .npy array")
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise BadInput(
             f"point cloud {path}: expected [P, 6] numbers (x, y, z, r, g, b), found {list(array.shape)} {array.dtype}"
@@ -111,10 +114,12 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise BadInput(f"point cloud {path}: vertices lack x, y, z; found {', '.join(names)}")
     if not {"red", "green", "blue"} <= set(names):
         raise BadInput(f"point cloud {path}: no colours; vertices lack red, green, blue; found {', '.join(names)}")
-    columns = [
-        np.stack([vertices[name] for name in group], axis=1) for group in (("x", "y", "z"), ("red", "green", "blue"))
-    ]
-    return columns[0].astype(np.float32), columns[1].astype(np.float32)
+    groups = (("x", "y", "z"), ("red", "green", "blue"))
+    try:
+        points, colours = (np.stack([vertices[name] for name in group], axis=1).astype(np.float32) for group in groups)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"point cloud {path}: vertices hold something else than numbers ({error})") from None
+    return points, colours
 
 
 def read_glb(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +164,8 @@ def load_poses(folder: Path, convention: str = "c2w") -> dict[str, np.ndarray]:
 def load_intrinsics(path: Path) -> np.ndarray:
     """Intrinsics [3, 3] float64."""
     matrix = read_matrix(path, (3, 3), "intrinsics")
+    if np.abs(matrix[2] - [0, 0, 1]).max() > RIGID_TOLERANCE:
+        raise BadInput(f"intrinsics {path}: the last row is {matrix[2].tolist()}, expected 0 0 1")
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise BadInput(
             f"intrinsics {path}: focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected pixels > 0"
@@ -178,6 +185,8 @@ def require_rigid(pose: np.ndarray, file: Path) -> None:
         raise BadInput(f"pose {file}: not rigid; its rotation mirrors (determinant -1)")
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > RIGID_TOLERANCE:
         raise BadInput(f"pose {file}: not rigid; its last row is {pose[3].tolist()}, expected 0 0 0 1")
+    if np.abs(pose[:3, 3]).max() > FURTHEST:
+        raise BadInput(f"pose {file}: its translation is {pose[:3, 3].tolist()}, expected metres")
 
 
 def read_matrix(path: Path, shape: tuple[int, int], meaning: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from .errors import BadInput
 from .llm import KV_TYPES, LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
 from .meter import Meter
-from .prompt import ASSISTANT_HEADER, Prompt, build_prompt
+from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .rays import Rays, camera_rays, encode_directions
 from .scene import Scene, projected_share
 from .video import Clip, Selection, pixel_values, select_frames
@@ -55,6 +55,15 @@ class Options:
     resident: bool = False
     check_digests: bool = False
     provider: str = CPU
+
+    def check(self) -> None:
+        """Raise BadInput when a value is not known, or when two contradict each other."""
+        if self.kv not in KV_TYPES:
+            raise BadInput(f"--kv {self.kv}: unknown; known are {', '.join(KV_TYPES)}")
+        if self.kv == "q8_0" and self.flash_attention is False:
+            raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
+        if self.threads is not None and self.threads < 1:
+            raise BadInput(f"--threads {self.threads}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -162,8 +171,7 @@ class Session:
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
         options = options or Options()
-        if options.kv not in KV_TYPES:
-            raise BadInput(f"--kv {options.kv}: unknown; known are {', '.join(KV_TYPES)}")
+        options.check()
         self.options = options
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.precision = options.precision or self._default_precision()
@@ -194,6 +202,9 @@ class Session:
         seed: int = 0,
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
+        check_request(question, max_new_tokens, temperature, seed)
+        if self._timed(time_instruction):
+            select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames).time_instruction()
         view = self.look(scene, clip, frames=frames)
         return self.answer(
             view,
@@ -267,10 +278,7 @@ class Session:
         Raises:
             BadInput: the question or an option cannot be used.
         """
-        if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
-            raise BadInput(
-                f"--max-new-tokens {max_new_tokens}, --temperature {temperature}: expected at least 1, and at least 0"
-            )
+        check_request(question, max_new_tokens, temperature, seed)
         meter = view.meter.copy()
         vocabulary = Vocabulary(self.bundle.file(self.llm.file))
         prompt = self.prompt(
@@ -293,8 +301,7 @@ class Session:
         assistant_header: bool = True,
     ) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        timed = self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
-        instruction = view.selection.time_instruction() if timed else None
+        instruction = view.selection.time_instruction() if self._timed(time_instruction) else None
         return build_prompt(question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header)
 
     def align(self, view: View, text_embeds: np.ndarray, meter: Meter | None = None) -> np.ndarray:
@@ -387,6 +394,9 @@ class Session:
             if not self.options.resident:
                 meter.note(name, encoder.usage)
 
+    def _timed(self, time_instruction: bool | None) -> bool:
+        return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
+
     def _default_precision(self) -> str:
         return next((name for name in PRECISION_ORDER if name in self.bundle.precisions), PRECISION_ORDER[0])
 
@@ -405,6 +415,16 @@ class Session:
                 100 * share,
                 *selection.clip.size,
             )
+
+
+def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:
+    """Raise BadInput for what cannot be asked, before anything is computed for it."""
+    check_question(question)
+    if max_new_tokens < 1 or not 0 <= temperature < float("inf") or seed < 0:
+        raise BadInput(
+            f"--max-new-tokens {max_new_tokens}, --temperature {temperature}, --seed {seed}: "
+            "expected at least 1, at least 0, at least 0"
+        )
 
 
 def prefill(model: LanguageModel, prompt: Prompt, prefix_tokens: np.ndarray, video_tokens: np.ndarray) -> None:

@@ -171,7 +171,10 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
         stems = {file.stem: place for place, file in enumerate(clip.files)}
         posed = {stems[stem]: pose for stem, pose in poses.items() if stem in stems}
     else:
-        numbered = dict(zip(frame_numbers(list(poses), clip.first_frame), poses.values(), strict=True))
+        numbers = frame_numbers(list(poses), clip.first_frame)
+        numbered = dict(zip(numbers, poses.values(), strict=True))
+        if len(numbered) < len(poses):
+            raise BadInput(f"poses for {clip.path}: several have the same number; a video file's are matched by number")
         posed = {number: pose for number, pose in numbered.items() if 0 <= number < len(clip)}
     if not posed:
         name = clip.files[0].stem if clip.files else f"numbers {clip.first_frame}..{clip.first_frame + len(clip) - 1}"
@@ -238,8 +241,10 @@ def read_description(path: Path) -> dict[str, Any]:
         return {}
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(described, dict):
+            raise TypeError(f"found {type(described).__name__}")
         return {key: positive(described[key]) for key in ("fps", "seconds") if key in described}
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path}: expected a JSON object with positive numbers fps and seconds ({error})") from None
 
 
@@ -260,7 +265,8 @@ def probe_video(path: Path) -> tuple[int, tuple[int, int], float | None]:
             stream = container.streams.video[0]
             rate = float(stream.average_rate) if stream.average_rate else None
             size = (stream.codec_context.width, stream.codec_context.height)
-            count = sum(1 for packet in container.demux(stream) if packet.size)
+            # packets that an edit list hides are decoded, but never shown
+            count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
     except (av.FFmpegError, OSError) as error:
         raise BadInput(f"video {path}: unreadable ({error})") from None
     if not count:
