@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-
 from stllm_edge import cli
 
 COMMANDS = {"stllm-export": cli.export, "stllm-run": cli.run, "stllm-bench": cli.bench}
