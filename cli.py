@@ -184,15 +184,12 @@ def print_rows(rows: Iterator[Any]) -> None:
 
 @contextmanager
 def peak_memory(quiet: bool) -> Iterator[None]:
-    """Print the process's peak resident memory at the end."""
+    """Print the process's peak resident memory once the work is done."""
     import resource
 
-    try:
-        yield
-    finally:
-        if not quiet:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            click.echo(f"peak memory {peak:.0f} MB", err=True)
+    yield
+    if not quiet:
+        click.echo(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", err=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -98,8 +98,11 @@ class Checkpoint:
 
     def digest(self) -> str:
         """SHA-256 over the names and digests of the configuration, tokenizer and weight files."""
-        described = (path for name in DESCRIPTION_FILES if (path := self.find(name)))
-        return joint_digest({path.name: file_digest(path) for path in (*described, *self.files)})
+        tower = f"{self.config.get('mm_vision_tower')}/config.json"
+        described = (path for name in (*DESCRIPTION_FILES, tower) if (path := self.find(name)))
+        return joint_digest(
+            {f"{place} {path.name}": file_digest(path) for place, path in enumerate([*described, *self.files])}
+        )
 
     def _find(self, name: str) -> tuple[WeightsFile, str]:
         if name not in self._stored:
@@ -127,6 +130,8 @@ class Checkpoint:
             rank, alpha = float(adapter["r"]), float(adapter["lora_alpha"])
         except (KeyError, TypeError, ValueError):
             raise BadInput(f"{self.path / ADAPTER}: needs the numbers r and lora_alpha") from None
+        if not rank > 0:
+            raise BadInput(f"{self.path / ADAPTER}: r is {rank:g}, expected a positive rank")
         scale = alpha / (rank**0.5 if adapter.get("use_rslora") else rank)
 
         weights = open_weights(self.path / "adapter_model.safetensors")
@@ -139,19 +144,19 @@ class Checkpoint:
                 raise BadInput(f"{weights.path}: {stored} does not belong to a weight of the base checkpoint")
             pairs.setdefault(f"{module}.weight", {})[side] = weights.tensor(stored)
         for name, pair in pairs.items():
-            if set(pair) != {"A", "B"} or (pair["B"].shape[0], pair["A"].shape[1]) != self.shape(name):
+            fits = set(pair) == {"A", "B"} and pair["A"].ndim == pair["B"].ndim == 2
+            shape = (pair["B"].shape[0], pair["A"].shape[1]) if fits else None
+            if not fits or shape != self.shape(name) or pair["B"].shape[1] != len(pair["A"]):
                 raise BadInput(f"{weights.path}: the pair lora_A, lora_B of {name} does not fit that weight")
             self._lora[name] = (pair["A"], pair["B"], scale)
 
         if (self.path / "non_lora_trainables.bin").is_file():
             trained = TorchFile(self.path / "non_lora_trainables.bin")
-            names = {stored: stored.removeprefix("base_model.") for stored in trained.names()}
-            if any(name.startswith("model.model.") for name in names.values()):
-                names = {stored: name.removeprefix("model.") for stored, name in names.items()}
-            self._add(trained, names)
+            self._add(trained, {stored: stored.removeprefix("base_model.model.") for stored in trained.names()})
 
     def _add_point_encoder(self, path: Path) -> None:
         if not path.is_file():
             raise BadInput(f"point encoder {path} is missing")
         weights = TorchFile(path, key="state_dict")
-        self._add(weights, {stored: POINT_ENCODER + stored.removeprefix("module.") for stored in weights.names()})
+        names = {stored: stored.removeprefix("module.").removeprefix("net3d.") for stored in weights.names()}
+        self._add(weights, {stored: POINT_ENCODER + name for stored, name in names.items()})

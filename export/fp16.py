@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convert", "record_ranges", "unsafe_weights"]
+__all__ = ["convert", "record_ranges", "safe_weights"]
 
 LARGEST = float(torch.finfo(torch.float16).max)
 MARGIN = 4.0
@@ -40,29 +40,34 @@ def record_ranges(module: nn.Module) -> Iterator[dict[str, float]]:
             hook.remove()
 
 
-def unsafe_weights(module: nn.Module, ranges: dict[str, float]) -> set[str]:
-    """Weights whose products stay in float32.
+def safe_weights(module: nn.Module, ranges: dict[str, float]) -> set[str]:
+    """Weights whose products can be computed in FP16.
 
-    Those are products that came within a factor of four of overflow on the sample, and weights that FP16 cannot hold or
-    rounds by more than 1e-3.
+    Their products stayed a factor of four below overflow on the sample, and rounding changes them by less than 1e-3.
     """
-    unsafe = {name for name, seen in ranges.items() if not seen * MARGIN < LARGEST}
-    for name, weight in module.named_parameters():
-        error = torch.linalg.vector_norm(weight.half().float() - weight) / torch.linalg.vector_norm(weight)
-        if not error <= ROUNDING_LIMIT:
-            unsafe.add(name)
-    return unsafe
+    weights = dict(module.named_parameters())
+    safe = set()
+    for name in (name for name, seen in ranges.items() if seen * MARGIN < LARGEST):
+        error = torch.linalg.vector_norm(weights[name].half().float() - weights[name])
+        if error <= ROUNDING_LIMIT * torch.linalg.vector_norm(weights[name]):
+            safe.add(name)
+    return safe
 
 
-def convert(model: ir.Model, unsafe: set[str]) -> None:
-    """Cast the factors of every product with a safe weight to FP16 and its result back; changes `model`."""
+def convert(model: ir.Model, safe: set[str]) -> None:
+    """Cast the factors of every product with a safe weight to FP16 and its result back; changes `model`.
+
+    Each cast to FP16 stands behind an Identity. ONNX Runtime on the CPU has no FP16 products and drops casts that meet;
+    with its optimiser off, the Identity keeps them apart, and the graph is evaluated as a device evaluates it.
+    """
     graph, casts = model.graph, {}
     for node in list(graph):
-        weights = [value.name for value in node.inputs if value is not None and value.is_initializer()]
-        if node.op_type not in PRODUCTS or not weights or unsafe.intersection(weights):
+        factors = [value for value in node.inputs if value is not None and value.is_initializer()]
+        weights = {value.name for value in factors if value.shape is not None and len(value.shape) > 1}
+        if node.op_type not in PRODUCTS or not weights or not safe.issuperset(weights):
             continue
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype != ir.DataType.FLOAT:
+            if value is None or value.dtype not in (None, ir.DataType.FLOAT):
                 continue
             if value.is_initializer():
                 node.replace_input_with(index, half_initializer(graph, value))
@@ -85,16 +90,23 @@ def convert(model: ir.Model, unsafe: set[str]) -> None:
 
 
 def cast(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType, *, before: bool) -> ir.Value:
-    """Insert a Cast of `value` beside `node`; its result."""
-    casting = ir.node("Cast", [value], attributes={"to": int(dtype)})
-    result = casting.outputs[0]
-    result.name = f"{value.name}_{'fp16' if dtype == ir.DataType.FLOAT16 else 'fp32'}"
-    result.dtype, result.shape = dtype, value.shape
+    """Insert a Cast of `value` beside `node`, and an Identity on its FP16 side; the result."""
+    to_half = dtype == ir.DataType.FLOAT16
+    first = ir.node("Cast", [value], attributes={"to": int(dtype)}) if to_half else ir.node("Identity", [value])
+    second = (
+        ir.node("Identity", [first.outputs[0]])
+        if to_half
+        else ir.node("Cast", [first.outputs[0]], attributes={"to": int(dtype)})
+    )
+    for step, suffix in ((first, "step"), (second, "fp16" if to_half else "fp32")):
+        result = step.outputs[0]
+        result.name, result.shape = f"{value.name}_{suffix}", value.shape
+        result.dtype = dtype if step is second or to_half else ir.DataType.FLOAT16
     if before:
-        graph.insert_before(node, casting)
+        graph.insert_before(node, [first, second])
     else:
-        graph.insert_after(node, casting)
-    return result
+        graph.insert_after(node, [first, second])
+    return second.outputs[0]
 
 
 def half_initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:

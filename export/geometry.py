@@ -119,17 +119,22 @@ def take_inventory(checkpoint: Checkpoint) -> Inventory:
 
 def read_geometry(checkpoint: Checkpoint) -> Geometry:
     """Sizes from the configuration, and from the weights where no file holds them."""
-    llm = read_llm(checkpoint)
-    return Geometry(
+    geometry = Geometry(
         vision=read_vision(checkpoint),
         points=read_points(checkpoint),
         aligner=read_aligner(checkpoint),
-        llm=llm,
+        llm=read_llm(checkpoint),
     )
+    widths = (geometry.points.features, geometry.aligner.point_features, geometry.aligner.width)
+    if len(set(widths)) > 1:
+        raise BadInput(
+            f"{checkpoint.path}: point features are {widths[0]} wide, "
+            f"the Q-Former reads {widths[1]} and is {widths[2]} wide"
+        )
+    return geometry
 
 
 def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
-    config = checkpoint.config
     expect(checkpoint, "hidden_act", "silu")
     expect(checkpoint, "rope_scaling", None)
     expect(checkpoint, "use_sliding_window", False)
@@ -141,11 +146,11 @@ def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
         ffn=number(checkpoint, "intermediate_size"),
         vocabulary=number(checkpoint, "vocab_size"),
         context=number(checkpoint, "max_position_embeddings"),
-        rope_base=float(config.get("rope_theta", 1e6)),
-        rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        rope_base=real(checkpoint, "rope_theta", 1e6),
+        rms_eps=real(checkpoint, "rms_norm_eps", 1e-6),
+        tied=bool(checkpoint.config.get("tie_word_embeddings", False)),
     )
-    if geometry.width % geometry.heads or geometry.heads % geometry.kv_heads:
+    if geometry.width % (2 * geometry.heads) or geometry.heads % geometry.kv_heads:
         raise BadInput(
             f"{checkpoint.path}: config.json: {geometry.heads} attention heads and {geometry.kv_heads} key-value heads "
             f"do not divide a width of {geometry.width}"
@@ -170,7 +175,7 @@ def read_vision(checkpoint: Checkpoint) -> VisionGeometry:
         )
     try:
         image_size, patch_size = int(tower["image_size"]), int(tower["patch_size"])
-        return VisionGeometry(
+        geometry = VisionGeometry(
             image_size=image_size,
             patch_size=patch_size,
             width=int(tower["hidden_size"]),
@@ -181,11 +186,14 @@ def read_vision(checkpoint: Checkpoint) -> VisionGeometry:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"{checkpoint.path}: the SigLIP config.json of {name!r} lacks a size ({error})") from None
+    if geometry.heads < 1 or geometry.width % geometry.heads:
+        raise BadInput(f"{checkpoint.path}: {geometry.heads} vision heads do not divide a width of {geometry.width}")
+    return geometry
 
 
 def read_points(checkpoint: Checkpoint) -> PointGeometry:
     def kernel(name: str) -> tuple[int, ...]:
-        return checkpoint.shape(f"{POINT_ENCODER}{name}.kernel")
+        return shape(checkpoint, f"{POINT_ENCODER}{name}.kernel", 2 if name == "final" else 3)
 
     counts = tuple(count(checkpoint, rf"{re.escape(POINT_ENCODER)}block{level}\.(\d+)\.") for level in range(1, 9))
     if 0 in counts:
@@ -200,7 +208,7 @@ def read_points(checkpoint: Checkpoint) -> PointGeometry:
 
 
 def read_aligner(checkpoint: Checkpoint) -> AlignerGeometry:
-    latents, width = checkpoint.shape("latent_query.weight")
+    latents, width = shape(checkpoint, "latent_query.weight", 2)
     layers = count(checkpoint, r"qformer\.encoder\.layer\.(\d+)\.")
     crossing = [
         index
@@ -212,15 +220,24 @@ def read_aligner(checkpoint: Checkpoint) -> AlignerGeometry:
             f"{checkpoint.path}: the Q-Former needs a width divisible by {QFORMER_HEAD_WIDTH} (found {width}) "
             f"and cross-attention (found in {len(crossing)} of {layers} layers)"
         )
+    layer = "qformer.encoder.layer"
     return AlignerGeometry(
         width=width,
         heads=width // QFORMER_HEAD_WIDTH,
         layers=layers,
         cross_layers=tuple(crossing),
-        ffn=checkpoint.shape("qformer.encoder.layer.0.intermediate_query.dense.weight")[0],
+        ffn=shape(checkpoint, f"{layer}.0.intermediate_query.dense.weight", 2)[0],
         latents=latents,
-        point_features=checkpoint.shape(f"qformer.encoder.layer.{crossing[0]}.crossattention.attention.key.weight")[1],
+        point_features=shape(checkpoint, f"{layer}.{crossing[0]}.crossattention.attention.key.weight", 2)[1],
     )
+
+
+def shape(checkpoint: Checkpoint, name: str, rank: int) -> tuple[int, ...]:
+    """Shape of a tensor from which sizes are read."""
+    found = checkpoint.shape(name)
+    if len(found) != rank:
+        raise BadInput(f"{checkpoint.path}: tensor {name} has shape {list(found)}, expected {rank} axes")
+    return found
 
 
 def count(checkpoint: Checkpoint, pattern: str) -> int:
@@ -234,6 +251,13 @@ def number(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise BadInput(f"{checkpoint.path}: config.json: {key} is {value!r}, expected a positive whole number")
     return value
+
+
+def real(checkpoint: Checkpoint, key: str, default: float) -> float:
+    value = checkpoint.config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise BadInput(f"{checkpoint.path}: config.json: {key} is {value!r}, expected a positive number")
+    return float(value)
 
 
 def expect(checkpoint: Checkpoint, key: str, value: Any) -> None:

@@ -51,19 +51,19 @@ def add_encoders(
         with progress.stage(f"export {name} ({precision})"):
             module = GRAPHS[name](load_part(checkpoint, inventory, name))
             transpose_linears(module)
-            unsafe = None if sample is None else sample.unsafe_weights(name, module)
+            safe = None if sample is None else sample.safe_weights(name, module)
             stem = name if precision == "fp32" else f"{name}.{precision}"
-            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry, unsafe)
+            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry, safe)
             files += [file for graph in entry[name].values() for file in (graph["file"], graph["weights"])]
     writer.add("encoders", precision, entry, files)
 
 
 def write_variants(
-    root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry, unsafe: set[str] | None
+    root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry, safe: set[str] | None
 ) -> dict[str, Any]:
     """Trace a module for each provider and write graphs that share one weights file; the manifest's entries.
 
-    `unsafe` names the weights that an FP16 graph keeps in float32; None writes float32 graphs.
+    `safe` names the weights whose products are FP16; None writes float32 graphs.
     """
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
@@ -73,8 +73,8 @@ def write_variants(
     for provider in PROVIDERS if special else (PORTABLE,):
         model = traced.clone()
         expand(model, provider, ("Attention", "FeedForward"))
-        if unsafe is not None:
-            fp16.convert(model, unsafe)
+        if safe is not None:
+            fp16.convert(model, safe)
         expand(model, provider, ("SlabConvolution",))
         external = external or write_weights(model, root / weights)
         share_weights(model, external)

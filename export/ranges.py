@@ -50,11 +50,11 @@ class SampleRun:
         self._text = token_embeddings(checkpoint, torch.arange(min(TEXT_IDS, inventory.geometry.llm.vocabulary)))
         self._outputs: dict[str, Tensor] = {}
 
-    def unsafe_weights(self, name: str, module: nn.Module) -> set[str]:
-        """Weights of an encoder's graph whose products must stay in float32."""
+    def safe_weights(self, name: str, module: nn.Module) -> set[str]:
+        """Weights of an encoder's graph whose products can be FP16."""
         with torch.inference_mode(), fp16.record_ranges(module) as ranges:
             self._outputs[name] = module(**self._inputs(name))
-        return fp16.unsafe_weights(module, ranges)
+        return fp16.safe_weights(module, ranges)
 
     def _inputs(self, name: str) -> dict[str, Any]:
         if name == "vision":

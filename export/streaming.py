@@ -66,7 +66,12 @@ def fill(module: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
 
 
 def round_q8_0(values: Tensor) -> Tensor:
-    """Values as Q8_0 keeps them: 8-bit integers with one float16 scale for 32 neighbours in a row."""
+    """Values as Q8_0 keeps them: 8-bit integers with one float16 scale for 32 neighbours in a row.
+
+    Rows that 32 does not divide stay as they are.
+    """
+    if values.shape[-1] % 32:
+        return values
     blocks = values.unflatten(-1, (-1, 32))
     scale = blocks.abs().amax(dim=-1, keepdim=True) / 127
     integers = torch.where(scale > 0, blocks / scale, 0).round()

@@ -100,6 +100,10 @@ class Row:
             return cls(part, stage, rel_rms, cosine, rel_rms <= bound, f"rel-rms <= {bound:g}", file)
         return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported", file)
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with null for what is not a number."""
+        return {key: None if value != value else value for key, value in asdict(self).items()}
+
     def __str__(self) -> str:
         mark = {True: "✓", False: "✗", None: "·"}[self.passed]
         cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
@@ -160,12 +164,12 @@ class Verification:
                 new = [name for name in session.files[:-1] if name not in files]
                 rows += [*self._files(precision, new), *(row for row in self._encoders(session) if row.file in new)]
                 files |= dict.fromkeys(new)
-            records[precision] = {"files": list(files), "rows": [asdict(row) for row in rows]}
+            records[precision] = {"files": list(files), "rows": [row.to_json() for row in rows]}
             yield from rows
         for quant in quants:
             session = self._session(precisions[0], quant)
             rows = [*self._files(quant, session.files[-1:]), *self._language_model(session)]
-            records[quant] = {"files": session.files[-1:], "rows": [asdict(row) for row in rows]}
+            records[quant] = {"files": session.files[-1:], "rows": [row.to_json() for row in rows]}
             yield from rows
         with BundleWriter.open(self.bundle.path) as writer:
             for name, record in records.items():
@@ -173,7 +177,13 @@ class Verification:
 
     def _session(self, precision: str, quant: str, provider: str = CPU) -> Session:
         options = Options(
-            precision=precision, quant=quant, kv="f32", flash_attention=False, gpu_layers=0, provider=provider
+            precision=precision,
+            quant=quant,
+            kv="f32",
+            flash_attention=False,
+            gpu_layers=0,
+            provider=provider,
+            literal=precision == "fp16",
         )
         return Session(self.bundle, options, check=False)
 

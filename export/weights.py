@@ -111,8 +111,8 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
             shards = read_json(index).get("weight_map")
-            if not isinstance(shards, dict) or not shards:
-                raise BadInput(f"{index}: has no weight_map")
+            if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+                raise BadInput(f"{index}: has no weight_map from tensors to files")
             return [folder / name for name in sorted(set(shards.values()))]
         if (folder / f"{stem}{suffix}").is_file():
             return [folder / f"{stem}{suffix}"]

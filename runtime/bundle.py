@@ -233,13 +233,16 @@ class BundleWriter:
         Raises:
             BadBundle: the directory holds something else, or another process writes to it.
         """
-        created = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
         try:
-            with exclusive(path):
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise BadBundle(f"--out {path}: is a file or lies below one; choose a folder") from None
+        with exclusive(path):
+            for stale in path.glob(f"{STAGING}*"):
+                shutil.rmtree(stale)
+            empty = not [entry for entry in path.iterdir() if entry.name != LOCK]
+            try:
                 manifest = read_manifest_for_writing(path)
-                for stale in path.glob(f"{STAGING}*"):
-                    shutil.rmtree(stale)
                 staging = path / f"{STAGING}{secrets.token_hex(4)}"
                 staging.mkdir()
                 try:
@@ -248,9 +251,9 @@ class BundleWriter:
                     writer._commit()
                 finally:
                     shutil.rmtree(staging, ignore_errors=True)
-        finally:
-            if created and not (path / MANIFEST).exists():
-                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                if empty and not (path / MANIFEST).exists():
+                    shutil.rmtree(path, ignore_errors=True)
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """State the source, geometry, defaults and stop ids, which all parts of a bundle share.

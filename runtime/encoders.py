@@ -35,8 +35,8 @@ class Encoder(Protocol):
 class LocalEncoder:
     """A graph in this process; ONNX Runtime keeps part of its memory after it is closed."""
 
-    def __init__(self, path: Path, threads: int):
-        """Load a graph on the CPU.
+    def __init__(self, path: Path, threads: int, literal: bool = False):
+        """Load a graph on the CPU; `literal` keeps every cast of it, and is slow.
 
         Raises:
             MissingDependency: ONNX Runtime is not installed.
@@ -52,6 +52,8 @@ class LocalEncoder:
         # sizes change from scene to scene, so plans for reuse only cost time, which grows as the square of the nodes
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
+        if literal:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no public base
@@ -83,7 +85,7 @@ class ChildEncoder:
     Arrays travel over pipes as one line of JSON with names, types and shapes, and then their bytes.
     """
 
-    def __init__(self, path: Path, threads: int):
+    def __init__(self, path: Path, threads: int, literal: bool = False):
         """Start the process; it loads the graph meanwhile.
 
         Raises:
@@ -91,7 +93,7 @@ class ChildEncoder:
         """
         self._path = path
         self._usage = Usage()
-        command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads)]
+        command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads), str(int(literal))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
@@ -133,10 +135,10 @@ class ChildEncoder:
 ERRORS: dict[str, type[StllmError]] = {kind.__name__: kind for kind in (StllmError, BadBundle, MissingDependency)}
 
 
-def serve(path: Path, threads: int, requests: IO[bytes], replies: IO[bytes]) -> None:
+def serve(path: Path, threads: int, literal: bool, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests of a `ChildEncoder` until there are no more."""
     try:
-        encoder = LocalEncoder(path, threads)
+        encoder = LocalEncoder(path, threads, literal)
         while True:
             try:
                 head = read_head(requests)

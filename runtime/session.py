@@ -44,6 +44,7 @@ class Options:
         resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
         check_digests: hash the bundle's files even if they look unchanged.
         provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
+        literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
     """
 
     precision: str | None = None
@@ -55,6 +56,7 @@ class Options:
     resident: bool = False
     check_digests: bool = False
     provider: str = CPU
+    literal: bool = False
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
@@ -389,7 +391,8 @@ class Session:
     def _encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
         """A loaded encoder; its time and memory count for the stage of its name."""
         kind = LocalEncoder if self.options.resident else ChildEncoder
-        with meter.measure(name), kind(self.bundle.file(self.graphs[name].file), self.threads) as encoder:
+        graph = self.bundle.file(self.graphs[name].file)
+        with meter.measure(name), kind(graph, self.threads, self.options.literal) as encoder:
             yield encoder
             if not self.options.resident:
                 meter.note(name, encoder.usage)

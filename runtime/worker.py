@@ -6,4 +6,4 @@ from pathlib import Path
 from .encoders import serve
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)
+    serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1", sys.stdin.buffer, sys.stdout.buffer)

@@ -126,3 +126,17 @@ def rel_rms(ours: np.ndarray, reference: np.ndarray) -> float:
     """Root mean square of the difference over that of the reference."""
     a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.fixture(scope="session", name="rel_rms")
+def rel_rms_function() -> Any:
+    return rel_rms
+
+
+@pytest.fixture(scope="session")
+def qwen2_tokenizer() -> Path:
+    """Folder with the files of the real Qwen2 tokenizer."""
+    folder = SHARED / "tokenizer_qwen2"
+    if not folder.is_dir():
+        pytest.skip(f"the Qwen2 tokenizer is not here: {folder} is absent")
+    return folder

@@ -1,0 +1,206 @@
+"""The graphs of a bundle: standard operators, free axes, weights outside, nothing that is never read."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from stllm_edge.export.checkpoint import Checkpoint
+from stllm_edge.export.geometry import take_inventory
+from stllm_edge.export.model.points import MapTensors
+from stllm_edge.export.parts import load_part
+from stllm_edge.runtime.maps import KernelMaps
+from stllm_edge.runtime.scene import Scene, load_scene
+from stllm_edge.runtime.session import Options, Session, View
+from stllm_edge.runtime.video import Clip, load_clip
+
+ENCODERS = ("vision", "points", "aligner")
+PRECISIONS = ("fp32", "fp16")
+LIMITS = {"fp32": 5e-6, "fp16": 2e-2}
+EVERY_GRAPH = pytest.mark.parametrize(("encoder", "precision"), [(e, p) for e in ENCODERS for p in PRECISIONS])
+
+
+@pytest.fixture(scope="module")
+def manifest(tiny_bundle: Path) -> dict[str, Any]:
+    return json.loads((tiny_bundle / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def graph_file(tiny_bundle: Path, manifest: dict[str, Any]) -> Callable[[str, str], Path]:
+    """Path of an encoder's portable graph."""
+    return lambda encoder, precision: tiny_bundle / manifest["encoders"][precision][encoder]["portable"]["file"]
+
+
+@pytest.fixture(scope="module")
+def part(tiny_checkpoint: Path) -> Callable[[str], Any]:
+    """The plain modules with the checkpoint's weights."""
+    checkpoint = Checkpoint(tiny_checkpoint)
+    inventory = take_inventory(checkpoint)
+    return lambda name: load_part(checkpoint, inventory, name)
+
+
+@EVERY_GRAPH
+def test_portable_graph_holds_standard_operators_of_opset_18(
+    encoder: str, precision: str, graph_file: Callable[[str, str], Path]
+) -> None:
+    file = graph_file(encoder, precision)
+    onnx.checker.check_model(str(file), full_check=True)
+    model = onnx.load(str(file), load_external_data=False)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
+    assert len(model.functions) == 0
+    for node in model.graph.node:
+        assert node.domain == ""
+        assert onnx.defs.has(node.op_type)
+
+
+@EVERY_GRAPH
+def test_inputs_and_outputs_keep_float32_and_free_axes(
+    encoder: str, precision: str, graph_file: Callable[[str, str], Path]
+) -> None:
+    model = onnx.load(str(graph_file(encoder, precision)), load_external_data=False)
+    for value in (*model.graph.input, *model.graph.output):
+        tensor = value.type.tensor_type
+        assert tensor.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+        is_constant_size = value.name == "prefix_tokens"
+        assert tensor.shape.dim[0].HasField("dim_value") == is_constant_size
+    (output,) = model.graph.output
+    assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+@EVERY_GRAPH
+def test_weights_lie_outside_the_graph_and_are_all_read(
+    encoder: str, precision: str, tiny_bundle: Path, manifest: dict[str, Any], graph_file: Callable[[str, str], Path]
+) -> None:
+    model = onnx.load(str(graph_file(encoder, precision)), load_external_data=False)
+    read = {name for node in model.graph.node for name in node.input}
+    weights = tiny_bundle / manifest["encoders"][precision][encoder]["portable"]["weights"]
+    outside = 0
+    for tensor in model.graph.initializer:
+        assert tensor.name in read
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            stated = {entry.key: entry.value for entry in tensor.external_data}
+            assert graph_file(encoder, precision).parent / stated["location"] == weights
+            outside += int(stated["length"])
+        else:
+            assert tensor.ByteSize() < 2048
+    assert 0.9 * weights.stat().st_size < outside <= weights.stat().st_size
+
+
+def test_dead_tensors_of_the_checkpoint_are_not_in_the_bundle(
+    tiny_bundle: Path, manifest: dict[str, Any], tiny_checkpoint: Path, graph_file: Callable[[str, str], Path]
+) -> None:
+    inventory = take_inventory(Checkpoint(tiny_checkpoint))
+    checkpoint = Checkpoint(tiny_checkpoint)
+    for encoder in ENCODERS:
+        needed = sum(math.prod(checkpoint.shape(name)) for name in inventory.used[encoder])
+        size = (tiny_bundle / manifest["encoders"]["fp32"][encoder]["portable"]["weights"]).stat().st_size
+        assert size < 4 * needed * 1.02
+    model = onnx.load(str(graph_file("aligner", "fp32")), load_external_data=False)
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert any("intermediate_query" in name for name in names)
+    assert not any("intermediate.dense" in name or "position_embeddings" in name for name in names)
+
+
+def test_half_precision_halves_the_weights(tiny_bundle: Path, manifest: dict[str, Any]) -> None:
+    for encoder in ENCODERS:
+        full, half = (
+            (tiny_bundle / manifest["encoders"][precision][encoder]["portable"]["weights"]).stat().st_size
+            for precision in PRECISIONS
+        )
+        assert half < 0.6 * full
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("frames", [1, 5])
+def test_vision_takes_any_number_of_frames(
+    frames: int, precision: str, graph_file: Callable[[str, str], Path], part: Callable[[str], Any], rel_rms: Any
+) -> None:
+    pixels = torch.rand(frames, 3, 56, 56) * 2 - 1
+    session = onnxruntime.InferenceSession(str(graph_file("vision", precision)), providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    plain = part("vision")
+    with torch.inference_mode():
+        expected = plain.video_tokens(plain(pixels)).reshape(ours.shape)
+    assert ours.dtype == np.float32
+    assert ours.shape[0] == frames
+    assert rel_rms(ours, expected) < LIMITS[precision]
+
+
+def scene_of(points: np.ndarray, scene: Scene) -> Scene:
+    """Other points, grey to coloured, in the poses of a scene."""
+    colours = np.linspace(0, 255, points.size, dtype=np.float32).reshape(points.shape)
+    return Scene(points.astype(np.float32), colours, scene.poses, scene.intrinsics)
+
+
+@pytest.fixture(scope="module")
+def world(sample: tuple[Path, Path]) -> tuple[Scene, Clip]:
+    return load_scene(sample[0]), load_clip(sample[1])
+
+
+def view_of(bundle: Path, precision: str, scene: Scene, clip: Clip, frames: int) -> tuple[Session, View]:
+    session = Session(bundle, Options(precision=precision, quant="F32"))
+    return session, session.look(scene, clip, frames=frames)
+
+
+CLOUDS = {
+    "one voxel": np.zeros((1, 3)),
+    "two far apart": np.array([[0, 0, 0], [40.0, 3, 20]]),
+    "a line beyond 256": np.stack([np.arange(300) * 0.06 + 0.01, np.zeros(300), np.zeros(300)], axis=1),
+    "a block": np.argwhere(np.ones((9, 8, 7))) * 0.06 + 0.01,
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cloud", CLOUDS.values(), ids=CLOUDS)
+def test_points_take_any_number_of_voxels(
+    cloud: np.ndarray,
+    precision: str,
+    world: tuple[Scene, Clip],
+    tiny_bundle: Path,
+    part: Callable[[str], Any],
+    rel_rms: Any,
+) -> None:
+    _, view = view_of(tiny_bundle, precision, scene_of(cloud, world[0]), world[1], 1)
+    assert len(view.voxels) == len(cloud)
+    with torch.inference_mode():
+        maps = MapTensors.of(KernelMaps.build(view.voxels.coords))
+        expected = part("points")(torch.from_numpy(view.voxels.feats), maps)
+    assert view.pcd_features.dtype == np.float32
+    assert rel_rms(view.pcd_features, expected) < LIMITS[precision]
+
+
+def encode_all(directions: np.ndarray) -> torch.Tensor:
+    """[M, 3] to [M, 765] with the columns that never change."""
+    frequencies = torch.tensor([*(2.0**k for k in range(63)), -(2.0**63), *[0.0] * 63], dtype=torch.float64)
+    angles = (torch.from_numpy(directions).double()[:, :, None] * frequencies).flatten(1)
+    return torch.cat([torch.from_numpy(directions), angles.sin().float(), angles.cos().float()], dim=1)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("frames", "cloud", "text"), [(1, "one voxel", 1), (4, "a block", 30)])
+def test_aligner_takes_any_number_of_rows(
+    frames: int,
+    cloud: str,
+    text: int,
+    precision: str,
+    world: tuple[Scene, Clip],
+    tiny_bundle: Path,
+    part: Callable[[str], Any],
+    rel_rms: Any,
+) -> None:
+    session, view = view_of(tiny_bundle, precision, scene_of(CLOUDS[cloud], world[0]), world[1], frames)
+    words = torch.randn(text, 256)
+    ours = session.align(view, words.numpy())
+    pooled = torch.from_numpy(view.pooled_features).flatten(0, 1)
+    rays = encode_all(view.rays.voxels), encode_all(view.rays.frames.reshape(-1, 3))
+    with torch.inference_mode():
+        expected = part("aligner")(torch.from_numpy(view.pcd_features), rays[0], pooled, rays[1], words)
+    assert ours.shape == (8, 256)
+    assert ours.dtype == np.float32
+    assert rel_rms(ours, expected) < {"fp32": 3e-5, "fp16": 2e-2}[precision]

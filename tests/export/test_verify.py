@@ -1,0 +1,232 @@
+"""Comparing a bundle with the PyTorch model: ticks where they agree, crosses at the stage that differs."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from gguf import GGUFReader
+
+STAGES = {"fp32": ["vision", "points", "aligner"], "F32": ["prompt", "weights", "prefill"]}
+PLAIN = ["--precision", "fp32", "--quant", "F32"]
+
+
+@pytest.fixture(scope="module")
+def world(sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Options for a small scene in the poses of the built-in sample."""
+    scene = tmp_path_factory.mktemp("block") / "scene"
+    shutil.copytree(sample[0], scene)
+    points = np.argwhere(np.ones((9, 8, 7))) * 0.06 + 0.01
+    colours = np.random.default_rng(0).uniform(0, 255, points.shape)
+    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
+    return ["--scene", scene, "--video", sample[1]]
+
+
+def marks(output: str) -> dict[tuple[str, str], str]:
+    """The mark of each part and stage."""
+    rows = [line.split() for line in output.splitlines() if line[:1] in ("✓", "✗", "·")]
+    return {(part, stage): mark for mark, part, stage, *_ in rows}
+
+
+def strict_manifest(bundle: Path) -> dict[str, Any]:
+    """The manifest read as the JSON standard has it, without NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"manifest.json holds {word}, which is not JSON")
+
+    return json.loads((bundle / "manifest.json").read_text(), parse_constant=refuse)
+
+
+def test_right_bundle_gets_a_tick_at_each_stage(stllm: Any, tiny_checkpoint: Path, bundle_copy: Path) -> None:
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy)
+    assert result.exit_code == 0, result.output
+    found = marks(result.stdout)
+    for part in ("fp32", "fp16"):
+        assert [found[part, stage] for stage in STAGES["fp32"]] == ["✓"] * 3
+    for part in ("F32", "Q8_0"):
+        assert [found[part, stage] for stage in STAGES["F32"]] == ["✓"] * 3
+    assert found["Q4_K_M", "weights"] == "✓"
+    assert found["Q4_K_M", "prefill"] == "·"
+    assert "✗" not in found.values()
+
+
+def test_each_line_states_error_cosine_and_limit(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 0, result.output
+    for line in result.stdout.splitlines():
+        if any(f" {stage} " in line for stage in ("vision", "points", "aligner", "prefill")):
+            assert "rel-rms" in line
+            assert "cosine 1.0000000" in line
+            assert "<= " in line
+    assert set(marks(result.stdout)) == {(part, stage) for part, stages in STAGES.items() for stage in stages}
+
+
+def test_record_lands_in_the_manifest(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 0, result.output
+    parity = json.loads((bundle_copy / "manifest.json").read_text())["parity"]
+    assert set(parity) == {"fp32", "F32"}
+    for part, stages in STAGES.items():
+        rows = {row["stage"]: row for row in parity[part]["rows"]}
+        assert list(rows) == stages
+        assert all(row["passed"] for row in rows.values())
+        assert all(0 <= row["rel_rms"] < 1e-4 for row in rows.values())
+
+
+def test_manifest_stays_standard_json(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert "parity" in strict_manifest(bundle_copy)
+
+
+def refresh_digest(bundle: Path, name: str) -> None:
+    """Let the manifest describe a file as it is now."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"][name]["sha256"] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def damage_graph(bundle: Path, encoder: str) -> str:
+    """Scale the largest weight of an encoder's data file; the file's name in the bundle."""
+    entry = json.loads((bundle / "manifest.json").read_text())["encoders"]["fp32"][encoder]["portable"]
+    graph = onnx.load(str(bundle / entry["file"]), load_external_data=False).graph
+    outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    places = [{item.key: item.value for item in tensor.external_data} for tensor in outside]
+    place = max(places, key=lambda place: int(place["length"]))
+    values = np.memmap(bundle / entry["weights"], np.float32, "r+", int(place["offset"]), int(place["length"]) // 4)
+    values *= np.float32(1.1)
+    values.flush()
+    return entry["weights"]
+
+
+def damage_llm(bundle: Path) -> str:
+    """Scale one weight of the F32 language model."""
+    tensors = GGUFReader(bundle / "llm/F32.gguf", "r+").tensors
+    data = next(tensor for tensor in tensors if tensor.name == "blk.1.ffn_down.weight").data
+    data *= np.float32(1.1)
+    data.flush()
+    return "llm/F32.gguf"
+
+
+@pytest.mark.parametrize("stage", ["vision", "points", "aligner"])
+def test_wrong_weight_in_a_graph_turns_its_stage_to_a_cross(
+    stage: str, stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    refresh_digest(bundle_copy, damage_graph(bundle_copy, stage))
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 1
+    found = marks(result.stdout)
+    assert found["fp32", stage] == "✗"
+    others = {"vision": ["points"], "points": ["vision"], "aligner": ["vision", "points"]}[stage]
+    assert all(found["fp32", other] == "✓" for other in others)
+    assert all(found["F32", other] == "✓" for other in STAGES["F32"])
+    assert f"fp32 {stage}" in result.stderr
+    rows = json.loads((bundle_copy / "manifest.json").read_text())["parity"]["fp32"]["rows"]
+    assert {row["stage"]: row["passed"] for row in rows}[stage] is False
+
+
+def test_wrong_weight_in_the_language_model_turns_its_stages_to_crosses(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    refresh_digest(bundle_copy, damage_llm(bundle_copy))
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 1
+    found = marks(result.stdout)
+    assert found["F32", "weights"] == found["F32", "prefill"] == "✗"
+    assert found["F32", "prompt"] == "✓"
+    assert all(found["fp32", stage] == "✓" for stage in STAGES["fp32"])
+
+
+def test_file_that_the_manifest_does_not_describe_fails(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    damage_graph(bundle_copy, "vision")
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 1
+    assert marks(result.stdout)["fp32", "files"] == "✗"
+    assert ("F32", "files") not in marks(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "stage"),
+    [
+        ("model.mm_projector.0.weight", "fp32", "vision"),
+        ("model.image_newline", "fp32", "vision"),
+        ("pcd_encoder.net3d.block4.0.conv2.kernel", "fp32", "points"),
+        ("latent_query.weight", "fp32", "aligner"),
+        ("model.layers.1.mlp.down_proj.weight", "F32", "prefill"),
+        ("lm_head.weight", "F32", "weights"),
+    ],
+)
+def test_wrong_weight_in_the_checkpoint_turns_its_stage_to_a_cross(
+    name: str,
+    part: str,
+    stage: str,
+    stllm: Any,
+    alter: Callable[..., Path],
+    bundle_copy: Path,
+    world: list[object],
+) -> None:
+    checkpoint = alter(lambda tensors: tensors.update({name: tensors[name] * 1.125}))
+    result = stllm("export", "verify", "--ckpt", checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 1
+    assert marks(result.stdout)[part, stage] == "✗"
+    assert "is not the checkpoint that" in result.stderr
+    other = "F32" if part == "fp32" else "fp32"
+    assert all(marks(result.stdout)[other, stage] == "✓" for stage in STAGES[other])
+
+
+def test_unused_weight_makes_no_difference(
+    stllm: Any, alter: Callable[..., Path], bundle_copy: Path, world: list[object]
+) -> None:
+    name = "qformer.encoder.layer.0.intermediate.dense.weight"
+    checkpoint = alter(lambda tensors: tensors.update({name: torch.full_like(tensors[name], 3)}))
+    result = stllm("export", "verify", "--ckpt", checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--precision", "fp64"], "it holds fp32, fp16"),
+        (["--quant", "Q2_K"], "it holds F32, Q8_0, Q4_K_M"),
+        (["--scene", "somewhere"], "--video"),
+        (["--video", "somewhere"], "--scene"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    options: list[str], named: str, stllm: Any, tiny_checkpoint: Path, tiny_bundle: Path
+) -> None:
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", tiny_bundle, *options, "--quiet")
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_checkpoint_of_other_sizes_is_refused(stllm: Any, alter: Callable[..., Path], tiny_bundle: Path) -> None:
+    def shorten(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("model.layers.1.")]:
+            del tensors[name]
+
+    checkpoint = alter(shorten, config={"num_hidden_layers": 1})
+    result = stllm("export", "verify", "--ckpt", checkpoint, "--bundle", tiny_bundle)
+    assert result.exit_code == 2
+    assert "other sizes" in result.stderr
+
+
+def test_bundle_without_encoders_is_refused(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    stllm("export", "gguf", "--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--quant", "F32")
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", tmp_path / "b")
+    assert result.exit_code == 2
+    assert "no encoders" in result.stderr

