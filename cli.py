@@ -237,7 +237,7 @@ def run(quiet: bool, **values: Any) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stllm-edge")
 def bench() -> None:
-    """Generate checkpoints of any size."""
+    """Generate checkpoints of any size and measure on them."""
 
 
 @bench.command()
@@ -259,3 +259,24 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 
     with peak_memory(quiet):
         write_checkpoint(out, {"tiny": TINY, "full": FULL}[size], seed=seed, layers=layers)
+
+
+@bench.command()
+@click.argument("stage", type=click.Choice(["points", "maps", "vision", "aligner"]))
+@click.option("--voxels", type=int, help="Voxels of the room; by default 39000, 60000 for maps, 30000 for the aligner.")
+@click.option("--frames", type=int, help="Frames; by default 32 for the aligner, 1 for vision.")
+@click.option("--runs", type=int, default=7, show_default=True, help="Pairs of runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_json: bool, quiet: bool) -> None:
+    """Measure an encoder at the released model's size against its plain form, with random weights."""
+    from .benchmarks import encoders
+
+    comparison = {
+        "points": lambda: encoders.compare_points(voxels or 39_000, runs),
+        "maps": lambda: encoders.compare_maps(voxels or 60_000, runs),
+        "vision": lambda: encoders.compare_vision(frames or 1, runs),
+        "aligner": lambda: encoders.compare_aligner(frames or 32, voxels or 30_000, runs),
+    }[stage]()
+    click.echo(comparison.to_json() if as_json else str(comparison))

@@ -22,7 +22,7 @@ from .parts import load_part
 from .progress import Progress
 from .ranges import SampleRun
 
-__all__ = ["OPSET", "PRECISIONS", "add_encoders"]
+__all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "write_variants"]
 
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")

@@ -3,6 +3,7 @@
 Features carry a row of zeros at their end throughout, which missing neighbours read, and which every layer keeps zero.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..runtime.maps import SLABBED_LEVELS, KernelMaps
-from .model.points import MinkUNet, PointEncoder, ResidualBlock
+from .model.points import MinkUNet, PointEncoder
 from .operators import slab_convolution
 
 __all__ = ["PointsGraph", "map_tensors", "point_inputs"]
@@ -118,36 +119,39 @@ def with_zero_row(hidden: Tensor) -> Tensor:
     return F.pad(hidden, (0, 0, 0, 1))
 
 
-def fold(net: MinkUNet) -> MinkUNet:
-    """Put batch normalisation into kernels and replace the convolutions by the forms above; changes `net`."""
-    kernel, bias = folded(net, "conv0p1s1", "bn0")
-    replace(net, "conv0p1s1", "bn0", RunConv(kernel.flatten(0, 1), bias))
+def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module:
+    """The convolution of a kind (stem, strided, transposed, block) at a level of the graph."""
+    if kind == "stem":
+        return RunConv(kernel.flatten(0, 1), bias)
+    if kind == "transposed":
+        return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
+    if kind == "block" and level < SLABBED_LEVELS:
+        return SlabConv(kernel, bias)
+    return GatherConv(kernel.flatten(0, 1), bias)
+
+
+def fold(net: MinkUNet, form: Callable[[str, int, Tensor, Tensor], nn.Module] = graph_form) -> MinkUNet:
+    """Put batch normalisation into kernels and replace the convolutions by a form of each; changes `net`."""
+
+    def convert(kind: str, level: int, convolution: str, norm: str, extra_bias: Tensor | float = 0.0) -> None:
+        kernel, bias = folded(net, convolution, norm)
+        replace(net, convolution, norm, form(kind, level, kernel, bias + extra_bias))
+
+    convert("stem", 0, "conv0p1s1", "bn0")
     for level in range(4):
-        convolution, norm = f"conv{level + 1}p{2**level}s2", f"bn{level + 1}"
-        kernel, bias = folded(net, convolution, norm)
-        replace(net, convolution, norm, GatherConv(kernel.flatten(0, 1), bias))
-    for step in range(4):
-        convolution, norm = f"convtr{step + 4}p{16 >> step}s2", f"bntr{step + 4}"
-        kernel, bias = folded(net, convolution, norm)
-        replace(net, convolution, norm, ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8)))
+        convert("strided", level, f"conv{level + 1}p{2**level}s2", f"bn{level + 1}")
+        convert("transposed", 3 - level, f"convtr{level + 4}p{16 >> level}s2", f"bntr{level + 4}")
     for number, level in enumerate(BLOCK_LEVELS, start=1):
         for index, block in enumerate(net.get_submodule(f"block{number}").children()):
-            assert isinstance(block, ResidualBlock)
-            fold_block(net, f"block{number}.{index}", level)
+            name = f"block{number}.{index}"
+            convert("block", level, f"{name}.conv1", f"{name}.norm1")
+            extra: Tensor | float = 0.0
+            if block.downsample is not None:
+                # the shortcut has no bias of its own, which would not keep the row of zeros
+                shortcut, extra = folded(net, f"{name}.downsample.0", f"{name}.downsample.1")
+                replace(net, f"{name}.downsample.0", f"{name}.downsample.1", Pointwise(shortcut))
+            convert("block", level, f"{name}.conv2", f"{name}.norm2", extra)
     return net
-
-
-def fold_block(net: MinkUNet, block: str, level: int) -> None:
-    """A residual block; the shortcut's bias joins that of the second convolution."""
-    for part in (1, 2):
-        kernel, bias = folded(net, f"{block}.conv{part}", f"{block}.norm{part}")
-        if part == 2 and net.get_submodule(block).downsample is not None:
-            shortcut, shortcut_bias = folded(net, f"{block}.downsample.0", f"{block}.downsample.1")
-            replace(net, f"{block}.downsample.0", f"{block}.downsample.1", Pointwise(shortcut))
-            bias = bias + shortcut_bias
-        slabbed = level < SLABBED_LEVELS
-        form = SlabConv(kernel, bias) if slabbed else GatherConv(kernel.flatten(0, 1), bias)
-        replace(net, f"{block}.conv{part}", f"{block}.norm{part}", form)
 
 
 def folded(net: MinkUNet, convolution: str, norm: str) -> tuple[Tensor, Tensor]:

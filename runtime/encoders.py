@@ -47,8 +47,12 @@ class LocalEncoder:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # operators that feed an early result run late, which keeps fewer values alive at once
-        options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+        if path.name.startswith("aligner"):
+            # keys and values of the points are computed when a layer needs them, not all at the start
+            options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+        if path.name.startswith("points"):
+            # its weights are used in slices, so packed copies would only take memory
+            options.add_session_config_entry("session.disable_prepacking", "1")
         # sizes change from scene to scene, so plans for reuse only cost time, which grows as the square of the nodes
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
@@ -105,13 +109,15 @@ class ChildEncoder:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            write_arrays(self._process.stdin, inputs)
+            # a process that failed early reads no more; its reply says why
+            with contextlib.suppress(BrokenPipeError):
+                write_arrays(self._process.stdin, inputs)
             head = read_head(self._process.stdout)
             if "error" in head:
                 raise ERRORS[head["error"]](head["message"])
             self._usage = Usage(**head["usage"])
             return read_arrays(self._process.stdout, head)["output"]
-        except (BrokenPipeError, EOFError):
+        except EOFError:
             status = self._process.wait()
             killed = "killed, most likely for want of memory" if status == -9 else f"gone with status {status}"
             raise StllmError(f"{self._path.name}: its process was {killed}; fewer --frames need less") from None

@@ -1,0 +1,65 @@
+"""Voxels of generated rooms, for measuring the point encoder at scale."""
+
+import numpy as np
+
+__all__ = ["room"]
+
+SAMPLES_A_METRE = 20
+NOISE = 0.002
+
+
+def room(voxels: int, seed: int = 0, voxel_size: float = 0.06) -> np.ndarray:
+    """A scanned room: floor, walls with gaps, furniture turned at random, clutter, noise.
+
+    Args:
+        voxels: how many; the room is made larger until it has them, and the surplus is left out at one end.
+        seed: of furniture and noise.
+        voxel_size: metres.
+
+    Returns:
+        [voxels, 3] int32, unique, minimum 0, in random order.
+    """
+    scale = 1.0
+    while True:
+        generator = np.random.default_rng(seed)
+        points = np.concatenate(list(surfaces(generator, scale)))
+        points += generator.normal(0, NOISE, points.shape)
+        cells = np.unique(np.floor(points / voxel_size).astype(np.int32), axis=0)
+        if len(cells) >= voxels:
+            break
+        scale *= 1.08
+    kept = generator.permutation(cells[:voxels])
+    return kept - kept.min(axis=0)
+
+
+def surfaces(generator: np.random.Generator, scale: float) -> list[np.ndarray]:
+    """Points of all surfaces of a room of about 6 x 5 x 2.6 m times the scale."""
+    length, width, height = 6 * scale, 5 * scale, 2.6
+    parts = [sheet(generator, (0, 0, 0), (length, 0, 0), (0, width, 0), 0.8)]
+    for corner, side in (((0, 0, 0), (length, 0, 0)), ((0, width, 0), (length, 0, 0)), ((0, 0, 0), (0, width, 0))):
+        parts.append(sheet(generator, corner, side, (0, 0, height), 0.7))
+    for _ in range(int(24 * scale * scale)):
+        corner = np.array([*generator.uniform([0, 0], [length - 1.5, width - 1.5]), 0.0])
+        turn = generator.choice([0, np.pi / 2, generator.uniform(0, np.pi)])
+        size = generator.uniform([0.3, 0.3, 0.3], [1.6, 0.9, 1.3])
+        right = size[0] * np.array([np.cos(turn), np.sin(turn), 0])
+        back = size[1] * np.array([-np.sin(turn), np.cos(turn), 0])
+        up = np.array([0, 0, size[2]])
+        faces = ((corner, right, up), (corner, back, up), (corner + back, right, up), (corner + right, back, up))
+        parts += [sheet(generator, *face) for face in (*faces, (corner + up, right, back))]
+    for _ in range(int(30 * scale * scale)):
+        foot = np.array([*generator.uniform([0, 0], [length, width]), 0.0])
+        parts.append(foot + np.linspace(0, 1, 200)[:, None] * [*generator.normal(0, 0.2, 2), 0.9])
+    return parts
+
+
+def sheet(
+    generator: np.random.Generator, corner: object, first: object, second: object, kept: float = 1.0
+) -> np.ndarray:
+    """A rectangle sampled at random, with holes where `kept` is below one, [P, 3]."""
+    corner, first, second = (np.asarray(vector, float) for vector in (corner, first, second))
+    area = np.linalg.norm(np.cross(first, second))
+    at = generator.random((int(area * SAMPLES_A_METRE**2), 2))
+    if kept < 1:
+        at = at[np.sin(7 * at[:, 0] + corner[0]) * np.sin(9 * at[:, 1] + corner[1]) < kept]
+    return corner + at[:, :1] * first + at[:, 1:] * second

@@ -1,0 +1,63 @@
+"""Run a command and report the most memory that it and its children held at once, by the kernel's counters.
+
+    python -m stllm_edge.benchmarks.watch stllm-export gguf --ckpt DIR --out BUNDLE --quant F16
+
+Anonymous memory is what a process allocated; mapped memory is file pages, which the kernel can take back. Both are
+sampled every 10 ms over the whole process tree.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["main", "watch"]
+
+INTERVAL = 0.01
+
+
+def main() -> None:
+    """Run the command given as arguments; the figures go to stderr as one line of JSON."""
+    figures, status = watch(sys.argv[1:])
+    print(json.dumps(figures), file=sys.stderr)
+    sys.exit(status)
+
+
+def watch(command: list[str]) -> tuple[dict[str, float], int]:
+    """Peaks in MB, seconds, and the command's exit status."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command)
+    peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0, "total_mb": 0.0}
+    while process.poll() is None:
+        anonymous, mapped = (sum(column) for column in zip(*map(resident, tree(process.pid)), strict=True))
+        for name, now in (("anonymous_mb", anonymous), ("mapped_mb", mapped), ("total_mb", anonymous + mapped)):
+            peaks[name] = max(peaks[name], now / 1e6)
+        time.sleep(INTERVAL)
+    peaks["seconds"] = time.perf_counter() - start
+    return {name: round(value, 1) for name, value in peaks.items()}, process.returncode
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return [pid, *(below for child in children for below in tree(int(child)))]
+
+
+def resident(pid: int) -> tuple[int, int]:
+    """Anonymous and mapped resident bytes; zeros once the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    values = {
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
+    }
+    return values.get("RssAnon", 0), values.get("RssFile", 0) + values.get("RssShmem", 0)
+
+
+if __name__ == "__main__":
+    main()
