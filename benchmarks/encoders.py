@@ -101,7 +101,7 @@ def compare_maps(voxels: int, runs: int) -> Comparison:
     with tempfile.TemporaryDirectory() as folder, LocalEncoder(write_wide_points(Path(folder)), THREADS) as wide:
         tables = wide_inputs(coords)
         pair = alternate(lambda: KernelMaps.build(coords), lambda: wide(voxel_feats=feats, **tables), runs)
-    return pair.named(f"kernel maps, {voxels} voxels, against the wide-gather graph", error=None)
+    return pair.named(f"kernel maps, {voxels} voxels, against the wide-gather graph")
 
 
 def compare_vision(frames: int, runs: int) -> Comparison:
@@ -145,8 +145,8 @@ def compare_aligner(frames: int, voxels: int, runs: int) -> Comparison:
 
     meta = [tensor.to("meta") for tensor in (points, full[0], pooled, full[1], text)]
     live = [torch.empty(rays[name].shape, device="meta") for name in rays]
-    ratio = count_flops(AlignerGraph(random_part("aligner", "meta")), meta[0], live[0], meta[2], live[1], meta[4])
-    ratio /= count_flops(random_part("aligner", "meta"), *meta)
+    flops = count_flops(AlignerGraph(random_part("aligner", "meta")), meta[0], live[0], meta[2], live[1], meta[4])
+    plain_flops = count_flops(random_part("aligner", "meta"), *meta)
     inputs = {**arrays, **rays}
     with tempfile.TemporaryDirectory() as folder:
         graph = write_graph("aligner", AlignerGraph(plain), Path(folder), CPU)
@@ -155,7 +155,7 @@ def compare_aligner(frames: int, voxels: int, runs: int) -> Comparison:
             pair = alternate(lambda: encode(**inputs), authors, runs)
         grown = growth(graph, inputs)
     what = f"aligner, {frames} frames x {voxels} voxels, against the plain form in PyTorch"
-    return pair.named(what, flops=ratio, growth_mb=grown)
+    return pair.named(what, flops=flops / plain_flops, growth_mb=grown)
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,15 @@ class Pair:
 
     def named(self, what: str, **more: Any) -> Comparison:
         ratios = np.array(self.ours) / np.array(self.other)
-        medians = [1e3 * float(np.median(times)) for times in (self.ours, self.other)]
-        return Comparison(what, float(np.median(ratios)), *medians, len(ratios), **{"error": self.error, **more})
+        return Comparison(
+            what=what,
+            ratio=float(np.median(ratios)),
+            ours_ms=1e3 * float(np.median(self.ours)),
+            other_ms=1e3 * float(np.median(self.other)),
+            runs=len(ratios),
+            error=self.error,
+            **more,
+        )
 
 
 def alternate(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> Pair:

@@ -1,6 +1,7 @@
 """Voxels of generated rooms, for measuring the point encoder at scale."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["room"]
 
@@ -36,8 +37,8 @@ def surfaces(generator: np.random.Generator, scale: float) -> list[np.ndarray]:
     """Points of all surfaces of a room of about 6 x 5 x 2.6 m times the scale."""
     length, width, height = 6 * scale, 5 * scale, 2.6
     parts = [sheet(generator, (0, 0, 0), (length, 0, 0), (0, width, 0), 0.8)]
-    for corner, side in (((0, 0, 0), (length, 0, 0)), ((0, width, 0), (length, 0, 0)), ((0, 0, 0), (0, width, 0))):
-        parts.append(sheet(generator, corner, side, (0, 0, height), 0.7))
+    walls = (((0, 0, 0), (length, 0, 0)), ((0, width, 0), (length, 0, 0)), ((0, 0, 0), (0, width, 0)))
+    parts += [sheet(generator, start, side, (0, 0, height), 0.7) for start, side in walls]
     for _ in range(int(24 * scale * scale)):
         corner = np.array([*generator.uniform([0, 0], [length - 1.5, width - 1.5]), 0.0])
         turn = generator.choice([0, np.pi / 2, generator.uniform(0, np.pi)])
@@ -54,10 +55,10 @@ def surfaces(generator: np.random.Generator, scale: float) -> list[np.ndarray]:
 
 
 def sheet(
-    generator: np.random.Generator, corner: object, first: object, second: object, kept: float = 1.0
+    generator: np.random.Generator, corner: ArrayLike, first: ArrayLike, second: ArrayLike, kept: float = 1.0
 ) -> np.ndarray:
     """A rectangle sampled at random, with holes where `kept` is below one, [P, 3]."""
-    corner, first, second = (np.asarray(vector, float) for vector in (corner, first, second))
+    corner, first, second = (np.asarray(vector, np.float64) for vector in (corner, first, second))
     area = np.linalg.norm(np.cross(first, second))
     at = generator.random((int(area * SAMPLES_A_METRE**2), 2))
     if kept < 1:

@@ -26,7 +26,7 @@ FEED_FORWARD_CHUNKS = 8
 
 def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
     """Replace the traced operators of the given kinds; changes `model`."""
-    forms = {
+    forms: dict[str, Callable[..., ir.Value]] = {
         "Attention": fused_attention if provider == CPU else chunked_attention,
         "FeedForward": feed_forward,
         "SlabConvolution": slab_convolution,
@@ -88,7 +88,8 @@ class Builder:
     def _initialise(self, array: np.ndarray) -> ir.Value:
         name = f"constant_{len(self._graph.initializers)}"
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        shape = ir.Shape(array.shape)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self._graph.initializers[name] = value
         return value
 
@@ -101,6 +102,7 @@ def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
 def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
     """MatMul, Softmax, MatMul for each head and each chunk of rows."""
     assert query.shape is not None
+    assert key.shape is not None
     width = query.shape[2]
     assert isinstance(width, int)
     chunks = SELF_ATTENTION_CHUNKS if query.shape[1] == key.shape[1] else CROSS_ATTENTION_CHUNKS
@@ -172,7 +174,7 @@ def slab_convolution(
 ) -> ir.Value:
     """Gather and Gemm for each slab; the bias joins the middle plane, in which every voxel has its centre."""
     assert kernel.shape is not None
-    _, inner, outer = (int(size) for size in kernel.shape)
+    _, inner, outer = kernel.shape.numpy()
     half = kernel.dtype == ir.DataType.FLOAT16
     zeros = builder.constant(np.zeros((1, outer)), np.float16 if half else np.float32)
     flat = builder.op("Reshape", kernel, builder.constant([PLANES**3, inner * outer]))

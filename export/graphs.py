@@ -12,7 +12,6 @@ from torch.export import Dim
 
 from ..runtime.geometry import Geometry
 from ..runtime.rays import FREQUENCIES, LIVE_COLUMNS, LIVE_FREQUENCIES
-from .model import aligner, vision
 from .model.aligner import Aligner
 from .model.vision import VisionEncoder
 from .operators import attention, feed_forward
@@ -52,7 +51,7 @@ class VisionGraph(nn.Module):
 class TowerLayer(nn.Module):
     """A layer of the vision tower on the patches of all frames as rows of one matrix."""
 
-    def __init__(self, plain: vision.Layer):
+    def __init__(self, plain: Any):
         super().__init__()
         self.norm1, self.norm2 = plain.layer_norm1, plain.layer_norm2
         attention = plain.self_attn
@@ -101,22 +100,24 @@ class AlignerGraph(nn.Module):
 class AlignerLayer(nn.Module):
     """A layer of the Q-Former for the first rows of `hidden`."""
 
-    def __init__(self, plain: aligner.Layer):
+    def __init__(self, plain: Any):
         super().__init__()
         self.self_attention, self.self_norm = attention_block(plain.attention)
         crossing = plain.crossattention
-        self.cross_attention, self.cross_norm = attention_block(crossing) if crossing is not None else (None, None)
+        self.crosses = crossing is not None
+        if self.crosses:
+            self.cross_attention, self.cross_norm = attention_block(crossing)
         self.feed_forward = FeedForward(plain.intermediate_query["dense"], plain.output_query.dense, "none")
         self.norm = plain.output_query.LayerNorm
 
     def forward(self, rows: Tensor, hidden: Tensor, points: Tensor) -> Tensor:
         rows = self.self_norm(rows + self.self_attention(rows, hidden))
-        if self.cross_attention is not None:
+        if self.crosses:
             rows = self.cross_norm(rows + self.cross_attention(rows, points))
         return self.norm(rows + self.feed_forward(rows))
 
 
-def attention_block(plain: aligner.AttentionBlock) -> tuple["Attention", nn.Module]:
+def attention_block(plain: Any) -> tuple["Attention", nn.Module]:
     """Attention with its output projection, and the norm after the residual."""
     inner = plain.attention
     attention = Attention(inner.query, inner.key, inner.value, plain.output.dense, inner.heads)

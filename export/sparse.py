@@ -65,16 +65,16 @@ class PointsGraph(nn.Module):
         return self.net.final(hidden.index_select(0, order))
 
 
-class Biased(nn.Module):
+class Convolution(nn.Module):
     """A kernel and a bias."""
 
-    def __init__(self, kernel: Tensor, bias: Tensor | None = None):
+    def __init__(self, kernel: Tensor, bias: Tensor):
         super().__init__()
         self.kernel = nn.Parameter(kernel.contiguous(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
 
 
-class GatherConv(Biased):
+class GatherConv(Convolution):
     """All rows of a kernel in one gather and one product; for coarse levels and strided convolutions."""
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class GatherConv(Biased):
         return with_zero_row(gathered @ self.kernel + self.bias)
 
 
-class RunConv(Biased):
+class RunConv(Convolution):
     """The first convolution: five voxels along x are gathered once for all kernels that read them."""
 
     def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
@@ -92,7 +92,7 @@ class RunConv(Biased):
         return with_zero_row(gathered @ self.kernel + self.bias)
 
 
-class ChildrenConv(Biased):
+class ChildrenConv(Convolution):
     """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
 
     def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
@@ -100,16 +100,19 @@ class ChildrenConv(Biased):
         return with_zero_row(children).index_select(0, up)
 
 
-class SlabConv(Biased):
+class SlabConv(Convolution):
     """A 3x3x3 convolution over `Slabs`."""
 
     def forward(self, hidden: Tensor, slabs: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        assert self.bias is not None
         return slab_convolution(hidden, self.kernel, self.bias, *slabs)
 
 
-class Pointwise(Biased):
+class Pointwise(nn.Module):
     """A pointwise convolution without bias, which would not keep the row of zeros."""
+
+    def __init__(self, kernel: Tensor):
+        super().__init__()
+        self.kernel = nn.Parameter(kernel, requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden @ self.kernel

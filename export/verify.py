@@ -158,7 +158,8 @@ class Verification:
             )
         records: dict[str, Any] = {}
         for precision in precisions:
-            rows, files = [], {}
+            rows: list[Row] = []
+            files: dict[str, None] = {}
             for provider in (CPU, PORTABLE):
                 session = self._session(precision, quants[0], provider)
                 new = [name for name in session.files[:-1] if name not in files]

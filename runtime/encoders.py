@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -98,7 +99,9 @@ class ChildEncoder:
         self._path = path
         self._usage = Usage()
         command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads), str(int(literal))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # modules in the current folder must not shadow the installed ones
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
         """Run the graph.
@@ -162,7 +165,7 @@ def write_arrays(stream: IO[bytes], arrays: Mapping[str, np.ndarray], **extra: A
     described = {name: [array.dtype.str, array.shape] for name, array in contiguous.items()}
     stream.write(json.dumps({"arrays": described, **extra}).encode() + b"\n")
     for array in contiguous.values():
-        stream.write(memoryview(array.reshape(-1).view(np.uint8)))
+        stream.write(array.reshape(-1).view(np.uint8).data)
     stream.flush()
 
 
@@ -177,7 +180,7 @@ def read_head(stream: IO[bytes]) -> dict[str, Any]:
 def read_arrays(stream: IO[bytes], head: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in head["arrays"].items()}
     for array in arrays.values():
-        rest = memoryview(array.reshape(-1).view(np.uint8))
+        rest = array.reshape(-1).view(np.uint8).data
         while len(rest):
             count = stream.readinto(rest)  # type: ignore[attr-defined]
             if not count:

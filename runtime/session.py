@@ -15,6 +15,7 @@ from .errors import BadInput
 from .llm import KV_TYPES, LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
 from .meter import Meter
+from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .rays import Rays, camera_rays, encode_directions
 from .scene import Scene, projected_share
@@ -207,7 +208,7 @@ class Session:
         check_request(question, max_new_tokens, temperature, seed)
         if self._timed(time_instruction):
             select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames).time_instruction()
-        view = self.look(scene, clip, frames=frames)
+        view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
         return self.answer(
             view,
             question,
@@ -218,16 +219,18 @@ class Session:
             seed=seed,
         )
 
-    def look(self, scene: Scene, clip: Clip, *, frames: int | None = None) -> View:
+    def look(self, scene: Scene, clip: Clip, *, frames: int | None = None, max_new_tokens: int = 256) -> View:
         """Compute all that does not depend on a question.
 
         Args:
             scene: the environment.
             clip: the action just seen.
             frames: frames to sample; None takes the bundle's number.
+            max_new_tokens: longest answer that is planned for.
 
         Raises:
             BadInput: scene and clip do not belong together.
+            DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
         meter = Meter()
         defaults, vision = self.bundle.defaults, self.bundle.geometry.vision
@@ -235,6 +238,18 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
+        require_memory(
+            Plan(
+                bundle=self.bundle,
+                precision=self.precision,
+                quant=self.quant,
+                provider=self.options.provider,
+                kv=self.options.kv,
+                frames=len(selection),
+                voxels=len(voxels),
+                new_tokens=max_new_tokens,
+            )
+        )
         with meter.measure("rays"):
             rays = camera_rays(
                 voxels.coords,
