@@ -206,6 +206,7 @@ class Session:
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
         check_request(question, max_new_tokens, temperature, seed)
+        self._require_positions(max_new_tokens)
         if self._timed(time_instruction):
             select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames).time_instruction()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
@@ -343,12 +344,7 @@ class Session:
         Raises:
             BadInput: the model was made for fewer.
         """
-        limit = self.bundle.geometry.llm.context
-        if positions > limit:
-            raise BadInput(
-                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
-                "lower --frames or --max-new-tokens"
-            )
+        self._require_positions(positions)
         return LanguageModel(
             self.bundle.file(self.llm.file),
             context=-(-positions // CONTEXT_STEP) * CONTEXT_STEP,
@@ -411,6 +407,14 @@ class Session:
             yield encoder
             if not self.options.resident:
                 meter.note(name, encoder.usage)
+
+    def _require_positions(self, positions: int) -> None:
+        limit = self.bundle.geometry.llm.context
+        if positions > limit:
+            raise BadInput(
+                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
+                "lower --frames or --max-new-tokens"
+            )
 
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction

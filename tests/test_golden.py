@@ -17,7 +17,6 @@ from stllm_edge.export.geometry import take_inventory
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.export.parts import load_part
 from stllm_edge.runtime.geometry import Geometry
-from stllm_edge.runtime.maps import KernelMaps
 
 Dump = dict[str, np.ndarray]
 NEW_TOKENS = 24
@@ -150,7 +149,7 @@ def unet_outputs(closet: Any, golden_checkpoint: Path) -> dict[str, torch.Tensor
             lambda _, inputs, output, name=name: outputs.update({name: output.clone()})
         )
     with torch.inference_mode():
-        maps = MapTensors.of(KernelMaps.build(closet.expected["voxel_coords"]))
+        maps = MapTensors.build(closet.expected["voxel_coords"])
         encoder(torch.from_numpy(closet.expected["voxel_feats"]), maps)
     return outputs
 
@@ -163,7 +162,7 @@ def test_every_dumped_layer_is_compared(closet: Any) -> None:
 @pytest.mark.parametrize("layer", UNET_LAYERS)
 def test_unet_layer_agrees(layer: str, closet: Any, unet_outputs: dict[str, torch.Tensor], rel_rms: Any) -> None:
     expected, coords = closet.expected[f"unet.{layer}.F"], closet.expected[f"unet.{layer}.C"][:, 1:]
-    levels = KernelMaps.build(closet.expected["voxel_coords"]).coords
+    levels = MapTensors.build(closet.expected["voxel_coords"]).coords
     (ours,) = (level for level in levels if len(level) == len(coords))
     row_of = {tuple(row): index for index, row in enumerate(ours.tolist())}
     rows = [row_of[tuple(row)] for row in coords.tolist()]
@@ -233,18 +232,6 @@ WORLDS: dict[str, tuple[Geometry, np.ndarray, int]] = {
         np.concatenate([block(5, 4, 700), np.add(block(12, 14, 6), (0.48, 0, 0))]),
         9,
     ),
-    "one patch, two frames, three heads a key": (
-        Geometry(
-            vision=replace(TINY.vision, image_size=32, patch_size=32, grid=1, width=32, heads=1, layers=1),
-            points=replace(SLIM, features=64),
-            aligner=replace(
-                TINY.aligner, width=64, heads=1, layers=2, cross_layers=(0, 1), point_features=64, latents=1
-            ),
-            llm=replace(TINY.llm, width=192, heads=6, kv_heads=2, layers=2, ffn=96),
-        ),
-        block(3, 4, 40),
-        2,
-    ),
 }
 
 
@@ -262,7 +249,7 @@ def test_other_sizes_go_through_the_same_commands(name: str, stllm: Any, tmp_pat
         *("--quant", "F32", "--quant", "Q8_0", "--scene", scene, "--video", video),
     )
     assert verified.exit_code == 0, verified.output
-    assert verified.stdout.count("✓") == 3 + 2 * 3
+    assert verified.stdout.count("✓") == 5 + 2 * 3
     assert "✗" not in verified.stdout
 
     answered = stllm(

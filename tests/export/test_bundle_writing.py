@@ -184,28 +184,6 @@ def test_killed_first_export_can_be_repeated(stllm: Any, tiny_checkpoint: Path, 
     assert is_sound(tmp_path / "b")
 
 
-class Interrupted(BaseException):
-    """As Ctrl-C would raise."""
-
-
-def interrupt(path: Path) -> None:
-    """Raise in the middle of writing a part."""
-    with BundleWriter.open(path) as writer:
-        (writer.staging / "llm").mkdir()
-        (writer.staging / "llm/Q8_0.gguf").write_text("half")
-        writer.add("llm", "Q8_0", {}, ["llm/Q8_0.gguf"])
-        raise Interrupted
-
-
-def test_interrupted_writer_leaves_the_bundle_as_it_was(bundle: Path, tmp_path: Path) -> None:
-    before = content(bundle)
-    for path in (bundle, tmp_path / "new"):
-        with pytest.raises(Interrupted):
-            interrupt(path)
-    assert content(bundle) == before
-    assert not (tmp_path / "new").exists()
-
-
 def test_second_writer_is_refused(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
     before = content(bundle)
     with BundleWriter.open(bundle):
@@ -220,14 +198,6 @@ def test_second_writer_leaves_a_new_bundle_alone(stllm: Any, tiny_checkpoint: Pa
     with BundleWriter.open(tmp_path / "b") as writer:
         assert gguf(stllm, tiny_checkpoint, tmp_path / "b", "--quant", "Q8_0").exit_code == 2
         assert writer.staging.is_dir()
-
-
-def test_folder_that_holds_something_else_is_refused(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    result = gguf(stllm, tiny_checkpoint, tmp_path, "--quant", "Q8_0")
-    assert result.exit_code == 2
-    assert "thesis.txt" in result.stderr
-    assert content(tmp_path) == {"thesis.txt": b"years of work"}
 
 
 def test_empty_folder_is_used(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def small(**sizes: Any) -> Any:
     return replace(TINY, aligner=aligner, llm=replace(TINY.llm, **{"layers": 1, **sizes}))
 
 
-@pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("quant", ["F32", "Q4_K_M"])
 @pytest.mark.parametrize(
     "geometry",
     [
@@ -191,7 +191,7 @@ def test_value_beyond_f16_is_refused_there_and_kept_in_bf16(
     export(stllm, checkpoint, tmp_path / "bf16", "BF16")
 
 
-@pytest.mark.parametrize("quant", ["F32", "F16", "BF16", "Q4_K_M"])
+@pytest.mark.parametrize("quant", ["F32", "Q4_K_M"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_value_that_is_no_number_is_refused(
     value: float, quant: str, stllm: Any, alter: Callable[..., Path], tmp_path: Path
@@ -203,7 +203,7 @@ def test_value_that_is_no_number_is_refused(
 
 
 @pytest.mark.parametrize("command", ["gguf", "all"])
-@pytest.mark.parametrize("quant", ["Q9_9", "f33", ""])
+@pytest.mark.parametrize("quant", ["Q9_9", ""])
 def test_unknown_type_is_refused_with_the_known_ones(
     quant: str, command: str, stllm: Any, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

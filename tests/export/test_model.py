@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from stllm_edge.benchmarks.checkpoints import TINY
 from stllm_edge.export.model.points import MapTensors, SparseConv
 from stllm_edge.runtime.geometry import AlignerGeometry, LlmGeometry, VisionGeometry
-from stllm_edge.runtime.maps import KernelMaps
 from torch import Tensor
 
 EXACT = 2e-6
@@ -235,9 +234,8 @@ def dense_kernel(kernel: Tensor, size: int) -> Tensor:
 @pytest.mark.parametrize("share", [0.05, 0.4, 1.0])
 @pytest.mark.parametrize(("size", "level"), [(5, 0), (3, 0), (3, 1), (3, 2)])
 def test_centred_convolution_equals_the_dense_one(size: int, level: int, share: float, rel_rms: Any) -> None:
-    maps = KernelMaps.build(occupied(share))
-    tables = MapTensors.of(maps)
-    coords = maps.coords[level] >> level
+    tables = MapTensors.build(occupied(share))
+    coords = tables.coords[level].numpy() >> level
     hidden = torch.randn(len(coords), 4)
     convolution = sparse_conv(size**3, 4, 6)
     table = tables.stem if size == 5 else tables.neighbours[level]
@@ -248,34 +246,34 @@ def test_centred_convolution_equals_the_dense_one(size: int, level: int, share: 
 @pytest.mark.parametrize("share", [0.05, 0.4, 1.0])
 @pytest.mark.parametrize("level", [0, 1])
 def test_strided_convolution_equals_the_dense_one(level: int, share: float, rel_rms: Any) -> None:
-    maps = KernelMaps.build(occupied(share))
-    fine, coarse = maps.coords[level] >> level, maps.coords[level + 1] >> (level + 1)
+    maps = MapTensors.build(occupied(share))
+    fine, coarse = (maps.coords[number].numpy() >> number for number in (level, level + 1))
     assert {tuple(row) for row in fine >> 1} == {tuple(row) for row in coarse}
     hidden = torch.randn(len(fine), 4)
     convolution = sparse_conv(8, 4, 6)
     even = tuple(side + side % 2 for side in SHAPE)
     expected = F.conv3d(dense(hidden, fine, even), dense_kernel(convolution.kernel, 2), stride=2)
-    ours = convolution(hidden, MapTensors.of(maps).down[level])
+    ours = convolution(hidden, maps.down[level])
     assert rel_rms(ours, rows_of(expected, coarse)) < EXACT
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4, 1.0])
 @pytest.mark.parametrize("level", [0, 1])
 def test_transposed_convolution_equals_the_dense_one(level: int, share: float, rel_rms: Any) -> None:
-    maps = KernelMaps.build(occupied(share))
-    fine, coarse = maps.coords[level] >> level, maps.coords[level + 1] >> (level + 1)
+    maps = MapTensors.build(occupied(share))
+    fine, coarse = (maps.coords[number].numpy() >> number for number in (level, level + 1))
     hidden = torch.randn(len(coarse), 4)
     convolution = sparse_conv(8, 4, 6)
     half = tuple((side + 1) // 2 for side in SHAPE)
     kernel = dense_kernel(convolution.kernel, 2).transpose(0, 1)
     expected = F.conv_transpose3d(dense(hidden, coarse, half), kernel, stride=2)
-    ours = convolution(hidden, MapTensors.of(maps).up[level])
+    ours = convolution(hidden, maps.up[level])
     assert rel_rms(ours, rows_of(expected, fine)) < EXACT
 
 
 def test_point_encoder_accepts_a_single_voxel(random_part: Any) -> None:
     encoder = random_part(TINY, "points")
-    maps = MapTensors.of(KernelMaps.build(np.zeros((1, 3), np.int32)))
+    maps = MapTensors.build(np.zeros((1, 3), np.int32))
     out = encoder(torch.ones(1, 3), maps)
     assert out.shape == (1, TINY.points.features)
     assert torch.isfinite(out).all()
@@ -286,6 +284,6 @@ def test_point_features_do_not_depend_on_the_order_of_voxels(random_part: Any, r
     coords = occupied(0.3)
     feats = torch.randn(len(coords), 3)
     order = np.random.default_rng(0).permutation(len(coords))
-    straight = encoder(feats, MapTensors.of(KernelMaps.build(coords)))
-    shuffled = encoder(feats[order], MapTensors.of(KernelMaps.build(coords[order])))
+    straight = encoder(feats, MapTensors.build(coords))
+    shuffled = encoder(feats[order], MapTensors.build(coords[order]))
     assert rel_rms(shuffled, straight[order]) < EXACT

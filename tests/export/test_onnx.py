@@ -1,4 +1,4 @@
-"""The graphs of a bundle: standard operators, free axes, weights outside, nothing that is never read."""
+"""The graphs of a bundle: operators, free axes, weights outside, nothing that is never read, any number of rows."""
 
 import json
 import math
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from stllm_edge.export.checkpoint import Checkpoint
 from stllm_edge.export.geometry import take_inventory
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.export.parts import load_part
-from stllm_edge.runtime.maps import KernelMaps
+from stllm_edge.runtime.bundle import CPU, PORTABLE
+from stllm_edge.runtime.encoders import LocalEncoder
 from stllm_edge.runtime.scene import Scene, load_scene
 from stllm_edge.runtime.session import Options, Session, View
 from stllm_edge.runtime.video import Clip, load_clip
@@ -23,7 +23,21 @@ from stllm_edge.runtime.video import Clip, load_clip
 ENCODERS = ("vision", "points", "aligner")
 PRECISIONS = ("fp32", "fp16")
 LIMITS = {"fp32": 5e-6, "fp16": 2e-2}
-EVERY_GRAPH = pytest.mark.parametrize(("encoder", "precision"), [(e, p) for e in ENCODERS for p in PRECISIONS])
+PROVIDERS = (PORTABLE, CPU)
+OWN_GRAPH = {PORTABLE: ENCODERS, CPU: ("vision", "aligner")}
+EVERY_GRAPH = pytest.mark.parametrize(
+    ("encoder", "precision", "provider"),
+    [
+        (encoder, precision, provider)
+        for provider in PROVIDERS
+        for encoder in OWN_GRAPH[provider]
+        for precision in PRECISIONS
+    ],
+)
+EVERY_SESSION = pytest.mark.parametrize(
+    ("precision", "provider"), [(precision, provider) for precision in PRECISIONS for provider in PROVIDERS]
+)
+GraphFile = Callable[[str, str, str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +46,9 @@ def manifest(tiny_bundle: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def graph_file(tiny_bundle: Path, manifest: dict[str, Any]) -> Callable[[str, str], Path]:
-    """Path of an encoder's portable graph."""
-    return lambda encoder, precision: tiny_bundle / manifest["encoders"][precision][encoder]["portable"]["file"]
+def graph_file(tiny_bundle: Path, manifest: dict[str, Any]) -> GraphFile:
+    """Path of an encoder's graph for a provider."""
+    return lambda encoder, precision, provider: tiny_bundle / manifest["encoders"][precision][encoder][provider]["file"]
 
 
 @pytest.fixture(scope="module")
@@ -45,47 +59,68 @@ def part(tiny_checkpoint: Path) -> Callable[[str], Any]:
     return lambda name: load_part(checkpoint, inventory, name)
 
 
+def test_points_have_the_portable_graph_only(manifest: dict[str, Any]) -> None:
+    for encoders in manifest["encoders"].values():
+        assert {name: tuple(graphs) for name, graphs in encoders.items()} == {
+            "vision": PROVIDERS,
+            "points": (PORTABLE,),
+            "aligner": PROVIDERS,
+        }
+
+
 @EVERY_GRAPH
-def test_portable_graph_holds_standard_operators_of_opset_18(
-    encoder: str, precision: str, graph_file: Callable[[str, str], Path]
+def test_graph_holds_operators_that_its_provider_knows(
+    encoder: str, precision: str, provider: str, graph_file: GraphFile
 ) -> None:
-    file = graph_file(encoder, precision)
-    onnx.checker.check_model(str(file), full_check=True)
+    """Portable graphs the standard ones of opset 18, those for the CPU a few of ONNX Runtime's own as well."""
+    file = graph_file(encoder, precision, provider)
     model = onnx.load(str(file), load_external_data=False)
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
     assert len(model.functions) == 0
-    for node in model.graph.node:
-        assert node.domain == ""
-        assert onnx.defs.has(node.op_type)
+    own = {node.op_type for node in model.graph.node if node.domain != ""}
+    assert all(onnx.defs.has(node.op_type) for node in model.graph.node if node.domain == "")
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if provider == PORTABLE:
+        onnx.checker.check_model(str(file), full_check=True)
+        assert (own, versions) == (set(), {"": 18})
+    else:
+        gelu = {"vision": "FastGelu", "aligner": "Gelu"}[encoder]
+        assert (own, versions) == ({"MultiHeadAttention", gelu}, {"": 18, "com.microsoft": 1})
+
+
+def test_graphs_of_an_encoder_share_their_weights(manifest: dict[str, Any]) -> None:
+    for encoders in manifest["encoders"].values():
+        for graphs in encoders.values():
+            assert len({graph["weights"] for graph in graphs.values()}) == 1
 
 
 @EVERY_GRAPH
 def test_inputs_and_outputs_keep_float32_and_free_axes(
-    encoder: str, precision: str, graph_file: Callable[[str, str], Path]
+    encoder: str, precision: str, provider: str, graph_file: GraphFile
 ) -> None:
-    model = onnx.load(str(graph_file(encoder, precision)), load_external_data=False)
+    model = onnx.load(str(graph_file(encoder, precision, provider)), load_external_data=False)
     for value in (*model.graph.input, *model.graph.output):
         tensor = value.type.tensor_type
         assert tensor.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-        is_constant_size = value.name == "prefix_tokens"
-        assert tensor.shape.dim[0].HasField("dim_value") == is_constant_size
+        fixed = ("prefix_tokens", "slab_bounds", "slab_offsets")
+        axis = 1 if value.name.startswith("slab_place") else 0
+        assert tensor.shape.dim[axis].HasField("dim_value") == value.name.startswith(fixed), value.name
     (output,) = model.graph.output
     assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 @EVERY_GRAPH
 def test_weights_lie_outside_the_graph_and_are_all_read(
-    encoder: str, precision: str, tiny_bundle: Path, manifest: dict[str, Any], graph_file: Callable[[str, str], Path]
+    encoder: str, precision: str, provider: str, tiny_bundle: Path, manifest: dict[str, Any], graph_file: GraphFile
 ) -> None:
-    model = onnx.load(str(graph_file(encoder, precision)), load_external_data=False)
+    model = onnx.load(str(graph_file(encoder, precision, provider)), load_external_data=False)
     read = {name for node in model.graph.node for name in node.input}
-    weights = tiny_bundle / manifest["encoders"][precision][encoder]["portable"]["weights"]
+    weights = tiny_bundle / manifest["encoders"][precision][encoder][provider]["weights"]
     outside = 0
     for tensor in model.graph.initializer:
         assert tensor.name in read
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             stated = {entry.key: entry.value for entry in tensor.external_data}
-            assert graph_file(encoder, precision).parent / stated["location"] == weights
+            assert graph_file(encoder, precision, provider).parent / stated["location"] == weights
             outside += int(stated["length"])
         else:
             assert tensor.ByteSize() < 2048
@@ -93,7 +128,7 @@ def test_weights_lie_outside_the_graph_and_are_all_read(
 
 
 def test_dead_tensors_of_the_checkpoint_are_not_in_the_bundle(
-    tiny_bundle: Path, manifest: dict[str, Any], tiny_checkpoint: Path, graph_file: Callable[[str, str], Path]
+    tiny_bundle: Path, manifest: dict[str, Any], tiny_checkpoint: Path, graph_file: GraphFile
 ) -> None:
     inventory = take_inventory(Checkpoint(tiny_checkpoint))
     checkpoint = Checkpoint(tiny_checkpoint)
@@ -101,9 +136,9 @@ def test_dead_tensors_of_the_checkpoint_are_not_in_the_bundle(
         needed = sum(math.prod(checkpoint.shape(name)) for name in inventory.used[encoder])
         size = (tiny_bundle / manifest["encoders"]["fp32"][encoder]["portable"]["weights"]).stat().st_size
         assert size < 4 * needed * 1.02
-    model = onnx.load(str(graph_file("aligner", "fp32")), load_external_data=False)
+    model = onnx.load(str(graph_file("aligner", "fp32", PORTABLE)), load_external_data=False)
     names = {tensor.name for tensor in model.graph.initializer}
-    assert any("intermediate_query" in name for name in names)
+    assert any("feed_forward" in name for name in names)
     assert not any("intermediate.dense" in name or "position_embeddings" in name for name in names)
 
 
@@ -116,14 +151,13 @@ def test_half_precision_halves_the_weights(tiny_bundle: Path, manifest: dict[str
         assert half < 0.6 * full
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY_SESSION
 @pytest.mark.parametrize("frames", [1, 5])
 def test_vision_takes_any_number_of_frames(
-    frames: int, precision: str, graph_file: Callable[[str, str], Path], part: Callable[[str], Any], rel_rms: Any
+    frames: int, precision: str, provider: str, graph_file: GraphFile, part: Callable[[str], Any], rel_rms: Any
 ) -> None:
     pixels = torch.rand(frames, 3, 56, 56) * 2 - 1
-    session = onnxruntime.InferenceSession(str(graph_file("vision", precision)), providers=["CPUExecutionProvider"])
-    (ours,) = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    ours = LocalEncoder(graph_file("vision", precision, provider), threads=2)(frames=pixels.numpy())
     plain = part("vision")
     with torch.inference_mode():
         expected = plain.video_tokens(plain(pixels)).reshape(ours.shape)
@@ -143,8 +177,8 @@ def world(sample: tuple[Path, Path]) -> tuple[Scene, Clip]:
     return load_scene(sample[0]), load_clip(sample[1])
 
 
-def view_of(bundle: Path, precision: str, scene: Scene, clip: Clip, frames: int) -> tuple[Session, View]:
-    session = Session(bundle, Options(precision=precision, quant="F32"))
+def view_of(bundle: Path, precision: str, provider: str, scene: Scene, clip: Clip, frames: int) -> tuple[Session, View]:
+    session = Session(bundle, Options(precision=precision, quant="F32", provider=provider, resident=True))
     return session, session.look(scene, clip, frames=frames)
 
 
@@ -166,10 +200,10 @@ def test_points_take_any_number_of_voxels(
     part: Callable[[str], Any],
     rel_rms: Any,
 ) -> None:
-    _, view = view_of(tiny_bundle, precision, scene_of(cloud, world[0]), world[1], 1)
+    _, view = view_of(tiny_bundle, precision, CPU, scene_of(cloud, world[0]), world[1], 1)
     assert len(view.voxels) == len(cloud)
     with torch.inference_mode():
-        maps = MapTensors.of(KernelMaps.build(view.voxels.coords))
+        maps = MapTensors.build(view.voxels.coords)
         expected = part("points")(torch.from_numpy(view.voxels.feats), maps)
     assert view.pcd_features.dtype == np.float32
     assert rel_rms(view.pcd_features, expected) < LIMITS[precision]
@@ -182,19 +216,20 @@ def encode_all(directions: np.ndarray) -> torch.Tensor:
     return torch.cat([torch.from_numpy(directions), angles.sin().float(), angles.cos().float()], dim=1)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY_SESSION
 @pytest.mark.parametrize(("frames", "cloud", "text"), [(1, "one voxel", 1), (4, "a block", 30)])
 def test_aligner_takes_any_number_of_rows(
     frames: int,
     cloud: str,
     text: int,
     precision: str,
+    provider: str,
     world: tuple[Scene, Clip],
     tiny_bundle: Path,
     part: Callable[[str], Any],
     rel_rms: Any,
 ) -> None:
-    session, view = view_of(tiny_bundle, precision, scene_of(CLOUDS[cloud], world[0]), world[1], frames)
+    session, view = view_of(tiny_bundle, precision, provider, scene_of(CLOUDS[cloud], world[0]), world[1], frames)
     words = torch.randn(text, 256)
     ours = session.align(view, words.numpy())
     pooled = torch.from_numpy(view.pooled_features).flatten(0, 1)

@@ -13,7 +13,7 @@ from click.testing import Result
 from PIL import Image
 from safetensors.numpy import load_file
 
-QUICK = ("--frames", 2, "--max-new-tokens", 3, "--threads", 1)
+QUICK = ("--frames", 2, "--max-new-tokens", 3, "--threads", 1, "--resident")
 STAGES = ["voxels", "rays", "video", "vision", "maps", "points", "aligner", "prefill", "decode"]
 
 
@@ -54,9 +54,19 @@ def test_json_holds_answer_counts_and_milliseconds(run) -> None:
     report = json.loads(result.stdout)
     assert list(report["milliseconds"]) == STAGES
     assert all(spent > 0 for spent in report["milliseconds"].values())
+    assert list(report["peak_mb"]) == STAGES
+    assert all(1 < peak < 100_000 for peak in report["peak_mb"].values())
     assert report["answer"] == plain.stdout.removesuffix("\n")
     assert (report["frames"], report["voxels"], report["new_tokens"]) == (2, 60, 3)
     assert (report["precision"], report["quant"]) == ("fp32", "Q4_K_M")
+
+
+def test_encoders_run_in_processes_of_their_own_unless_resident(stllm, tiny_bundle, inputs, run) -> None:
+    sources = ("--bundle", tiny_bundle, "--scene", inputs.scene, "--video", inputs.video, "-q", "Where is the cup?")
+    short_lived = stllm("run", *sources, *QUICK[:-1], "--json")
+    assert short_lived.exit_code == 0, short_lived.stderr
+    ours, resident = json.loads(short_lived.stdout), json.loads(run("--json").stdout)
+    assert (ours["answer"], list(ours["peak_mb"])) == (resident["answer"], STAGES)
 
 
 def test_short_names(stllm, tiny_bundle, inputs) -> None:
@@ -227,8 +237,12 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     "3x4 pose": (pose(np.eye(4)[:3]), "expected 4x4 numbers, found [3, 4]"),
     "no frame rate": (lambda inputs: inputs.video.joinpath("clip.json").unlink(), "--no-time-instruction"),
     "no poses": (lambda inputs: [file.unlink() for file in inputs.poses.iterdir()], "no poses"),
+    "transposed intrinsics": (
+        lambda inputs: np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics).T),
+        "expected 0 0 1",
+    ),
     "4x4 intrinsics": (intrinsics(np.eye(4)), "K.txt: expected 3x3 numbers, found [4, 4]"),
-    "intrinsics of zeros": (intrinsics(np.zeros((3, 3))), "focal lengths are 0 and 0"),
+    "intrinsics of zeros": (intrinsics(np.diag([0, 0, 1])), "focal lengths are 0 and 0"),
     "no intrinsics": (lambda inputs: inputs.intrinsics.unlink(), "K.txt: no such file"),
     "empty frame": (second_frame(b""), "frame_0000000005.png: unreadable"),
     "frame of nonsense": (second_frame(b"nonsense"), "frame_0000000005.png: unreadable"),
@@ -276,7 +290,7 @@ BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "changed weights": (lambda bundle: flip(bundle / "onnx" / "points.data"), "points.data: its SHA-256 differs"),
     "changed model": (lambda bundle: flip(bundle / "llm" / "Q4_K_M.gguf"), "Q4_K_M.gguf: its SHA-256 differs"),
     "truncated model": (lambda bundle: (bundle / "llm" / "Q4_K_M.gguf").write_bytes(b"GGUF"), "has 4 bytes"),
-    "missing graph": (lambda bundle: (bundle / "onnx" / "vision.onnx").unlink(), "vision.onnx is missing"),
+    "missing graph": (lambda bundle: (bundle / "onnx" / "vision.cpu.onnx").unlink(), "vision.cpu.onnx is missing"),
     "missing manifest": (lambda bundle: (bundle / "manifest.json").unlink(), "no manifest.json"),
     "damaged manifest": (lambda bundle: (bundle / "manifest.json").write_text("{"), "manifest.json: damaged"),
     "manifest of another version": (

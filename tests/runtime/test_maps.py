@@ -1,14 +1,28 @@
 """Kernel maps against a search in a dictionary of voxels."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.runtime.maps import LEVELS, KernelMaps, Level, offsets
+from stllm_edge.runtime import maps
+from stllm_edge.runtime.maps import (
+    LEVELS,
+    SLAB_OFFSETS,
+    SLABBED_LEVELS,
+    KernelMaps,
+    Level,
+    Slabs,
+    build_levels,
+    cover,
+    offsets,
+)
 from stllm_edge.runtime.scene import load_points
 from stllm_edge.runtime.voxels import voxelise
 
 Cell = tuple[int, int, int]
+PLANES, PLANE = 3, 9
 
 
 def kernel(size: int) -> list[Cell]:
@@ -17,17 +31,14 @@ def kernel(size: int) -> list[Cell]:
     return [(x - shift, y - shift, z - shift) for z, y, x in itertools.product(range(size), repeat=3)]
 
 
-def search(outputs: np.ndarray, inputs: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """Row of `inputs` at each output plus each offset times a stride; their number where there is none."""
+def search(outputs: np.ndarray, inputs: np.ndarray, size: int) -> np.ndarray:
+    """Row of `inputs` at each output plus each offset, [outputs, size**3]; their number where there is none."""
     rows = {tuple(cell): row for row, cell in enumerate(inputs.tolist())}
-    table = [
-        [rows.get((x + stride * i, y + stride * j, z + stride * k), len(inputs)) for i, j, k in kernel(size)]
-        for x, y, z in outputs.tolist()
-    ]
+    table = [[rows.get((x + i, y + j, z + k), len(inputs)) for i, j, k in kernel(size)] for x, y, z in outputs.tolist()]
     return np.array(table)
 
 
-def scattered(seed: int, count: int, extent: tuple[int, int, int]) -> np.ndarray:
+def scattered(seed: int, count: int, extent: Cell) -> np.ndarray:
     cells = np.random.default_rng(seed).integers(0, extent, (count, 3))
     unique = np.unique(cells - cells.min(axis=0), axis=0)
     return np.random.default_rng(seed).permutation(unique).astype(np.int32)
@@ -42,13 +53,15 @@ def far_apart() -> np.ndarray:
 
 SETS = {
     "dense block": scattered(0, 400, (8, 8, 8)),
+    "full cube": np.argwhere(np.ones((7, 7, 7))).astype(np.int32),
     "surface": scattered(1, 500, (60, 40, 1)),
     "sparse": scattered(2, 300, (90, 70, 50)),
     "beyond 256": scattered(4, 300, (900, 3, 3)),
     "far apart": far_apart(),
     "one voxel": np.zeros((1, 3), np.int32),
-    "two neighbours": np.array([[0, 0, 0], [1, 0, 0]], np.int32),
+    "two neighbours": np.array([[1, 0, 0], [0, 0, 0]], np.int32),
     "two strangers": np.array([[0, 5, 0], [2**20 - 1, 0, 0]], np.int32),
+    "fewer voxels than slabs": scattered(5, 9, (3, 3, 3)),
 }
 
 
@@ -57,86 +70,178 @@ def coords(request: pytest.FixtureRequest) -> np.ndarray:
     return SETS[request.param]
 
 
+def levels_of(built: KernelMaps, coords: np.ndarray) -> list[np.ndarray]:
+    """Voxels of each level in the order of the maps."""
+    ordered = np.empty_like(coords)
+    ordered[built.order] = coords
+    return [level.coords for level in build_levels(ordered)[0]]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_offsets_run_x_fastest_and_odd_kernels_are_centred(size: int) -> None:
     assert list(map(tuple, offsets(size).tolist())) == kernel(size)
 
 
-def test_level_0_keeps_voxels_and_order(coords: np.ndarray) -> None:
-    assert np.array_equal(KernelMaps.build(coords).coords[0], coords)
+# levels
 
 
-def test_each_level_holds_the_voxels_of_the_level_before_at_twice_the_stride(coords: np.ndarray) -> None:
-    levels = KernelMaps.build(coords).coords
-    assert len(levels) == LEVELS
-    for number, (fine, coarse) in enumerate(itertools.pairwise(levels)):
-        stride = 2 ** (number + 1)
-        expected = {tuple(cell // stride * stride for cell in row) for row in fine.tolist()}
-        assert set(map(tuple, coarse.tolist())) == expected
-        assert len(coarse) == len(expected)
-
-
-def test_the_stem_reads_the_5x5x5_surroundings(coords: np.ndarray) -> None:
-    assert np.array_equal(KernelMaps.build(coords).stem, search(coords, coords, 5, 1))
-
-
-@pytest.mark.parametrize("level", range(LEVELS))
-def test_neighbours_are_those_of_a_search(coords: np.ndarray, level: int) -> None:
-    maps = KernelMaps.build(coords)
-    cells = maps.coords[level]
-    assert np.array_equal(maps.neighbours[level], search(cells, cells, 3, 2**level))
-
-
-@pytest.mark.parametrize("level", range(LEVELS - 1))
-def test_strided_convolutions_read_the_eight_voxels_inside(coords: np.ndarray, level: int) -> None:
-    maps = KernelMaps.build(coords)
-    assert np.array_equal(maps.down[level], search(maps.coords[level + 1], maps.coords[level], 2, 2**level))
-
-
-@pytest.mark.parametrize("level", range(LEVELS - 1))
-def test_transposed_convolutions_read_the_one_parent_at_their_corner(coords: np.ndarray, level: int) -> None:
-    """Fine voxel `U + stride * offset` receives coarse voxel `U`."""
-    maps = KernelMaps.build(coords)
-    fine, coarse = maps.coords[level], maps.coords[level + 1]
-    rows = {tuple(cell): row for row, cell in enumerate(coarse.tolist())}
-    expected = np.full((len(fine), 8), len(coarse))
-    for row, cell in enumerate(fine.tolist()):
-        parent = [value // 2 ** (level + 1) * 2 ** (level + 1) for value in cell]
-        step = tuple((value - corner) // 2**level for value, corner in zip(cell, parent, strict=True))
-        expected[row, kernel(2).index(step)] = rows[tuple(parent)]
-    assert np.array_equal(maps.up[level], expected)
-    assert ((maps.up[level] < len(coarse)).sum(axis=1) == 1).all()
+@pytest.mark.parametrize("dense_cells", [maps.DENSE_CELLS, 0], ids=["dense", "sorted"])
+@pytest.mark.parametrize("size", [3, 5])
+def test_neighbours_are_those_of_a_search(
+    coords: np.ndarray, size: int, dense_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "DENSE_CELLS", dense_cells)
+    for level in build_levels(coords)[0][: 2 if size == 5 else LEVELS]:
+        assert np.array_equal(level.neighbours(size).T, search(level.coords, level.coords, size))
 
 
 def test_far_apart_voxels_do_not_fit_a_table() -> None:
     """What makes the sets above take both ways of looking a voxel up."""
-    level = Level(far_apart())
-    assert np.prod(level.coords.max(axis=0).astype(float) + 1) > 2**24
+    assert Level.of(SETS["far apart"]).index.cells > maps.DENSE_CELLS > Level.of(SETS["surface"]).index.cells
 
 
-def test_a_search_finds_every_voxel_and_only_those(coords: np.ndarray) -> None:
-    level = Level(coords)
-    assert np.array_equal(level.rows(level.key(level.coords)), np.arange(len(coords)))
-    outside = level.coords.max(axis=0) + np.array([1, 0, 0])
-    assert level.rows(level.key(outside[None])).tolist() == [len(coords)]
+def test_each_level_halves_the_one_before(coords: np.ndarray) -> None:
+    levels, parents = build_levels(coords)
+    assert (len(levels), len(parents)) == (LEVELS, LEVELS - 1)
+    assert np.array_equal(levels[0].coords, coords)
+    for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False):
+        assert len({tuple(cell) for cell in coarse.coords.tolist()}) == len(coarse)
+        assert np.array_equal(coarse.coords[parent], fine.coords >> 1)
+        assert set(parent.tolist()) == set(range(len(coarse)))
+        assert np.array_equal(2 * coarse.coords[parent] + offsets(2)[fine.corner], fine.coords)
+        assert (np.diff(coarse.keys) > 0).all()
+
+
+# slabs
+
+
+def read_slabs(slabs: Slabs, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The table [27, N] that slabs stand for, and how often each of its entries is read."""
+    table, reads = np.full((PLANES * PLANE, count), count), np.zeros((PLANES * PLANE, count), int)
+    bounds, used = iter(itertools.pairwise(slabs.bounds.tolist())), iter(slabs.offsets)
+    for plane in range(PLANES):
+        written: list[dict[int, int]] = []
+        for size in SLAB_OFFSETS:
+            begin, end = next(bounds)
+            columns = list(itertools.islice(used, size))
+            assert len(set(columns)) == size
+            assert {column // PLANE for column in columns} == {plane}
+            tables = slabs.rows[begin:end].reshape(-1, size).tolist()
+            written += [dict(zip(columns, row, strict=True)) for row in tables]
+        for voxel in range(count):
+            place = slabs.place[plane, voxel]
+            for column, row in written[place].items() if place < len(written) else ():
+                table[column, voxel] = row
+                reads[column, voxel] += 1
+        assert slabs.place[plane].max() == slabs.place[plane, -1] == len(written)
+    return table, reads
+
+
+def test_slabs_read_every_neighbour_once(coords: np.ndarray) -> None:
+    for level in build_levels(coords)[0][:SLABBED_LEVELS]:
+        table = level.neighbours(3)
+        slabs = Slabs.build(table)
+        found, reads = read_slabs(slabs, len(level))
+        assert np.array_equal(found, table)
+        assert reads.max() <= 1
+        assert (reads[table < len(level)] == 1).all()
+        assert (np.diff(slabs.bounds) > 0).all()
+        assert slabs.bounds[-1] == len(slabs.rows)
+
+
+def test_no_two_voxels_share_a_row_of_a_slab(coords: np.ndarray) -> None:
+    slabs = Slabs.build(Level.of(coords).neighbours(3))
+    for plane in slabs.place:
+        reading = plane[plane < plane[-1]]
+        assert len(set(reading.tolist())) == len(reading)
+
+
+def test_slabs_of_a_surface_read_far_fewer_rows_than_a_whole_table() -> None:
+    table = Level.of(np.argwhere(np.ones((50, 50, 1)))).neighbours(3)
+    assert len(Slabs.build(table).rows) < 0.4 * table.size
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_mask_gets_a_smallest_slab_that_covers_it(seed: int) -> None:
+    patterns, slab = cover(np.random.default_rng(seed).integers(0, 100, 2**PLANE))
+    assert [pattern.bit_count() for pattern in patterns] == list(SLAB_OFFSETS)
+    assert slab[0] == len(patterns)
+    for mask in range(1, 2**PLANE):
+        sizes = [pattern.bit_count() for pattern in patterns if not mask & ~pattern]
+        assert not mask & ~patterns[slab[mask]]
+        assert patterns[slab[mask]].bit_count() == min(sizes)
+
+
+# all maps of a scene
+
+
+def test_rows_are_ordered_by_position(coords: np.ndarray) -> None:
+    built = KernelMaps.build(coords)
+    assert sorted(built.order.tolist()) == list(range(len(coords)))
+    ordered = levels_of(built, coords)[0]
+    assert [tuple(cell[::-1]) for cell in ordered.tolist()] == sorted(tuple(cell[::-1]) for cell in coords.tolist())
+
+
+def test_the_stem_reads_the_5x5x5_surroundings_in_the_caller_s_rows(coords: np.ndarray) -> None:
+    built = KernelMaps.build(coords)
+    assert np.array_equal(built.runs[built.stem].reshape(len(coords), 125)[built.order], search(coords, coords, 5))
+    assert (built.runs[-1] == len(coords)).all()
+    assert len(np.unique(built.runs[:-1], axis=0)) == len(built.runs) - 1
+
+
+def test_slabs_and_tables_are_the_neighbours_of_each_level(coords: np.ndarray) -> None:
+    built = KernelMaps.build(coords)
+    levels = levels_of(built, coords)
+    for slabs, cells in zip(built.slabs, levels[:SLABBED_LEVELS], strict=True):
+        assert np.array_equal(read_slabs(slabs, len(cells))[0].T, search(cells, cells, 3))
+    for table, cells in zip(built.tables, levels[SLABBED_LEVELS:], strict=True):
+        assert np.array_equal(table, search(cells, cells, 3))
+
+
+def test_strided_convolutions_read_the_eight_voxels_inside(coords: np.ndarray) -> None:
+    built = KernelMaps.build(coords)
+    levels = levels_of(built, coords)
+    for down, fine, coarse in zip(built.down, levels, levels[1:], strict=False):
+        assert np.array_equal(down, search(2 * coarse, fine, 2))
+
+
+def test_transposed_convolutions_take_the_parent_s_product_of_their_corner(coords: np.ndarray) -> None:
+    built = KernelMaps.build(coords)
+    levels = levels_of(built, coords)
+    for up, fine, coarse in zip(built.up, levels, levels[1:], strict=False):
+        parent, corner = np.divmod(up[:-1], 8)
+        assert np.array_equal(2 * coarse[parent] + np.array(kernel(2))[corner], fine)
+        assert up[-1] == 8 * len(coarse)
+
+
+def test_both_ways_of_looking_up_give_the_same_maps(coords: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = KernelMaps.build(coords).inputs()
+    monkeypatch.setattr(maps, "DENSE_CELLS", 0)
+    for name, array in KernelMaps.build(coords).inputs().items():
+        assert np.array_equal(array, expected[name]), name
+
+
+def test_inputs_are_contiguous_integers_under_the_graph_s_names() -> None:
+    inputs = KernelMaps.build(SETS["sparse"]).inputs()
+    slabs = [f"slab_{part}_{level}" for part in ("rows", "bounds", "offsets", "place") for level in range(2)]
+    tables = [*(f"tables_{n}" for n in range(3)), *(f"{name}_{n}" for name in ("down", "up") for n in range(4))]
+    assert set(inputs) == {"runs", "stem", "order", *slabs, *tables}
+    for name, array in inputs.items():
+        assert array.dtype == (np.int64 if "bounds" in name else np.int32), name
+        assert array.flags.c_contiguous, name
 
 
 def test_a_shift_of_the_scene_by_16_changes_nothing() -> None:
-    """Sixteen voxels are one at the coarsest stride; a far voxel keeps the minimum at zero in both."""
-    cells = SETS["sparse"]
-    shifted = KernelMaps.build(cells + np.int32(16))
-    plain = KernelMaps.build(cells)
-    assert np.array_equal(shifted.stem, plain.stem)
-    for ours, theirs in zip(
-        (*shifted.neighbours, *shifted.down, *shifted.up), (*plain.neighbours, *plain.down, *plain.up), strict=True
-    ):
-        assert np.array_equal(ours, theirs)
+    """Sixteen voxels are one at the coarsest stride."""
+    plain, shifted = (KernelMaps.build(SETS["sparse"] + np.int32(shift)).inputs() for shift in (0, 16))
+    for name, array in shifted.items():
+        assert np.array_equal(array, plain[name]), name
 
 
-def test_reference_scene_matches_a_search(closet) -> None:
-    coords = voxelise(*load_points(closet.scene / "points.npy"), closet.case["voxel_size"]).coords
-    maps = KernelMaps.build(coords)
-    assert len(maps.coords[-1]) == 4
-    assert np.array_equal(maps.stem, search(coords, coords, 5, 1))
-    for level, cells in enumerate(maps.coords):
-        assert np.array_equal(maps.neighbours[level], search(cells, cells, 3, 2**level))
+def test_reference_scene_matches_a_search(closet: Any) -> None:
+    cloud: Path = closet.scene / "points.npy"
+    coords = voxelise(*load_points(cloud), closet.case["voxel_size"]).coords
+    levels, _ = build_levels(coords)
+    assert len(levels[-1]) == 4
+    for level in levels:
+        assert np.array_equal(level.neighbours(3).T, search(level.coords, level.coords, 3))

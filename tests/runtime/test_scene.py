@@ -377,7 +377,8 @@ def test_poses_given_as_a_file(inputs) -> None:
 
 
 INTRINSICS = {
-    "zeros": (np.zeros((3, 3)), "focal lengths are 0 and 0"),
+    "zero focal lengths": (np.diag([0.0, 0, 1]), "focal lengths are 0 and 0"),
+    "zeros": (np.zeros((3, 3)), "the last row is .*, expected 0 0 1"),
     "negative": (np.diag([30.0, -30, 1]), "focal lengths are 30 and -30"),
     "4x4": (np.eye(4), r"expected 3x3 numbers, found \[4, 4\]"),
     "four numbers": (np.array([[30.0, 30, 20, 15]]), r"expected 3x3 numbers, found \[1, 4\]"),

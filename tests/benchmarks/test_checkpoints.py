@@ -1,0 +1,64 @@
+"""Generated checkpoints: the same bytes for the same seed, any number of layers, complete for the exporter."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from stllm_edge.benchmarks import checkpoints
+from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
+from stllm_edge.export.checkpoint import Checkpoint
+from stllm_edge.export.geometry import take_inventory
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_seed_decides_every_byte(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    again, other = write_checkpoint(tmp_path / "again"), write_checkpoint(tmp_path / "other", seed=1)
+    assert content(again) == content(tiny_checkpoint)
+    differing = {name for name, data in content(other).items() if data != content(again)[name]}
+    assert differing == {"model-00001-of-00001.safetensors"}
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_layers_may_be_told(layers: int, stllm: Any, tmp_path: Path) -> None:
+    result = stllm("bench", "checkpoint", "--out", tmp_path / "c", "--layers", layers, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    inventory = take_inventory(Checkpoint(tmp_path / "c"))
+    inventory.require_complete(tmp_path / "c")
+    assert inventory.geometry == replace(TINY, llm=replace(TINY.llm, layers=layers))
+    assert inventory.unused
+
+
+def test_other_layers_do_not_change_the_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    ours = load_file(write_checkpoint(tmp_path / "c", layers=1) / "model-00001-of-00001.safetensors")
+    theirs = load_file(tiny_checkpoint / "model-00001-of-00001.safetensors")
+    assert set(ours) < set(theirs)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_large_checkpoints_are_cut_into_shards(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 2**20)
+    monkeypatch.setattr(checkpoints, "VALUES_AT_ONCE", 2**10)
+    folder = write_checkpoint(tmp_path / "c")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    sharded, whole = Checkpoint(folder), Checkpoint(tiny_checkpoint)
+    assert sharded.names() == whole.names()
+    for name in whole.names():
+        assert sharded.tensor(name).dtype == whole.tensor(name).dtype
+        assert torch.equal(sharded.tensor(name), whole.tensor(name)), name
+
+
+def test_weights_are_ordinary_numbers(tiny_checkpoint: Path) -> None:
+    for name, tensor in load_file(tiny_checkpoint / "model-00001-of-00001.safetensors").items():
+        values = tensor.float().numpy()
+        assert np.isfinite(values).all(), name
+        assert np.abs(values).max() < 10, name
+        assert not name.endswith("running_var") or values.min() > 0, name
