@@ -15,5 +15,9 @@ def round_bf16(values: np.ndarray) -> np.ndarray:
         float32 array of the same shape whose values are exact bfloat16 numbers.
     """
     bits = np.array(values, np.float32).view(np.uint32)
-    nearest_even = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return ((bits + nearest_even) & np.uint32(0xFFFF0000)).view(np.float32)
+    to_nearest_even = bits >> np.uint32(16)
+    to_nearest_even &= np.uint32(1)
+    to_nearest_even += np.uint32(0x7FFF)
+    bits += to_nearest_even
+    bits &= np.uint32(0xFFFF0000)
+    return bits.view(np.float32)

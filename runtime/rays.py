@@ -102,15 +102,11 @@ def frame_directions(
     """
     fx, fy, cx, cy = (np.float32(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     centres = np.arange(image_size, dtype=np.float32) + np.float32(0.5)
-    pixels = np.ones((image_size, image_size, 3), np.float32)
-    pixels[..., 0] = (centres - cx) / fx
-    pixels[..., 1] = ((centres - cy) / fy)[:, None]
-    pixels = round_bf16(pixels)
-
-    pooled = [
-        _pool(_pixel_directions(pixels, round_bf16(_matmul(w2c_0, camera))[:3, :3], cameras[0, :3, :3]), grid)
-        for camera in cameras
-    ]
+    columns, rows = round_bf16((centres - cx) / fx), round_bf16((centres - cy) / fy)
+    pooled = []
+    for camera in cameras:
+        rotation = round_bf16(_matmul(w2c_0, camera))[:3, :3]
+        pooled.append(_pool(_pixel_directions(columns, rows, rotation, cameras[0, :3, :3]), grid))
     return round_bf16(np.stack(pooled))
 
 
@@ -152,10 +148,17 @@ def encode_directions(directions: np.ndarray) -> np.ndarray:
     return encoded
 
 
-def _pixel_directions(pixels: np.ndarray, rotation: np.ndarray, first_rotation: np.ndarray) -> np.ndarray:
-    """Unit directions of all pixels of one frame, [S, S, 3]; each product is rounded in the first rotation only."""
-    products = round_bf16(pixels[..., None, :] * rotation)
-    turned = round_bf16(products[..., 0] + products[..., 1] + products[..., 2])
+def _pixel_directions(
+    columns: np.ndarray, rows: np.ndarray, rotation: np.ndarray, first_rotation: np.ndarray
+) -> np.ndarray:
+    """Unit directions of all pixels of one frame, [S, S, 3].
+
+    The ray through column i and row j is (columns[i], rows[j], 1); its products with the rotation are rounded one by
+    one, which makes them functions of i and of j alone. Those with the first rotation are not rounded.
+    """
+    across = round_bf16(columns[:, None] * rotation[:, 0])
+    down = round_bf16(rows[:, None] * rotation[:, 1])
+    turned = round_bf16((across[None] + down[:, None]) + rotation[:, 2])
     unit = round_bf16(turned / round_bf16(_norm(turned))[..., None])
     return round_bf16(_matvec(first_rotation.T, unit))
 
@@ -165,12 +168,13 @@ def _pool(directions: np.ndarray, grid: int) -> np.ndarray:
     size = len(directions)
     start = np.arange(grid) * size // grid
     count = -(-(np.arange(grid) + 1) * size // grid) - start
-    total = np.zeros((grid, grid, 3), np.float32)
-    for row in range(count.max()):
-        for column in range(count.max()):
-            inside = (row < count)[:, None] & (column < count)
-            y, x = np.minimum(start + row, size - 1), np.minimum(start + column, size - 1)
-            total += np.where(inside[..., None], directions[y[:, None], x], np.float32(0))
+    longest = np.arange(count.max())
+    places = np.minimum(start[:, None] + longest, size - 1)
+    inside = longest < count[:, None]
+    bins = directions[places[:, None, :, None], places[None, :, None, :]]
+    bins *= (inside[:, None, :, None] & inside[None, :, None, :])[..., None]
+    # a running sum adds in order, unlike sum(), and the zeros past a bin's end change nothing
+    total = np.add.accumulate(bins.reshape(grid, grid, -1, 3), axis=2)[:, :, -1]
     lengths = count.astype(np.float32)
     return total / lengths[:, None, None] / lengths[:, None]
 
