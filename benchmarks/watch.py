@@ -1,16 +1,24 @@
 """Run a command and report the most memory that it and its children held at once, by the kernel's counters.
 
     python -m stllm_edge.benchmarks.watch stllm-export gguf --ckpt DIR --out BUNDLE --quant F16
+    python -m stllm_edge.benchmarks.watch --limit-mb 8000 stllm-run --bundle BUNDLE ...
 
 Anonymous memory is what a process allocated; mapped memory is file pages, which the kernel can take back. Both are
-sampled every 10 ms over the whole process tree.
+sampled every 10 ms over the whole process tree. With `--limit-mb` the command runs in a control group that the kernel
+does not let grow beyond it, page cache included; that takes the right to make one.
 """
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ..runtime.memory import CGROUPS
 
 __all__ = ["main", "watch"]
 
@@ -19,15 +27,20 @@ INTERVAL = 0.01
 
 def main() -> None:
     """Run the command given as arguments; the figures go to stderr as one line of JSON."""
-    figures, status = watch(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--limit-mb", type=float, help="hard limit on memory, page cache included")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    with limited(arguments.limit_mb) as join:
+        figures, status = watch(arguments.command, join)
     print(json.dumps(figures), file=sys.stderr)
     sys.exit(status)
 
 
-def watch(command: list[str]) -> tuple[dict[str, float], int]:
-    """Peaks in MB, seconds, and the command's exit status."""
+def watch(command: list[str], join: Callable[[], None] | None = None) -> tuple[dict[str, float], int]:
+    """Peaks in MB, seconds, and the command's exit status; `join` runs in the new process before the command."""
     start = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, preexec_fn=join)
     peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0, "total_mb": 0.0}
     while process.poll() is None:
         anonymous, mapped = (sum(column) for column in zip(*map(resident, tree(process.pid)), strict=True))
@@ -36,6 +49,25 @@ def watch(command: list[str]) -> tuple[dict[str, float], int]:
         time.sleep(INTERVAL)
     peaks["seconds"] = time.perf_counter() - start
     return {name: round(value, 1) for name, value in peaks.items()}, process.returncode
+
+
+@contextmanager
+def limited(megabytes: float | None) -> Iterator[Callable[[], None] | None]:
+    """A control group with a memory limit; yields what moves a process into it."""
+    if megabytes is None:
+        yield None
+        return
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    first = "memory" in own
+    parent = CGROUPS / "memory" / own["memory"].lstrip("/") if first else CGROUPS / own[""].lstrip("/")
+    group = parent / f"stllm-{os.getpid()}"
+    group.mkdir()
+    try:
+        limit = "memory.limit_in_bytes" if first else "memory.max"
+        (group / limit).write_text(str(int(megabytes * 1e6)))
+        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
+    finally:
+        group.rmdir()
 
 
 def tree(pid: int) -> list[int]:
