@@ -65,7 +65,11 @@ def limited(megabytes: float | None) -> Iterator[Callable[[], None] | None]:
     try:
         limit = "memory.limit_in_bytes" if first else "memory.max"
         (group / limit).write_text(str(int(megabytes * 1e6)))
-        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
+
+        def join() -> None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+        yield join
     finally:
         group.rmdir()
 

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.answer import View
 from ..runtime.bundle import CPU, PORTABLE, Bundle, BundleWriter
 from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
+from ..runtime.options import Options
 from ..runtime.prompt import Prompt
 from ..runtime.rays import FREQUENCIES
 from ..runtime.scene import Scene
-from ..runtime.session import Options, Session, View, prefill
+from ..runtime.session import Session, prefill
 from ..runtime.video import Clip, pixel_values
 from .checkpoint import Checkpoint
 from .geometry import Inventory

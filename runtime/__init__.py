@@ -32,16 +32,16 @@ __all__ = [
 
 # loaded on first use, so that importing the package, and every --help, stays fast
 _MODULES = {
-    "Answer": "session",
+    "Answer": "answer",
     "BadBundle": "errors",
     "BadInput": "errors",
     "Bundle": "bundle",
     "DoesNotFit": "errors",
     "MissingDependency": "errors",
-    "Options": "session",
+    "Options": "options",
     "Session": "session",
     "StllmError": "errors",
-    "View": "session",
+    "View": "answer",
     "load_clip": "video",
     "load_scene": "scene",
 }

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .answer import Answer
 from .errors import BadInput
 from .files import atomic_path
+from .options import Options
 from .scene import load_scene
-from .session import Answer, Options, Session
+from .session import Session
 from .video import load_clip
 
 __all__ = ["answer_question"]

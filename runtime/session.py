@@ -4,157 +4,32 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from .bundle import CPU, ENCODERS, Bundle
+from .answer import Answer, View
+from .bundle import ENCODERS, Bundle
 from .encoders import ChildEncoder, Encoder, LocalEncoder
 from .errors import BadInput
-from .llm import KV_TYPES, LanguageModel, Vocabulary, decode_text, embedding_rows, sample
+from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
 from .meter import Meter
+from .options import Options
 from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
-from .rays import Rays, camera_rays, encode_directions
+from .rays import camera_rays, encode_directions
 from .scene import Scene, projected_share
 from .video import Clip, Selection, pixel_values, select_frames
 from .voxels import Voxels, voxelise
 
-__all__ = ["Answer", "Options", "Session", "View", "prefill"]
+__all__ = ["Session", "prefill"]
 
 LOG = logging.getLogger(__name__)
 PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
 FRAMES_AT_ONCE = 1
 CONTEXT_STEP = 256
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run; None lets the session decide, and what it decided is logged.
-
-    Attributes:
-        precision: of the encoders, fp32 or fp16.
-        quant: of the language model, as the bundle names it.
-        threads: CPU threads.
-        kv: type of the language model's keys and values, f16, q8_0 or f32.
-        flash_attention: on, off, or libllama's own choice.
-        gpu_layers: layers of the language model on the GPU, -1 for all.
-        resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
-        check_digests: hash the bundle's files even if they look unchanged.
-        provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
-        literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
-    """
-
-    precision: str | None = None
-    quant: str | None = None
-    threads: int | None = None
-    kv: str = "f16"
-    flash_attention: bool | None = None
-    gpu_layers: int = -1
-    resident: bool = False
-    check_digests: bool = False
-    provider: str = CPU
-    literal: bool = False
-
-    def check(self) -> None:
-        """Raise BadInput when a value is not known, or when two contradict each other."""
-        if self.kv not in KV_TYPES:
-            raise BadInput(f"--kv {self.kv}: unknown; known are {', '.join(KV_TYPES)}")
-        if self.kv == "q8_0" and self.flash_attention is False:
-            raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
-        if self.threads is not None and self.threads < 1:
-            raise BadInput(f"--threads {self.threads}: expected at least 1")
-
-
-@dataclass(frozen=True)
-class View:
-    """What a session knows of a scene and a clip before a question is asked.
-
-    Attributes:
-        selection: the frames that were chosen.
-        voxels: voxels of the scene.
-        rays: view directions.
-        pcd_features: [N, features] float32, in the order of `voxels`.
-        video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
-        meter: time and memory, by stage.
-    """
-
-    selection: Selection
-    voxels: Voxels
-    rays: Rays
-    pcd_features: np.ndarray
-    video_tokens: np.ndarray
-    meter: Meter
-
-    @property
-    def pooled_features(self) -> np.ndarray:
-        """[T, n*n, d] float32, the video tokens without row ends."""
-        frames, grid, _, width = self.video_tokens.shape
-        return self.video_tokens[:, :, :-1].reshape(frames, grid * grid, width)
-
-    def stages(self) -> dict[str, np.ndarray]:
-        """Arrays by the names that reference tensors carry."""
-        return {
-            "voxel_coords": self.voxels.coords,
-            "voxel_feats": self.voxels.feats,
-            "w2c_0": self.rays.w2c_0,
-            "pcd_viewdirs": self.rays.voxels,
-            "img_rays_pooled": self.rays.frames.reshape(len(self.selection), -1, 3),
-            "pcd_features": self.pcd_features,
-            "pooled_features": self.pooled_features,
-            "video_tokens": self.video_tokens.reshape(-1, self.video_tokens.shape[-1]),
-        }
-
-
-@dataclass
-class Answer:
-    """An answer that is generated while it is iterated over, piece by piece.
-
-    Attributes:
-        view: what the question was asked about.
-        prompt: the prompt and its ids.
-        prefix_tokens: [latents, d] float32, what the aligner made of scene, clip and question.
-        token_ids: ids generated so far, with the stop id if one came.
-        text: text generated so far.
-        logits_last_prompt: [vocabulary] float32, once the prompt has been read.
-        meter: time and memory, by stage.
-    """
-
-    view: View
-    prompt: Prompt
-    prefix_tokens: np.ndarray
-    meter: Meter
-    _pieces: Iterator[str] = field(repr=False, default_factory=lambda: iter(()))
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
-    logits_last_prompt: np.ndarray | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        for piece in self._pieces:
-            self.text += piece
-            yield piece
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Positions that the prompt takes in the language model."""
-        placeholders = 2
-        tokens = self.view.video_tokens
-        return len(self.prompt.token_ids) - placeholders + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
-
-    def stages(self) -> dict[str, np.ndarray]:
-        """Arrays of all stages by the names that reference tensors carry; the answer must have been read."""
-        assert self.logits_last_prompt is not None
-        return {
-            **self.view.stages(),
-            "prefix_tokens": self.prefix_tokens,
-            "prompt_token_ids": self.prompt.token_ids,
-            "aligner_token_ids": self.prompt.aligner_token_ids,
-            "logits_last_prompt": self.logits_last_prompt,
-            "token_ids": np.array(self.token_ids, np.int64),
-        }
 
 
 class Session:
@@ -208,7 +83,7 @@ class Session:
         check_request(question, max_new_tokens, temperature, seed)
         self._require_positions(max_new_tokens)
         if self._timed(time_instruction):
-            select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames).time_instruction()
+            clip.frame_rate()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
         return self.answer(
             view,

@@ -46,6 +46,15 @@ class Clip:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def frame_rate(self) -> float:
+        """Frames a second; raises BadInput when they are not known, which the time instruction needs."""
+        if self.fps is None:
+            raise BadInput(
+                f"{self.path}: the frame rate is not known, which the time instruction needs; give --fps (and "
+                f"--video-seconds), a {DESCRIPTION} with fps and seconds in the folder, or --no-time-instruction"
+            )
+        return self.fps
+
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Frames [H, W, 3] uint8 RGB at ascending places, one after the other; a place may repeat.
 
@@ -103,14 +112,9 @@ class Selection:
 
     def time_instruction(self) -> str:
         """The prompt's line on length and times; raises BadInput when the frame rate is not known."""
-        clip = self.clip
-        if clip.fps is None:
-            raise BadInput(
-                f"{clip.path}: the frame rate is not known, which the time instruction needs; give --fps (and "
-                f"--video-seconds), a {DESCRIPTION} with fps and seconds in the folder, or --no-time-instruction"
-            )
-        times = [clip.numbers[index] / clip.fps for index in self.indices]
-        seconds = len(clip) / clip.fps if clip.seconds is None else clip.seconds
+        clip, fps = self.clip, self.clip.frame_rate()
+        times = [clip.numbers[index] / fps for index in self.indices]
+        seconds = len(clip) / fps if clip.seconds is None else clip.seconds
         if max(times) > seconds:
             LOG.warning(
                 "the last frame is at %.2f s, after the clip's end at %.2f s; --video-seconds sets its length",

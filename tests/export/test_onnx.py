@@ -14,10 +14,10 @@ from stllm_edge.export.checkpoint import Checkpoint
 from stllm_edge.export.geometry import take_inventory
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.export.parts import load_part
+from stllm_edge.runtime import Options, Session, View
 from stllm_edge.runtime.bundle import CPU, PORTABLE
 from stllm_edge.runtime.encoders import LocalEncoder
 from stllm_edge.runtime.scene import Scene, load_scene
-from stllm_edge.runtime.session import Options, Session, View
 from stllm_edge.runtime.video import Clip, load_clip
 
 ENCODERS = ("vision", "points", "aligner")

@@ -1,0 +1,47 @@
+"""How to run a bundle."""
+
+from dataclasses import dataclass
+
+from .bundle import CPU
+from .errors import BadInput
+from .llm import KV_TYPES
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; None lets the session decide, and what it decided is logged.
+
+    Attributes:
+        precision: of the encoders, fp32 or fp16.
+        quant: of the language model, as the bundle names it.
+        threads: CPU threads.
+        kv: type of the language model's keys and values, f16, q8_0 or f32.
+        flash_attention: on, off, or libllama's own choice.
+        gpu_layers: layers of the language model on the GPU, -1 for all.
+        resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
+        check_digests: hash the bundle's files even if they look unchanged.
+        provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
+        literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
+    """
+
+    precision: str | None = None
+    quant: str | None = None
+    threads: int | None = None
+    kv: str = "f16"
+    flash_attention: bool | None = None
+    gpu_layers: int = -1
+    resident: bool = False
+    check_digests: bool = False
+    provider: str = CPU
+    literal: bool = False
+
+    def check(self) -> None:
+        """Raise BadInput when a value is not known, or when two contradict each other."""
+        if self.kv not in KV_TYPES:
+            raise BadInput(f"--kv {self.kv}: unknown; known are {', '.join(KV_TYPES)}")
+        if self.kv == "q8_0" and self.flash_attention is False:
+            raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
+        if self.threads is not None and self.threads < 1:
+            raise BadInput(f"--threads {self.threads}: expected at least 1")
