@@ -78,6 +78,7 @@ class LanguageModel:
         threads: int,
         gpu_layers: int = 0,
         micro_batch: int = BATCH,
+        repack: bool = True,
     ):
         """Map the weights and allocate the context.
 
@@ -89,13 +90,14 @@ class LanguageModel:
             threads: CPU threads.
             gpu_layers: layers on the GPU, -1 for all.
             micro_batch: positions evaluated at once; bounds the compute buffer.
+            repack: let libllama copy weights into the layout that its CPU kernels run best; takes as much memory again.
 
         Raises:
             BadBundle: libllama refuses the file.
             DoesNotFit: the context cannot be allocated.
         """
         self._llama = libllama()
-        self._model = load_model(self._llama, path, n_gpu_layers=gpu_layers)
+        self._model = load_model(self._llama, path, n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         try:
             self._context = self._new_context(context, kv, flash_attention, threads, micro_batch)
         except BaseException:

@@ -14,6 +14,7 @@ from .encoders import ChildEncoder, Encoder, LocalEncoder
 from .errors import BadInput
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
+from .memory import available
 from .meter import Meter
 from .options import Options
 from .plan import Plan, require_memory
@@ -30,6 +31,8 @@ PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
 FRAMES_AT_ONCE = 1
 CONTEXT_STEP = 256
+# the mapped weights, a packed copy of them, and the rest
+REPACK_ROOM = 2.5
 
 
 class Session:
@@ -220,6 +223,10 @@ class Session:
             BadInput: the model was made for fewer.
         """
         self._require_positions(positions)
+        free, size = available(), self.bundle.size(self.llm.file)
+        repack = free is None or free > REPACK_ROOM * size
+        if not repack:
+            LOG.info("weights are used as they are mapped, since a packed copy would not fit")
         return LanguageModel(
             self.bundle.file(self.llm.file),
             context=-(-positions // CONTEXT_STEP) * CONTEXT_STEP,
@@ -227,6 +234,7 @@ class Session:
             flash_attention=self.options.flash_attention,
             threads=self.threads,
             gpu_layers=self.options.gpu_layers,
+            repack=repack,
         )
 
     def _encode_frames(self, selection: Selection, meter: Meter) -> np.ndarray:
