@@ -7,7 +7,7 @@
 >>> answer = session.answer(view, "Where is the cup?", max_new_tokens=4)
 >>> pieces = list(answer)  # text, piece by piece as it is generated
 >>> answer.prompt_tokens, len(answer.token_ids)
-(273, 4)
+(272, 4)
 
 `Session.ask` does both steps at once. Errors that a user can mend are `StllmError`s with a one-line message.
 """

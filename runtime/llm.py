@@ -36,8 +36,11 @@ class Vocabulary:
         return int(self._llama.llama_vocab_n_tokens(self._vocab))
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens are recognised."""
-        data = text.encode("utf-8")
+        """Ids of a text in which special tokens are recognised; raises BadInput when it is not valid UTF-8."""
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadInput(f"{text!r} is not valid UTF-8 text") from None
         ids = (self._llama.llama_token * max(len(data), 1))()
         count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, True)
         if count < 0:
@@ -94,8 +97,10 @@ class LanguageModel:
 
         Raises:
             BadBundle: libllama refuses the file.
+            BadInput: the options contradict each other.
             DoesNotFit: the context cannot be allocated.
         """
+        check_kv(kv, flash_attention)
         self._llama = libllama()
         self._model = load_model(self._llama, path, n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         try:
@@ -191,6 +196,14 @@ class LanguageModel:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def check_kv(kv: str, flash_attention: bool | None) -> None:
+    """Raise BadInput for a type of keys and values that is not known, or that flash attention is needed for."""
+    if kv not in KV_TYPES:
+        raise BadInput(f"--kv {kv}: unknown; known are {', '.join(KV_TYPES)}")
+    if kv == "q8_0" and flash_attention is False:
+        raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
 
 
 def sample(logits: np.ndarray, temperature: float, generator: np.random.Generator) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .bundle import CPU
 from .errors import BadInput
-from .llm import KV_TYPES
+from .llm import check_kv
 
 __all__ = ["Options"]
 
@@ -39,9 +39,6 @@ class Options:
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
-        if self.kv not in KV_TYPES:
-            raise BadInput(f"--kv {self.kv}: unknown; known are {', '.join(KV_TYPES)}")
-        if self.kv == "q8_0" and self.flash_attention is False:
-            raise BadInput("--kv q8_0 needs flash attention; leave out --no-flash-attention or use --kv f16")
+        check_kv(self.kv, self.flash_attention)
         if self.threads is not None and self.threads < 1:
             raise BadInput(f"--threads {self.threads}: expected at least 1")
