@@ -75,12 +75,12 @@ class Export:
         for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
             if unknown := [name for name in asked if name not in known]:
                 raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
-        LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description())
             for kind, names in (("encoders", precisions), ("llm", quants)):
                 for name in names:
                     writer.require_absent(kind, name)
+            LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
             for precision in dict.fromkeys(precisions):
                 add_encoders(writer, self.checkpoint, self.inventory, precision, self.progress)
             for quant in dict.fromkeys(quants):

@@ -61,8 +61,6 @@ class Session:
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
-        if options.precision is None or options.quant is None:
-            LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
 
     @property
     def files(self) -> list[str]:
@@ -129,6 +127,8 @@ class Session:
                 new_tokens=max_new_tokens,
             )
         )
+        if self.options.precision is None or self.options.quant is None:
+            LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
         with meter.measure("rays"):
             rays = camera_rays(
                 voxels.coords,

@@ -48,9 +48,10 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 # choices
 
 
-def test_defaults_are_fp32_and_the_smallest_language_model(tiny_bundle, caplog) -> None:
+def test_defaults_are_fp32_and_the_smallest_language_model(tiny_bundle, inputs, caplog) -> None:
     with caplog.at_level(logging.INFO, "stllm_edge"):
         session = Session(tiny_bundle)
+        session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
     sizes = {quant: (tiny_bundle / "llm" / f"{quant}.gguf").stat().st_size for quant in ("F32", "Q8_0", "Q4_K_M")}
     assert (session.precision, session.quant) == ("fp32", min(sizes, key=sizes.get))
     assert session.threads == len(os.sched_getaffinity(0))
