@@ -12,7 +12,8 @@ TITLE = "# Commands\n\nGenerated from the commands' help by `make docs`.\n"
 
 def sections(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     """The help of a command and of those below it."""
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=110, terminal_width=110)
+    settings = {"max_content_width": 110, "terminal_width": 110, **command.context_settings}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for child in sorted(command.commands):

@@ -171,7 +171,7 @@ def write_arrays(stream: IO[bytes], arrays: Mapping[str, np.ndarray], **extra: A
 
 def read_head(stream: IO[bytes]) -> dict[str, Any]:
     line = stream.readline()
-    if not line:
+    if not line.endswith(b"\n"):
         raise EOFError
     head: dict[str, Any] = json.loads(line)
     return head
