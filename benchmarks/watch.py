@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..runtime.memory import CGROUPS
+from ..runtime.memory import CGROUPS, counters
 
 __all__ = ["main", "watch"]
 
@@ -85,13 +85,7 @@ def tree(pid: int) -> list[int]:
 
 def resident(pid: int) -> tuple[int, int]:
     """Anonymous and mapped resident bytes; zeros once the process is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    values = {
-        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
-    }
+    values = counters(pid)
     return values.get("RssAnon", 0), values.get("RssFile", 0) + values.get("RssShmem", 0)
 
 

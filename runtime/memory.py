@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "available", "own_usage", "reset_peak"]
+__all__ = ["Usage", "available", "counters", "own_usage", "reset_peak"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -25,14 +25,18 @@ class Usage:
 
 def own_usage() -> Usage:
     """Counters of this process; zeros where there is no /proc."""
+    values = counters("self")
+    return Usage(*(values.get(name, 0) for name in ("VmHWM", "RssAnon", "RssFile")))
+
+
+def counters(process: int | str) -> dict[str, int]:
+    """Memory counters of a process in bytes, by the kernel's names; empty when it is gone or there is no /proc."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
-        return Usage()
-    values = {
-        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
-    }
-    return Usage(values["VmHWM"], values["RssAnon"], values["RssFile"])
+        return {}
+    pairs = (line.partition(":")[::2] for line in lines)
+    return {name: int(rest.split()[0]) * 1024 for name, rest in pairs if "kB" in rest}
 
 
 def reset_peak() -> None:
