@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,6 +171,46 @@ def verify(scene: Path | None, video: Path | None, **values: Any) -> None:
         print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))
 
 
+@export.command()
+@click.option("--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@click.option("--target", help="Kind of device, as orin-nano or rtx-ada; by default this machine's GPU.")
+@click.option("--precision", "precisions", multiple=True, help="Encoders to build; by default all.")
+@click.option("--profile", multiple=True, help="NAME=MIN:OPT:MAX of batch, frames, voxels or text; voxels may repeat.")
+@click.option("--profile-from", "measured", type=FOLDER, help="REA file; its scenes say how many voxels there are.")
+@click.option("--check", is_flag=True, help="Only compile, ahead of time and without a GPU, and report.")
+@click.option("--force", is_flag=True, help="Replace engines that the bundle already holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print a check as one JSON object.")
+@logging_options
+@reports_errors
+def tensorrt(bundle: Path, check: bool, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
+    """Build TensorRT engines for a device, or check that they can be built."""
+    from .export.progress import Progress
+    from .export.tensorrt.engines import Engines
+
+    with peak_memory(quiet):
+        engines = Engines(bundle, **values, progress=Progress(quiet))
+        if not check:
+            engines.build(force=force)
+            return
+        from .export.tensorrt.check import check as examined
+
+        if not print_findings(examined(engines), as_json):
+            sys.exit(1)
+
+
+def print_findings(findings: Iterator[Any], as_json: bool) -> bool:
+    """Print what a check finds, line by line or as JSON; whether all passed."""
+    if as_json:
+        found = list(findings)
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
+        return all(finding.passed for finding in found)
+    passed = True
+    for finding in findings:
+        click.echo(str(finding))
+        passed = passed and finding.passed
+    return passed
+
+
 def print_rows(rows: Iterator[Any]) -> None:
     """Print comparisons as they come; leave with status 1 if one failed."""
     failed = []
@@ -220,7 +261,9 @@ def peak_memory(quiet: bool) -> Iterator[None]:
 @click.option("--threads", type=int, help="CPU threads; by default all cores.")
 @click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32.")
 @click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides.")
-@click.option("--gpu-layers", type=int, default=-1, show_default=True, help="Layers on the GPU; -1 for all.")
+@click.option("--device", default="auto", show_default=True, help="Of the encoders: auto, cpu, cuda or tensorrt.")
+@click.option("--strict", is_flag=True, help="Fail rather than run elsewhere than on that device.")
+@click.option("--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu.")
 @click.option("--resident", is_flag=True, help="Keep the encoders in this process: quicker, and takes more memory.")
 @click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged.")
 @click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")

@@ -2,6 +2,7 @@
 
 portable: standard operators only; attention head by head in chunks of rows, so that no score matrix is whole.
 cpu: ONNX Runtime's fused attention and GELU.
+tensorrt: standard operators in their plainest form, which its compiler recognises and fuses; no chunks, no slabs.
 """
 
 import math
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..runtime.bundle import CPU, PORTABLE
+from ..runtime.bundle import CPU, PORTABLE, TENSORRT
 from ..runtime.maps import SLAB_OFFSETS
 from .operators import DOMAIN, PLANES
 
 __all__ = ["PROVIDERS", "expand"]
 
-PROVIDERS = (PORTABLE, CPU)
+PROVIDERS = (PORTABLE, CPU, TENSORRT)
 CONTRIB = "com.microsoft"
 SELF_ATTENTION_CHUNKS = 2
 CROSS_ATTENTION_CHUNKS = 8
@@ -27,9 +28,10 @@ FEED_FORWARD_CHUNKS = 8
 def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
     """Replace the traced operators of the given kinds; changes `model`."""
     forms: dict[str, Callable[..., ir.Value]] = {
-        "Attention": fused_attention if provider == CPU else chunked_attention,
-        "FeedForward": feed_forward,
+        "Attention": ATTENTION[provider],
+        "FeedForward": whole_feed_forward if provider == TENSORRT else feed_forward,
         "SlabConvolution": slab_convolution,
+        "TableConvolution": table_convolution,
     }
     builder = Builder(model.graph, provider)
     for node in list(model.graph):
@@ -99,6 +101,22 @@ def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
     return builder.op("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads)
 
 
+def plain_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
+    """MatMul, Softmax, MatMul over all heads at once."""
+    assert query.shape is not None
+    width = query.shape[2]
+    assert isinstance(width, int)
+    split, merged = builder.constant([0, 0, heads, width // heads]), builder.constant([0, 0, width])
+    scale = builder.constant(1 / math.sqrt(width // heads), np.float32)
+
+    def per_head(values: ir.Value, perm: list[int]) -> ir.Value:
+        return builder.op("Transpose", builder.op("Reshape", values, split), perm=perm)
+
+    scores = builder.op("MatMul", per_head(builder.op("Mul", query, scale), [0, 2, 1, 3]), per_head(key, [0, 2, 3, 1]))
+    mixed = builder.op("MatMul", builder.op("Softmax", scores, axis=-1), per_head(value, [0, 2, 1, 3]))
+    return builder.op("Reshape", builder.op("Transpose", mixed, perm=[0, 2, 1, 3]), merged)
+
+
 def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
     """MatMul, Softmax, MatMul for each head and each chunk of rows."""
     assert query.shape is not None
@@ -117,6 +135,24 @@ def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: i
             rows.append(builder.op("MatMul", weights, head_value))
         mixed.append(builder.op("Concat", *rows, axis=1))
     return builder.op("Concat", *mixed, axis=2)
+
+
+ATTENTION = {PORTABLE: chunked_attention, CPU: fused_attention, TENSORRT: plain_attention}
+
+
+def whole_feed_forward(
+    builder: Builder,
+    rows: ir.Value,
+    inner: ir.Value,
+    inner_bias: ir.Value,
+    outer: ir.Value,
+    outer_bias: ir.Value,
+    approximate: str,
+) -> ir.Value:
+    """Linear, GELU, Linear."""
+    return builder.op(
+        "Gemm", gelu(builder, builder.op("Gemm", rows, inner, inner_bias), approximate), outer, outer_bias
+    )
 
 
 def feed_forward(
@@ -210,3 +246,20 @@ def cut_slabs(
     used = [builder.op("Slice", offsets, fixed[i], fixed[i + 1], axis) for i in range(slabs)]
     flat = builder.constant([-1])
     return tables, used, [builder.op("Reshape", part, flat) for part in builder.split(place, PLANES, 0)]
+
+
+def table_convolution(
+    builder: Builder, hidden: ir.Value, kernel: ir.Value, bias: ir.Value, table: ir.Value
+) -> ir.Value:
+    """Gather and Gemm for each plane of nine offsets, so that no more than a third of the rows is gathered at once."""
+    assert kernel.shape is not None
+    offsets, inner, outer = kernel.shape.numpy()
+    size = offsets // PLANES
+    zeros = builder.constant(np.zeros((1, outer)), np.float16 if kernel.dtype == ir.DataType.FLOAT16 else np.float32)
+    columns = builder.once(table, lambda: builder.split(table, PLANES, 1))
+    weights = builder.split(builder.op("Reshape", kernel, builder.constant([offsets * inner, outer])), PLANES, 0)
+    total = bias
+    for rows, weight in zip(columns, weights, strict=True):
+        gathered = builder.op("Reshape", builder.op("Gather", hidden, rows), builder.constant([-1, size * inner]))
+        total = builder.op("Add", builder.op("MatMul", gathered, weight), total)
+    return builder.op("Concat", total, zeros, axis=0)

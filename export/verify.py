@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.answer import View
-from ..runtime.bundle import CPU, PORTABLE, Bundle, BundleWriter
+from ..runtime.bundle import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
 from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
 from ..runtime.options import Options
@@ -162,9 +162,11 @@ class Verification:
         for precision in precisions:
             rows: list[Row] = []
             files: dict[str, None] = {}
-            for provider in (CPU, PORTABLE):
+            for provider in (CPU, PORTABLE, TENSORRT):
                 session = self._session(precision, quants[0], provider)
                 new = [name for name in session.files[:-1] if name not in files]
+                if not new:
+                    continue
                 rows += [*self._files(precision, new), *(row for row in self._encoders(session) if row.file in new)]
                 files |= dict.fromkeys(new)
             records[precision] = {"files": list(files), "rows": [row.to_json() for row in rows]}
@@ -184,7 +186,7 @@ class Verification:
             quant=quant,
             kv="f32",
             flash_attention=False,
-            gpu_layers=0,
+            device="cpu",
             provider=provider,
             literal=precision == "fp16",
         )

@@ -1,20 +1,23 @@
-"""The encoders on ONNX Runtime: arrays in, arrays out, in this process or in one of their own."""
+"""The encoders, on ONNX Runtime or as TensorRT engines: arrays in, arrays out, here or in a process of their own."""
 
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
-from .errors import BadBundle, MissingDependency, StllmError
+from .errors import BadBundle, BadInput, MissingDependency, StllmError
 from .memory import Usage, own_usage
 
-__all__ = ["ChildEncoder", "Encoder", "LocalEncoder", "serve"]
+__all__ = ["CPU_PROVIDER", "ChildEncoder", "Encoder", "LocalEncoder", "load", "serve"]
+
+CPU_PROVIDER = "CPUExecutionProvider"
+ENGINE = ".engine"
 
 
 class Encoder(Protocol):
@@ -33,14 +36,23 @@ class Encoder(Protocol):
         ...
 
 
+def load(path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)) -> Encoder:
+    """A TensorRT engine, or a graph on ONNX Runtime, in this process; arguments as those of `LocalEncoder`."""
+    if path.suffix != ENGINE:
+        return LocalEncoder(path, threads, literal, providers)
+    from .tensorrt import EngineEncoder
+
+    return EngineEncoder(path, path.with_suffix(".json"))
+
+
 class LocalEncoder:
     """A graph in this process; ONNX Runtime keeps part of its memory after it is closed."""
 
-    def __init__(self, path: Path, threads: int, literal: bool = False):
-        """Load a graph on the CPU; `literal` keeps every cast of it, and is slow.
+    def __init__(self, path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)):
+        """Load a graph; `literal` keeps every cast of it, and is slow.
 
         Raises:
-            MissingDependency: ONNX Runtime is not installed.
+            MissingDependency: ONNX Runtime is not installed, or its first provider does not start.
             BadBundle: ONNX Runtime refuses the graph.
         """
         runtime = onnx_runtime()
@@ -60,9 +72,11 @@ class LocalEncoder:
         if literal:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # ONNX Runtime's exceptions have no public base
             raise BadBundle(f"{path}: ONNX Runtime could not load it ({first_line(error)}); export it again") from None
+        if providers[0] not in self._session.get_providers():
+            raise MissingDependency(f"ONNX Runtime could not start its {providers[0]}; use --device cpu")
         self._path = path
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
@@ -90,15 +104,16 @@ class ChildEncoder:
     Arrays travel over pipes as one line of JSON with names, types and shapes, and then their bytes.
     """
 
-    def __init__(self, path: Path, threads: int, literal: bool = False):
-        """Start the process; it loads the graph meanwhile.
+    def __init__(self, path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)):
+        """Start the process; it loads the graph or the engine meanwhile.
 
         Raises:
             MissingDependency: ONNX Runtime is not installed.
         """
         self._path = path
         self._usage = Usage()
-        command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads), str(int(literal))]
+        arguments = [str(path), str(threads), str(int(literal)), ",".join(providers)]
+        command = [sys.executable, "-m", __package__ + ".worker", *arguments]
         # modules in the current folder must not shadow the installed ones
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -141,13 +156,22 @@ class ChildEncoder:
         self._process.wait()
 
 
-ERRORS: dict[str, type[StllmError]] = {kind.__name__: kind for kind in (StllmError, BadBundle, MissingDependency)}
+ERRORS: dict[str, type[StllmError]] = {
+    kind.__name__: kind for kind in (StllmError, BadBundle, BadInput, MissingDependency)
+}
 
 
-def serve(path: Path, threads: int, literal: bool, requests: IO[bytes], replies: IO[bytes]) -> None:
+def serve(
+    path: Path,
+    threads: int,
+    literal: bool,
+    requests: IO[bytes],
+    replies: IO[bytes],
+    providers: Sequence[str] = (CPU_PROVIDER,),
+) -> None:
     """Answer requests of a `ChildEncoder` until there are no more."""
     try:
-        encoder = LocalEncoder(path, threads, literal)
+        encoder = load(path, threads, literal, providers)
         while True:
             try:
                 head = read_head(requests)

@@ -10,7 +10,8 @@ import numpy as np
 
 from .answer import Answer, View
 from .bundle import ENCODERS, Bundle
-from .encoders import ChildEncoder, Encoder, LocalEncoder
+from .encoders import ChildEncoder, Encoder, load
+from .engines import choose_profile
 from .errors import BadInput
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
@@ -19,6 +20,7 @@ from .meter import Meter
 from .options import Options
 from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .providers import place
 from .rays import camera_rays, encode_directions
 from .scene import Scene, projected_share
 from .video import Clip, Selection, pixel_values, select_frames
@@ -30,6 +32,7 @@ LOG = logging.getLogger(__name__)
 PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
 FRAMES_AT_ONCE = 1
+ALL_LAYERS = -1
 CONTEXT_STEP = 256
 # the mapped weights, a packed copy of them, and the rest
 REPACK_ROOM = 2.5
@@ -57,7 +60,9 @@ class Session:
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.precision = options.precision or self._default_precision()
         self.quant = options.quant or self._default_quant()
-        self.graphs = {name: self.bundle.graph(name, self.precision, options.provider) for name in ENCODERS}
+        self.placement = place(options.device, options.strict, self.bundle, self.precision)
+        self.provider = self.placement.graphs or options.provider
+        self.graphs = {name: self.bundle.graph(name, self.precision, self.provider) for name in ENCODERS}
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
@@ -65,7 +70,8 @@ class Session:
     @property
     def files(self) -> list[str]:
         """The bundle's files that this session reads."""
-        return [*(name for graph in self.graphs.values() for name in (graph.file, graph.weights)), self.llm.file]
+        graphs = [] if self.placement.engines else self.graphs.values()
+        return [*(name for graph in graphs for name in (graph.file, graph.weights)), self.llm.file]
 
     def ask(
         self,
@@ -115,12 +121,14 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
+        if engine := self.placement.engines.get("points"):
+            choose_profile(engine.sidecar, {"voxel_feats": voxels.feats})
         require_memory(
             Plan(
                 bundle=self.bundle,
                 precision=self.precision,
                 quant=self.quant,
-                provider=self.options.provider,
+                provider=self.provider,
                 kv=self.options.kv,
                 frames=len(selection),
                 voxels=len(voxels),
@@ -129,6 +137,7 @@ class Session:
         )
         if self.options.precision is None or self.options.quant is None:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
+        LOG.info("encoders run on %s", self.placement.name)
         with meter.measure("rays"):
             rays = camera_rays(
                 voxels.coords,
@@ -233,7 +242,7 @@ class Session:
             kv=self.options.kv,
             flash_attention=self.options.flash_attention,
             threads=self.threads,
-            gpu_layers=self.options.gpu_layers,
+            gpu_layers=self._gpu_layers(),
             repack=repack,
         )
 
@@ -243,9 +252,10 @@ class Session:
         grid, size = geometry.vision.grid, geometry.vision.image_size
         tokens = np.empty((len(selection), grid, grid + 1, geometry.llm.width), np.float32)
         source = selection.clip.read(selection.indices)
+        at_once = self._frames_at_once()
         with self._encoder("vision", meter) as encode:
-            for start in range(0, len(selection), FRAMES_AT_ONCE):
-                stop = min(start + FRAMES_AT_ONCE, len(selection))
+            for start in range(0, len(selection), at_once):
+                stop = min(start + at_once, len(selection))
                 with meter.measure("video"):
                     batch = np.stack([pixel_values(next(source), size) for _ in range(start, stop)])
                 tokens[start:stop] = encode(frames=batch)
@@ -255,7 +265,7 @@ class Session:
     def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray:
         """Point features [N, features] in the order of the voxels."""
         with meter.measure("maps"):
-            maps = KernelMaps.build(voxels.coords)
+            maps = KernelMaps.build(voxels.coords, self._map_format())
         with self._encoder("points", meter) as encode:
             return encode(voxel_feats=voxels.feats, **maps.inputs())
 
@@ -284,9 +294,10 @@ class Session:
     @contextmanager
     def _encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
         """A loaded encoder; its time and memory count for the stage of its name."""
-        kind = LocalEncoder if self.options.resident else ChildEncoder
-        graph = self.bundle.file(self.graphs[name].file)
-        with meter.measure(name), kind(graph, self.threads, self.options.literal) as encoder:
+        engine = self.placement.engines.get(name)
+        file = engine.file if engine else self.bundle.file(self.graphs[name].file)
+        start = load if self.options.resident else ChildEncoder
+        with meter.measure(name), start(file, self.threads, self.options.literal, self.placement.providers) as encoder:
             yield encoder
             if not self.options.resident:
                 meter.note(name, encoder.usage)
@@ -298,6 +309,21 @@ class Session:
                 f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
                 "lower --frames or --max-new-tokens"
             )
+
+    def _map_format(self) -> str:
+        """Of the kernel maps that the point encoder takes."""
+        engine = self.placement.engines.get("points")
+        return (engine.sidecar.maps if engine else self.graphs["points"].maps) or "slabs"
+
+    def _frames_at_once(self) -> int:
+        """Frames that the vision tower encodes together: as many as its engine takes, or one."""
+        engine = self.placement.engines.get("vision")
+        return engine.sidecar.profiles[-1]["frames"][-1][0] if engine else FRAMES_AT_ONCE
+
+    def _gpu_layers(self) -> int:
+        if self.options.gpu_layers is not None:
+            return self.options.gpu_layers
+        return 0 if self.options.device == "cpu" else ALL_LAYERS
 
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
