@@ -28,9 +28,10 @@ NAMES = ("batch", "frames", "voxels", "text")
 BATCH = (1, 4, 4)
 TEXT = (1, 64, 512)
 BUCKETS = ((1, 10_000, 16_000), (1, 39_000, 60_000))
-# rows for each voxel, usual and most: runs of five, and the four coarser levels
-USUAL = (1.6, 0.26, 0.065, 0.016, 0.0045)
-MOST = (3.0, 0.5, 0.2, 0.08, 0.04)
+# rows for each voxel, usual and most: runs of five, and the four coarser levels; five runs and one missing are the bound
+USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
+MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
+MISSING_RUN = 1
 # a scene may be this much larger than those that were measured
 HEADROOM = 1.25
 
@@ -162,9 +163,8 @@ def read_option(option: str) -> tuple[str, Range]:
 def estimated_rows(voxels: Range) -> tuple[Range, ...]:
     """Rows of the kernel maps of scenes that have so many voxels: surfaces, scanned from inside."""
     return tuple(
-        Range(1, max(1, min(most, math.ceil(usual_share * voxels.usual))), most)
-        for usual_share, most_share in zip(USUAL, MOST, strict=True)
-        for most in [math.ceil(most_share * voxels.most)]
+        Range(1, math.ceil(usual * voxels.usual), math.ceil(most * voxels.most) + MISSING_RUN)
+        for usual, most in zip(USUAL, MOST, strict=True)
     )
 
 

@@ -125,9 +125,7 @@ def test_beyond_the_largest_profile_the_count_and_the_option_are_named() -> None
         choose_profile(SIDECAR, {"voxel_feats": np.zeros((5, 3)), "order": np.zeros(1001)})
 
 
-def test_bundles_with_engines_keep_them_when_other_parts_are_added(
-    build: Build, stllm: Any, tiny_checkpoint: Path
-) -> None:
+def test_engines_stay_when_other_parts_are_added(build: Build, stllm: Any, tiny_checkpoint: Path) -> None:
     bundle = build()
     added = ["--ckpt", tiny_checkpoint, "--out", bundle.path, "--quant", "F16"]
     assert stllm("export", "gguf", *added).exit_code == 0

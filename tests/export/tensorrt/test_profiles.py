@@ -85,10 +85,7 @@ def test_measured_scenes_make_a_bucket_with_headroom(bundle: Bundle, tmp_path: P
         (["voxels=0:5:9"], "with 1 <= MIN <= OPT <= MAX"),
         (["frames=8"], "--profile frames=8: expected frames=MIN:OPT:MAX"),
         (["text=a:b:c"], "--profile text=a:b:c: expected text=MIN:OPT:MAX"),
-        (
-            ["points=1:2:3"],
-            "--profile points=1:2:3: expected NAME=MIN:OPT:MAX with a NAME of batch, frames, voxels, text",
-        ),
+        (["points=1:2:3"], "expected NAME=MIN:OPT:MAX with a NAME of batch, frames, voxels, text"),
         (["frames=1:2:3", "frames=1:2:4"], "--profile frames: given 2 times; only voxels may repeat"),
     ],
 )
