@@ -14,10 +14,21 @@ import numpy as np
 from .errors import BadBundle, BadInput, MissingDependency, StllmError
 from .memory import Usage, own_usage
 
-__all__ = ["CPU_PROVIDER", "ChildEncoder", "Encoder", "LocalEncoder", "load", "serve"]
+__all__ = ["CPU_PROVIDER", "ChildEncoder", "Encoder", "Kept", "LocalEncoder", "load", "serve"]
 
 CPU_PROVIDER = "CPUExecutionProvider"
 ENGINE = ".engine"
+# where a provider's memory is, by the name that ONNX Runtime's binding takes; the other providers are on a GPU
+MEMORY = {CPU_PROVIDER: "cpu"}
+GPU = "cuda"
+
+
+class Kept(Protocol):
+    """An output that stays in the memory where it was computed; numpy copies it when it reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
 
 
 class Encoder(Protocol):
@@ -26,8 +37,8 @@ class Encoder(Protocol):
     def __enter__(self) -> "Encoder": ...
     def __exit__(self, *exception: object) -> None: ...
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
-        """Run the graph on its inputs by name."""
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the graph on arrays by name; one that an encoder in this process kept may be among them."""
         ...
 
     @property
@@ -36,20 +47,40 @@ class Encoder(Protocol):
         ...
 
 
-def load(path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)) -> Encoder:
+def load(
+    path: Path,
+    threads: int,
+    literal: bool = False,
+    providers: Sequence[str] = (CPU_PROVIDER,),
+    keep: bool = False,
+) -> Encoder:
     """A TensorRT engine, or a graph on ONNX Runtime, in this process; arguments as those of `LocalEncoder`."""
     if path.suffix != ENGINE:
-        return LocalEncoder(path, threads, literal, providers)
+        return LocalEncoder(path, threads, literal, providers, keep)
     from .tensorrt import EngineEncoder
 
-    return EngineEncoder(path, path.with_suffix(".json"))
+    return EngineEncoder(path, path.with_suffix(".json"), keep)
 
 
 class LocalEncoder:
     """A graph in this process; ONNX Runtime keeps part of its memory after it is closed."""
 
-    def __init__(self, path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)):
-        """Load a graph; `literal` keeps every cast of it, and is slow.
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        literal: bool = False,
+        providers: Sequence[str] = (CPU_PROVIDER,),
+        keep: bool = False,
+    ):
+        """Load a graph.
+
+        Args:
+            path: the graph.
+            threads: of the CPU.
+            literal: keep every cast of the graph, which is slow.
+            providers: ONNX Runtime's execution providers, the preferred one first.
+            keep: leave outputs in the memory of the first provider, as `Kept`.
 
         Raises:
             MissingDependency: ONNX Runtime is not installed, or its first provider does not start.
@@ -78,14 +109,30 @@ class LocalEncoder:
         if providers[0] not in self._session.get_providers():
             raise MissingDependency(f"ONNX Runtime could not start its {providers[0]}; use --device cpu")
         self._path = path
+        self._kept_in = MEMORY.get(providers[0], GPU) if keep else None
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, **inputs: Any) -> Any:
         """Run the graph; raises StllmError when ONNX Runtime fails."""
         try:
+            if self._kept_in or any(isinstance(values, KeptValue) for values in inputs.values()):
+                return self._run_bound(inputs)
             (output,) = self._session.run(None, inputs)
         except Exception as error:
             raise StllmError(f"{self._path}: failed in ONNX Runtime ({first_line(error)})") from None
         return np.asarray(output)
+
+    def _run_bound(self, inputs: Mapping[str, Any]) -> Any:
+        """Run on inputs where they are, and leave the output where it is wanted."""
+        binding = self._session.io_binding()
+        for name, values in inputs.items():
+            if isinstance(values, KeptValue):
+                binding.bind_ortvalue_input(name, values.value)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(values))
+        binding.bind_output(self._session.get_outputs()[0].name, self._kept_in or "cpu")
+        self._session.run_with_iobinding(binding)
+        (output,) = binding.get_outputs()
+        return KeptValue(output) if self._kept_in else output.numpy()
 
     @property
     def usage(self) -> Usage:
@@ -96,6 +143,20 @@ class LocalEncoder:
 
     def __exit__(self, *exception: object) -> None:
         del self._session
+
+
+class KeptValue:
+    """An output of ONNX Runtime in the memory of its provider."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value.numpy(), dtype)
 
 
 class ChildEncoder:

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .bundle import ENCODERS, TENSORRT, Bundle
 from .digests import joint_digest
 from .errors import BadBundle, BadInput
 
 __all__ = ["Engine", "Shapes", "Sidecar", "choose_profile", "find_engines", "graph_digest"]
 
+# the name in --profile of what an input's rows count; rows of kernel maps go with the voxels
+OPTIONS = {"frames": "batch", "pooled_features": "frames", "img_rays": "frames", "text_embeds": "text"}
 # least, usual and largest shape of each input
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -129,7 +129,7 @@ def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:
     return joint_digest({name: bundle.digest(name) for name in (graph.file, graph.weights)})
 
 
-def choose_profile(sidecar: Sidecar, inputs: Mapping[str, np.ndarray]) -> int:
+def choose_profile(sidecar: Sidecar, inputs: Mapping[str, Any]) -> int:
     """Index of the first profile that takes the inputs.
 
     Raises:
@@ -143,8 +143,8 @@ def choose_profile(sidecar: Sidecar, inputs: Mapping[str, np.ndarray]) -> int:
         (name, limit) for name, array in inputs.items() if (limit := beyond(largest[name], array.shape)) is not None
     )
     raise BadInput(
-        f"{sidecar.encoder}: {name} has {len(inputs[name])} rows, the engine for {sidecar.target} takes {limit[0]} to "
-        f"{limit[1]}; build it with a larger --profile (stllm-export tensorrt --help), or use --device cpu"
+        f"{sidecar.encoder}: {inputs[name].shape[0]} rows of {name}, the engine for {sidecar.target} takes {limit[0]} to "
+        f"{limit[1]}; build it with a larger --profile {OPTIONS.get(name, 'voxels')}=MIN:OPT:MAX, or use --device cpu"
     )
 
 

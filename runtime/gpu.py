@@ -87,7 +87,7 @@ class Buffer:
     def reserve(self, size: int) -> int:
         """Address of at least so many bytes."""
         if size > self._size:
-            self.close()
+            self.free()
             call("cuMemAlloc_v2", ctypes.byref(self.address), ctypes.c_size_t(size))
             self._size = size
         return self.address.value
@@ -99,13 +99,15 @@ class Buffer:
         call("cuMemcpyHtoDAsync_v2", self.address, source, ctypes.c_size_t(array.nbytes), stream.handle)
         return address
 
-    def download(self, array: np.ndarray, stream: Stream) -> None:
-        """Copy the first bytes back into a contiguous array."""
-        target = ctypes.c_void_p(array.ctypes.data)
-        call("cuMemcpyDtoHAsync_v2", target, self.address, ctypes.c_size_t(array.nbytes), stream.handle)
+    def download(self, array: np.ndarray) -> None:
+        """Copy the first bytes back into a contiguous array, once the streams that write them have ended."""
+        call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), self.address, ctypes.c_size_t(array.nbytes))
 
-    def close(self) -> None:
+    def free(self) -> None:
         """Give the memory back."""
         if self._size:
             call("cuMemFree_v2", self.address)
             self._size = 0
+
+    def __del__(self) -> None:
+        self.free()

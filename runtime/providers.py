@@ -33,6 +33,10 @@ class Placement:
     providers: tuple[str, ...] = (CPU_PROVIDER,)
     engines: dict[str, Engine] = field(default_factory=dict)
 
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.engines) or self.providers[0] != CPU_PROVIDER
+
 
 def place(device: str, strict: bool, bundle: Bundle, precision: str) -> Placement:
     """The best placement that a device allows; a warning says when it is not the first choice, and why.

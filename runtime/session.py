@@ -10,7 +10,7 @@ import numpy as np
 
 from .answer import Answer, View
 from .bundle import ENCODERS, Bundle
-from .encoders import ChildEncoder, Encoder, load
+from .encoders import ChildEncoder, Encoder, Kept, load
 from .engines import choose_profile
 from .errors import BadInput
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
@@ -70,8 +70,9 @@ class Session:
     @property
     def files(self) -> list[str]:
         """The bundle's files that this session reads."""
-        graphs = [] if self.placement.engines else self.graphs.values()
-        return [*(name for graph in graphs for name in (graph.file, graph.weights)), self.llm.file]
+        engines = [f"{engine.file.relative_to(self.bundle.path)}" for engine in self.placement.engines.values()]
+        graphs = [name for graph in self.graphs.values() for name in (graph.file, graph.weights)]
+        return [*(engines or graphs), self.llm.file]
 
     def ask(
         self,
@@ -154,7 +155,7 @@ class Session:
             voxels=voxels,
             rays=rays,
             video_tokens=self._encode_frames(selection, meter),
-            pcd_features=self._encode_points(voxels, meter),
+            points=self._encode_points(voxels, meter),
             meter=meter,
         )
 
@@ -218,7 +219,7 @@ class Session:
         pooled = view.pooled_features
         with self._encoder("aligner", meter) as encode:
             return encode(
-                pcd_features=view.pcd_features,
+                pcd_features=view.points,
                 pcd_rays=pcd_rays,
                 pooled_features=pooled.reshape(-1, pooled.shape[-1]),
                 img_rays=img_rays,
@@ -262,8 +263,8 @@ class Session:
         meter.milliseconds["vision"] -= meter.milliseconds["video"]
         return tokens
 
-    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray:
-        """Point features [N, features] in the order of the voxels."""
+    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray | Kept:
+        """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
         with meter.measure("maps"):
             maps = KernelMaps.build(voxels.coords, self._map_format())
         with self._encoder("points", meter) as encode:
@@ -296,8 +297,9 @@ class Session:
         """A loaded encoder; its time and memory count for the stage of its name."""
         engine = self.placement.engines.get(name)
         file = engine.file if engine else self.bundle.file(self.graphs[name].file)
-        start = load if self.options.resident else ChildEncoder
-        with meter.measure(name), start(file, self.threads, self.options.literal, self.placement.providers) as encoder:
+        how = (file, self.threads, self.options.literal, self.placement.providers)
+        keep = name == "points" and self.placement.on_gpu
+        with meter.measure(name), load(*how, keep) if self.options.resident else ChildEncoder(*how) as encoder:
             yield encoder
             if not self.options.resident:
                 meter.note(name, encoder.usage)

@@ -1,6 +1,8 @@
 """A TensorRT engine as an encoder. It needs a GPU, so no test of the project runs it."""
 
 import importlib
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 class EngineEncoder:
     """An engine with its execution context, buffers and stream.
 
-    Inputs are copied to the GPU, the engine runs, and the output is copied back, all in one stream; buffers are kept
-    from call to call and grow to the largest call.
+    Inputs are copied to the GPU and the engine runs in one stream; buffers are kept from call to call and grow to the
+    largest call.
     """
 
-    def __init__(self, engine: Path, sidecar: Path):
-        """Load an engine that `find_engines` accepted.
+    def __init__(self, engine: Path, sidecar: Path, keep: bool = False):
+        """Load an engine that `find_engines` accepted; `keep` leaves outputs on the GPU, as `KeptBuffer`.
 
         Raises:
             BadBundle: TensorRT refuses it.
@@ -46,25 +48,32 @@ class EngineEncoder:
         (self._output,) = set(names) - set(self._inputs)
         self._dtype = np.dtype(library.nptype(self._engine.get_tensor_dtype(self._output)))
         self._buffers = {name: Buffer() for name in names}
-        self._profile = -1
+        self._profile, self._keep = -1, keep
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, **inputs: Any) -> Any:
         """Run the engine; raises BadInput when no profile takes the inputs, StllmError when TensorRT fails."""
-        arrays = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
-        profile = choose_profile(self._sidecar, arrays)
+        profile = choose_profile(self._sidecar, inputs)
         if profile != self._profile:
             self._context.set_optimization_profile_async(profile, self._stream.handle.value)
             self._profile = profile
-        for name, array in arrays.items():
-            self._context.set_input_shape(name, array.shape)
-            self._context.set_tensor_address(name, self._buffers[name].upload(array, self._stream))
-        output = np.empty(tuple(self._context.get_tensor_shape(self._output)), self._dtype)
-        self._context.set_tensor_address(self._output, self._buffers[self._output].reserve(output.nbytes))
+        for name, values in inputs.items():
+            self._context.set_input_shape(name, values.shape)
+            self._context.set_tensor_address(name, self._address(name, values))
+        shape = tuple(self._context.get_tensor_shape(self._output))
+        buffer = Buffer() if self._keep else self._buffers[self._output]
+        size = math.prod(shape) * self._dtype.itemsize
+        self._context.set_tensor_address(self._output, buffer.reserve(max(1, size)))
         if not self._context.execute_async_v3(self._stream.handle.value):
             raise StllmError(f"{self._sidecar.encoder}: TensorRT could not run its engine; is the GPU's memory full?")
-        self._buffers[self._output].download(output, self._stream)
         self._stream.wait()
-        return output
+        output = KeptBuffer(buffer, shape, self._dtype)
+        return output if self._keep else np.asarray(output)
+
+    def _address(self, name: str, values: Any) -> int:
+        """Where an input lies on the GPU; one that was not kept there is copied."""
+        if isinstance(values, KeptBuffer):
+            return values.buffer.address.value
+        return self._buffers[name].upload(np.ascontiguousarray(values), self._stream)
 
     @property
     def usage(self) -> Usage:
@@ -74,10 +83,22 @@ class EngineEncoder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for buffer in self._buffers.values():
-            buffer.close()
         self._stream.close()
-        del self._context, self._engine, self._runtime
+        del self._buffers, self._context, self._engine, self._runtime
+
+
+@dataclass(frozen=True)
+class KeptBuffer:
+    """An output on the GPU."""
+
+    buffer: Buffer
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.empty(self.shape, self.dtype)
+        self.buffer.download(array)
+        return array
 
 
 def load_library(backend: str) -> Any:

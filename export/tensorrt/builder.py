@@ -109,6 +109,8 @@ class Builder:
     def _configuration(self, profiles: Sequence[Shapes]) -> Any:
         config = self._builder.create_builder_config()
         config.set_memory_pool_limit(self._trt.MemoryPoolType.WORKSPACE, self.workspace)
+        # an FP32 graph is computed in FP32; for speed there is FP16
+        config.clear_flag(self._trt.BuilderFlag.TF32)
         config.profiling_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
         if self.backend == RTX:
             config.num_compute_capabilities = 1

@@ -100,7 +100,7 @@ class Engines:
             graph=graph_digest(self.bundle, encoder, precision),
             maps=graph.maps,
             profiles=shapes,
-            flags={"strongly_typed": True, "workspace": builder.workspace},
+            flags={"strongly_typed": True, "tf32": False, "workspace": builder.workspace},
             activation_bytes=compiled.activation_bytes,
         )
         (writer.staging / folder).mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import BadBundle, BadInput, Bundle
+from stllm_edge.runtime import BadBundle, BadInput, Bundle, Options, Session, load_clip, load_scene
 from stllm_edge.runtime.bundle import ENCODERS, BundleWriter
 from stllm_edge.runtime.engines import Shapes, Sidecar, choose_profile, find_engines, graph_digest
+from stllm_edge.runtime.gpu import Gpu
 
 VERSIONS = {"tensorrt": "10.3.0"}
 Build = Callable[..., Bundle]
@@ -120,7 +121,9 @@ def test_the_smallest_profile_that_holds_the_inputs_is_taken(rows: int, index: i
 
 
 def test_beyond_the_largest_profile_the_count_and_the_option_are_named() -> None:
-    expected = "points: order has 1001 rows, the engine for orin takes 1 to 1000; build it with a larger --profile"
+    expected = (
+        "points: 1001 rows of order, the engine for orin takes 1 to 1000; build it with a larger --profile voxels="
+    )
     with pytest.raises(BadInput, match=expected):
         choose_profile(SIDECAR, {"voxel_feats": np.zeros((5, 3)), "order": np.zeros(1001)})
 
@@ -130,3 +133,17 @@ def test_engines_stay_when_other_parts_are_added(build: Build, stllm: Any, tiny_
     added = ["--ckpt", tiny_checkpoint, "--out", bundle.path, "--quant", "F16"]
     assert stllm("export", "gguf", *added).exit_code == 0
     assert tuple(find_engines(Bundle(bundle.path), "fp32", "8.7", VERSIONS)) == ENCODERS
+
+
+def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
+    build: Build, inputs: Any, monkeypatch: Any
+) -> None:
+    """On a machine whose GPU and TensorRT fit the engines."""
+    bundle = build(profiles=[shapes(20)])
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7"))
+    monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", lambda: VERSIONS)
+    session = Session(bundle, Options(precision="fp32"))
+    assert session.placement.name == "TensorRT engines, Orin"
+    assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
+    with pytest.raises(BadInput, match="points: 60 rows of voxel_feats, the engine for orin takes 1 to 20"):
+        session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
