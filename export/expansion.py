@@ -2,7 +2,8 @@
 
 portable: standard operators only; attention head by head in chunks of rows, so that no score matrix is whole.
 cpu: ONNX Runtime's fused attention and GELU.
-tensorrt: standard operators in their plainest form, which its compiler recognises and fuses; no chunks, no slabs.
+tensorrt: standard operators in their plainest form, which its compiler fuses; no chunks, no slabs. It fuses attention
+with FP16 factors only, and unfused the aligner's scores would take gigabytes.
 """
 
 import math
@@ -25,15 +26,18 @@ CROSS_ATTENTION_CHUNKS = 8
 FEED_FORWARD_CHUNKS = 8
 
 
-def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
-    """Replace the traced operators of the given kinds; changes `model`."""
+def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str] | None = None) -> None:
+    """Replace the traced operators of the given kinds; changes `model`.
+
+    `safe` names the weights whose products can be FP16; None makes a float32 graph.
+    """
     forms: dict[str, Callable[..., ir.Value]] = {
         "Attention": ATTENTION[provider],
         "FeedForward": whole_feed_forward if provider == TENSORRT else feed_forward,
         "SlabConvolution": slab_convolution,
         "TableConvolution": table_convolution,
     }
-    builder = Builder(model.graph, provider)
+    builder = Builder(model.graph, provider, safe)
     for node in list(model.graph):
         if node.domain != DOMAIN or node.op_type not in kinds:
             continue
@@ -54,8 +58,8 @@ def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
 class Builder:
     """Collects new nodes; what many of them share is made once."""
 
-    def __init__(self, graph: ir.Graph, provider: str):
-        self.provider = provider
+    def __init__(self, graph: ir.Graph, provider: str, safe: set[str] | None):
+        self.provider, self.safe = provider, safe
         self._graph = graph
         self._nodes: list[ir.Node] = []
         self._shared: dict[Any, Any] = {}
@@ -101,20 +105,48 @@ def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
     return builder.op("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads)
 
 
-def plain_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
-    """MatMul, Softmax, MatMul over all heads at once."""
+def whole_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
+    """MatMul, Softmax, MatMul over all heads at once.
+
+    The factors are FP16 where the projections can be. In a float32 graph they are so too for any number of rows, since
+    only then are they fused; their mantissas are as long as those of TF32. A fused kernel holds scores in float32. Here
+    they are FP16, each behind an Identity, so that a literal evaluation rounds them and shows an overflow.
+    """
     assert query.shape is not None
-    width = query.shape[2]
+    rows, width = query.shape[1], query.shape[2]
     assert isinstance(width, int)
+    if builder.safe is None:
+        half = not isinstance(rows, int)
+    else:
+        half = builder.safe.issuperset(projection(values) for values in (query, key, value))
     split, merged = builder.constant([0, 0, heads, width // heads]), builder.constant([0, 0, width])
-    scale = builder.constant(1 / math.sqrt(width // heads), np.float32)
+
+    def rounded(values: ir.Value) -> ir.Value:
+        return builder.op("Identity", values) if half else values
 
     def per_head(values: ir.Value, perm: list[int]) -> ir.Value:
-        return builder.op("Transpose", builder.op("Reshape", values, split), perm=perm)
+        turned = builder.op("Transpose", builder.op("Reshape", values, split), perm=perm)
+        return rounded(builder.op("Cast", turned, to=int(ir.DataType.FLOAT16))) if half else turned
 
-    scores = builder.op("MatMul", per_head(builder.op("Mul", query, scale), [0, 2, 1, 3]), per_head(key, [0, 2, 3, 1]))
-    mixed = builder.op("MatMul", builder.op("Softmax", scores, axis=-1), per_head(value, [0, 2, 1, 3]))
+    scaled = builder.op("Mul", query, builder.constant(1 / math.sqrt(width // heads), np.float32))
+    scores = builder.op("MatMul", per_head(scaled, [0, 2, 1, 3]), per_head(key, [0, 2, 3, 1]))
+    weights = builder.op("Softmax", rounded(scores), axis=-1)
+    mixed = builder.op("MatMul", rounded(weights), per_head(value, [0, 2, 1, 3]))
+    if half:
+        mixed = builder.op("Cast", rounded(mixed), to=int(ir.DataType.FLOAT))
     return builder.op("Reshape", builder.op("Transpose", mixed, perm=[0, 2, 1, 3]), merged)
+
+
+def projection(values: ir.Value) -> str:
+    """Name of the weight of the last product before some values."""
+    while (node := values.producer()) is not None:
+        if node.op_type == "MatMul":
+            weight = node.inputs[1]
+            return str(weight.name) if weight is not None else ""
+        first = node.inputs[0]
+        assert first is not None
+        values = first
+    return ""
 
 
 def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
@@ -137,7 +169,7 @@ def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: i
     return builder.op("Concat", *mixed, axis=2)
 
 
-ATTENTION = {PORTABLE: chunked_attention, CPU: fused_attention, TENSORRT: plain_attention}
+ATTENTION = {PORTABLE: chunked_attention, CPU: fused_attention, TENSORRT: whole_attention}
 
 
 def whole_feed_forward(

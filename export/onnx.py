@@ -74,7 +74,7 @@ def write_variants(
         if maps not in traced:
             traced[maps] = trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name])
         model = traced[maps].clone()
-        expand(model, provider, ("Attention", "FeedForward"))
+        expand(model, provider, ("Attention", "FeedForward"), safe)
         if safe is not None:
             fp16.convert(model, safe)
         expand(model, provider, ("SlabConvolution", "TableConvolution"))

@@ -142,9 +142,10 @@ def choose_profile(sidecar: Sidecar, inputs: Mapping[str, Any]) -> int:
     name, limit = next(
         (name, limit) for name, array in inputs.items() if (limit := beyond(largest[name], array.shape)) is not None
     )
+    rows, option = inputs[name].shape[0], OPTIONS.get(name, "voxels")
     raise BadInput(
-        f"{sidecar.encoder}: {inputs[name].shape[0]} rows of {name}, the engine for {sidecar.target} takes {limit[0]} to "
-        f"{limit[1]}; build it with a larger --profile {OPTIONS.get(name, 'voxels')}=MIN:OPT:MAX, or use --device cpu"
+        f"{sidecar.encoder}: {rows} rows of {name}, the engine for {sidecar.target} takes {limit[0]} to {limit[1]}; "
+        f"build it with a larger --profile {option}=MIN:OPT:MAX, or use --device cpu"
     )
 
 
