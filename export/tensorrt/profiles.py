@@ -27,7 +27,7 @@ KERNEL, CHILDREN = 27, 8
 NAMES = ("batch", "frames", "voxels", "text")
 BATCH = (1, 4, 4)
 TEXT = (1, 64, 512)
-BUCKETS = ((1, 10_000, 16_000), (1, 39_000, 60_000))
+BUCKETS = ((1, 10_000, 16_000), (1, 30_000, 40_000))
 # rows for each voxel, usual and most: runs of five, which cannot be more than five and a missing one; coarser voxels
 USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
 MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
