@@ -63,7 +63,7 @@ def test_right_bundle_gets_a_tick_at_each_stage(stllm: Any, tiny_checkpoint: Pat
         assert [found[part, stage] for stage in STAGES["F32"]] == ["✓"] * 3
     assert found["Q4_K_M", "weights"] == "✓"
     assert found["Q4_K_M", "prefill"] == "·"
-    assert len(files_of(result.stdout)) == len(set(files_of(result.stdout))) == 2 * 5
+    assert len(files_of(result.stdout)) == len(set(files_of(result.stdout))) == 2 * 8
     assert "✗" not in found.values()
 
 
