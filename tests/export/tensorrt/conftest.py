@@ -17,7 +17,7 @@ SMALL = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """Options of stllm-export tensorrt."""
     return SMALL

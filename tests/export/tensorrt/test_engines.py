@@ -54,10 +54,10 @@ def test_a_check_says_what_stands_in_for_what(stllm: Any, tiny_bundle: Path, sma
     assert re.findall(r"^✓ fp16 (\w+)", result.stdout, re.M) == list(ENCODERS)
 
 
-@pytest.fixture
-def built(stllm: Any, tiny_bundle: Path, small: Any, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(stllm: Any, tiny_bundle: Path, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the bundle with engines for an Ampere card."""
-    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("built") / "bundle"))
     options = ["--target", "rtx-ampere", "--precision", "fp16", *small]
     result = stllm("export", "tensorrt", "--bundle", bundle, *options)
     assert result.exit_code == 0, result.output
@@ -81,12 +81,13 @@ def test_engines_lie_in_the_bundle_with_sidecars(built: Path, stllm: Any) -> Non
     assert "already holds engines rtx-ampere fp16; --force replaces" in message
 
 
-def test_a_graph_that_is_exported_again_makes_its_engines_stale(built: Path) -> None:
-    manifest = json.loads((built / "manifest.json").read_text())
+def test_a_graph_that_is_exported_again_makes_its_engines_stale(built: Path, tmp_path: Path) -> None:
+    stale = Path(shutil.copytree(built, tmp_path / "bundle"))
+    manifest = json.loads((stale / "manifest.json").read_text())
     manifest["files"]["onnx/points.fp16.tensorrt.onnx"]["sha256"] = "0" * 64
-    (built / "manifest.json").write_text(json.dumps(manifest))
+    (stale / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match="the graph of points was changed after its engine was built; run stllm-export"):
-        find_engines(Bundle(built), "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
+        find_engines(Bundle(stale), "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
 
 
 def quantise(source: Path, target: Path, zero: np.ndarray) -> None:
