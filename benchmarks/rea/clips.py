@@ -1,7 +1,7 @@
 """Clips: a person looks around, carries an item to a piece of furniture and lays it down there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,43 +70,6 @@ class Clip:
     questions: tuple[Question, ...]
 
 
-def make_clip(room: Room, seed: int, number: int, questions: int) -> Clip:
-    """The clip of this number in the data set of this seed, always the same.
-
-    Args:
-        room: where it happens.
-        seed: of the data set.
-        number: of the clip in the data set; answers take turns over these.
-        questions: how many to ask on each of directions, distances and ways.
-    """
-    generator = generator_of("clips", seed, number)
-    wanted = Wanted(seed, number)
-    places = free_places(room, generator)
-    start, asked = choose_place(room, places, wanted, questions, generator)
-    heading = choose_heading(room, start, wanted, generator)
-    asked += ask_ways(room, start, heading, wanted, questions, generator)
-
-    eyes = EYES + generator.uniform(-EYES_VARY, EYES_VARY)
-    first = View(start, eyes, heading, generator.uniform(*PITCH))
-    item, item_yaw = str(generator.choice(list(ITEMS))), float(generator.uniform(0, 2 * np.pi))
-    for target in targets(room, wanted["furniture_affordance"], generator):
-        for last in views_of(room, room.furniture[target], places, first, generator):
-            clip = Clip(walk(first, last), target, item, item_yaw, ())
-            if shows_target(room, clip, generator):
-                asked += ask_about_end(room.furniture[target], item, generator)
-                return Clip(clip.poses, target, item, item_yaw, tuple(asked))
-    raise RuntimeError(f"clip {number} of seed {seed}: no piece of furniture can be faced")
-
-
-def render_clip(
-    room: Room, clip: Clip, generator: np.random.Generator, numbers: range = range(FRAMES)
-) -> Iterator[Frame]:
-    """Frames of a clip; furniture owns its pixels by its index, and the item by the index after the last."""
-    furniture = [Body.of_furniture(piece) for piece in room.furniture]
-    for number in numbers:
-        yield render(room, [*furniture, item_body(room, clip, number)], clip.poses[number], generator)
-
-
 @dataclass(frozen=True)
 class View:
     """Where a person stands [2] and looks: height of the eyes in metres, heading from x and pitch in radians."""
@@ -125,6 +88,49 @@ class View:
         pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
         pose[:3, 3] = *self.place, self.eyes
         return pose
+
+
+def make_clip(room: Room, seed: int, number: int, questions: int) -> Clip:
+    """The clip of this number in the data set of this seed, always the same.
+
+    Args:
+        room: where it happens.
+        seed: of the data set.
+        number: of the clip in the data set; answers take turns over these.
+        questions: how many to ask on each of directions, distances and ways.
+    """
+    generator, wanted = generator_of("clips", seed, number), Wanted(seed, number)
+    places = free_places(room, generator)
+    while True:
+        start, asked = choose_place(room, places, wanted, questions, generator)
+        heading = choose_heading(room, start, wanted, generator)
+        asked += ask_ways(room, start, heading, wanted, questions, generator)
+        eyes = EYES + generator.uniform(-EYES_VARY, EYES_VARY)
+        first = View(start, eyes, heading, generator.uniform(*PITCH))
+        clip = act(room, places, first, wanted["furniture_affordance"], generator)
+        if clip is not None:
+            asked += ask_about_end(room.furniture[clip.target], clip.item, generator)
+            return replace(clip, questions=tuple(asked))
+
+
+def act(room: Room, places: np.ndarray, first: View, affordance: int, generator: np.random.Generator) -> Clip | None:
+    """A clip from a first view on, of the wanted affordance if possible; None if no furniture can be faced."""
+    item, item_yaw = str(generator.choice(list(ITEMS))), float(generator.uniform(0, 2 * np.pi))
+    for target in targets(room, affordance, generator):
+        for last in views_of(room, room.furniture[target], places, first, generator):
+            clip = Clip(walk(first, last), target, item, item_yaw, ())
+            if shows_target(room, clip, generator):
+                return clip
+    return None
+
+
+def render_clip(
+    room: Room, clip: Clip, generator: np.random.Generator, numbers: range = range(FRAMES)
+) -> Iterator[Frame]:
+    """Frames of a clip; furniture owns its pixels by its index, and the item by the index after the last."""
+    furniture = [Body.of_furniture(piece) for piece in room.furniture]
+    for number in numbers:
+        yield render(room, [*furniture, item_body(room, clip, number)], clip.poses[number], generator)
 
 
 def targets(room: Room, wanted: int, generator: np.random.Generator) -> list[int]:

@@ -1,12 +1,10 @@
 """Where the person stands: free places, and a draw of them after which distances tell nothing about the furniture."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .world import Room
 
-__all__ = ["FROM_FURNITURE", "FROM_WALLS", "balance", "free_places", "path_is_free"]
+__all__ = ["FROM_FURNITURE", "FROM_WALLS", "balance", "draw", "free_places", "path_is_free"]
 
 FROM_WALLS, FROM_FURNITURE, SHOULDER = 0.3, 0.2, 0.15
 PLACES = 3000
@@ -41,7 +39,9 @@ def balance(classes: np.ndarray, count: int) -> np.ndarray | None:
         [P] float64 with sum 1, or None if no such weights exist.
     """
     known = np.flatnonzero((classes >= 0).all(axis=1))
-    cells, cell, places = np.unique(classes[known], axis=0, return_inverse=True, return_counts=True)
+    code = classes[known] @ count ** np.arange(classes.shape[1])
+    _, first, cell, places = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+    cells = classes[known][first]
     different = np.array([len(set(row)) for row in cells.tolist()])
     mass = places * 8.0**different
     for _ in range(ROUNDS):
@@ -53,7 +53,7 @@ def balance(classes: np.ndarray, count: int) -> np.ndarray | None:
     if max(deviation(column, mass, count) for column in cells.T) > TOLERANCE:
         return None
     weights = np.zeros(len(classes))
-    weights[known] = (mass / places)[cell.reshape(-1)]
+    weights[known] = (mass / places)[cell]
     return weights / weights.sum()
 
 
@@ -62,7 +62,6 @@ def deviation(column: np.ndarray, mass: np.ndarray, count: int) -> float:
     return float(np.abs(np.bincount(column, mass, count) / mass.sum() - 1 / count).max())
 
 
-def draw(weights: Sequence[float] | np.ndarray, generator: np.random.Generator) -> int:
-    """An index, drawn with probabilities in proportion to weights."""
-    weights = np.asarray(weights, np.float64)
+def draw(weights: np.ndarray, generator: np.random.Generator) -> int:
+    """An index, drawn with probabilities in proportion to weights [P]."""
     return int(generator.choice(len(weights), p=weights / weights.sum()))

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .furniture import AFFORDANCES, Furniture
+from .furniture import Furniture
 from .places import balance, draw
 from .world import Room, generator_of
 
@@ -54,9 +54,12 @@ DISTANCES = {
     "About 3 meters.": (2.9, 3.5),
     "About 4 meters.": (4.2, np.inf),
 }
-WISHES = dict(
-    zip(AFFORDANCES, ("sit down on", "lie down on", "put something on", "keep something inside"), strict=True)
-)
+WISHES = {
+    "Sit on it.": "sit down on",
+    "Lie down on it.": "lie down on",
+    "Put things on it.": "put something on",
+    "Keep things inside it.": "keep something inside",
+}
 CLASSES = 4  # of directions, ways, distances and affordances alike
 WITHIN_SECTOR = np.deg2rad(35)  # of a sector's 45 degrees to either side
 NEAREST = 0.7

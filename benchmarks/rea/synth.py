@@ -102,8 +102,8 @@ def write_synth(
     """
     check(out, scenes, seed, clips, questions, val_share, processes)
     val = min(scenes, max(round(scenes * val_share), 1)) if val_share else 0
-    processes = min(processes or os.cpu_count() or 1, scenes)
-    LOG.info("%d rooms, the last %d for validation, on %d processes", scenes, val, processes)
+    processes = min((os.cpu_count() or 1) if processes is None else processes, scenes)
+    LOG.info("rooms: %d, the last %d for validation; processes: %d", scenes, val, processes)
     folder = out.with_name(f".{out.name}.part")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -116,6 +116,8 @@ def write_synth(
         for name, found in parts.items():
             write_json(folder / f"{name}.json", found)
         folder.replace(out)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error}); name another folder or make room") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     types = Counter(entry["metadata"]["question_type"] for found in parts.values() for entry in found)
@@ -129,7 +131,7 @@ def check(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: exists and is not an empty folder; name a new one")
     least = {"--scenes": (scenes, 1), "--seed": (seed, 0), "--clips": (clips, 1), "--questions": (questions, 1)}
-    for option, (value, smallest) in (least | {"--processes": (processes or 1, 1)}).items():
+    for option, (value, smallest) in (least | {"--processes": (1 if processes is None else processes, 1)}).items():
         if value < smallest:
             raise BadInput(f"{option} {value}: expected {smallest} or more")
     if not 0 <= val_share <= 1:

@@ -1,5 +1,6 @@
 """Rooms with furniture at random places, drawn so that what is asked about always has look-alikes."""
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ SIDES = (4.5, 6.0)
 PIECES = (9, 11)
 GAP = 0.12  # between two pieces of furniture, and between furniture and wall, metres
 PLACING_TRIES = 200
-COLOURS_A_ROOM = 4
+KINDS_A_ROOM, COLOURS_A_ROOM = 5, 4
 STREAMS = {"room": 0, "cloud": 1, "clips": 2, "frames": 3, "turns": 4}
 
 
@@ -68,7 +69,7 @@ def make_room(seed: int, index: int) -> Room:
 
 
 def draw_names(generator: np.random.Generator) -> list[tuple[str, str]]:
-    """Kinds and colours: one kind a group and one more, four colours, each of them shared by two or three pieces."""
+    """Kinds and colours: one kind a group and one more, four colours, each shared by two or three pieces."""
     kinds = [str(generator.choice(group)) for group in AFFORDANCES.values()]
     kinds.append(str(generator.choice([kind for kind in KINDS if kind not in kinds])))
     colours = generator.permutation(list(COLOURS))[:COLOURS_A_ROOM].tolist()
@@ -76,14 +77,15 @@ def draw_names(generator: np.random.Generator) -> list[tuple[str, str]]:
     pairs = list(product(kinds, colours))
     while True:
         drawn = [pairs[place] for place in generator.permutation(len(pairs))[:count]]
-        if all(shared(drawn, kinds, 0)) and all(shared(drawn, colours, 1)):
+        if is_even(drawn):
             return drawn
 
 
-def shared(names: list[tuple[str, str]], values: list[str], place: int) -> list[bool]:
-    """Whether each kind or each colour belongs to two or three pieces; one kind of five may have a single piece."""
-    counts = sorted(sum(name[place] == value for name in names) for value in values)
-    return [counts[0] >= 1, counts[1] >= 2, counts[-1] <= 3]
+def is_even(names: list[tuple[str, str]]) -> bool:
+    """Whether each kind and each colour belongs to two or three pieces; one kind may have a single piece."""
+    kinds, colours = (sorted(Counter(column).values()) for column in zip(*names, strict=True))
+    counts = (len(kinds), len(colours))
+    return counts == (KINDS_A_ROOM, COLOURS_A_ROOM) and min(kinds[1], colours[0]) >= 2 and max(kinds + colours) <= 3
 
 
 def furnish(
