@@ -7,7 +7,7 @@ import numpy as np
 
 from .furniture import AFFORDANCES, Box, Furniture, turned
 from .places import free_places, path_is_free
-from .questions import Question, Wanted, ask_about_end, ask_ways, choose_heading, choose_place
+from .questions import Question, ask_about_end, ask_ways, choose_heading, choose_place, wanted_classes
 from .render import Body, Frame, render
 from .world import Room, generator_of
 
@@ -17,10 +17,10 @@ FRAMES, FPS = 12, 6
 TURNED, SETTING_OFF, ARRIVED, LAID_DOWN = 6, 3, 8, 9  # frame numbers
 EYES, EYES_VARY = 1.5, 0.05
 PITCH = (np.deg2rad(-12), np.deg2rad(-2))
-BEFORE_TARGET = (0.9, 1.3)
+BEFORE_LARGE, BEFORE_SMALL, SMALL = (0.9, 1.3), (0.5, 0.8), 0.55  # metres; the last of a footprint's longer side
 AIM = 0.8  # of the height at which things lie on the target
-ENDS_TRIED = 8
-TARGET_SHARE, ITEM_SHARE = 0.04, 0.001
+ENDS_TRIED = 12
+TARGET_SHARE, ITEM_SHARE = 0.1, 0.004  # of the middle of the last frame
 # Of the item's foot, in the camera's axes, metres. Held this near at this scale, it looks large as life at arm's length
 # and no wall comes between.
 IN_HAND, HELD_SCALE = np.array([0.0, 0.112, 0.208]), 0.4
@@ -99,7 +99,7 @@ def make_clip(room: Room, seed: int, number: int, questions: int) -> Clip:
         number: of the clip in the data set; answers take turns over these.
         questions: how many to ask on each of directions, distances and ways.
     """
-    generator, wanted = generator_of("clips", seed, number), Wanted(seed, number)
+    generator, wanted = generator_of("clips", seed, number), wanted_classes(seed, number)
     places = free_places(room, generator)
     while True:
         start, asked = choose_place(room, places, wanted, questions, generator)
@@ -145,12 +145,13 @@ def targets(room: Room, wanted: int, generator: np.random.Generator) -> list[int
 def views_of(
     room: Room, target: Furniture, places: np.ndarray, first: View, generator: np.random.Generator
 ) -> list[View]:
-    """Some views of a piece from places [P, 2] before its front, those first to which the way is free."""
+    """Some views of a piece from places [P, 2] at its side, first those from its front and with a free way to them."""
+    nearest, furthest = BEFORE_SMALL if max(target.size[:2]) < SMALL else BEFORE_LARGE
     clearance = target.clearance(places)
-    before = ((places - np.asarray(target.centre)) @ target.rotation[:2, 1]) > 0
-    ends = places[before & (clearance >= BEFORE_TARGET[0]) & (clearance <= BEFORE_TARGET[1])]
-    ends = generator.permutation(ends)
-    ends = ends[np.argsort(~path_is_free(room, first.place, ends), kind="stable")][:ENDS_TRIED]
+    ends = generator.permutation(places[(clearance >= nearest) & (clearance <= furthest)])
+    behind = (ends - np.asarray(target.centre)) @ target.rotation[:2, 1] < 0
+    worse = 2 * behind + ~path_is_free(room, first.place, ends)
+    ends = ends[np.argsort(worse, kind="stable")][:ENDS_TRIED]
     return [look_at(place, first.eyes, target.to_room((0.0, 0.0, AIM * target.rest[2]))) for place in ends]
 
 
@@ -189,8 +190,8 @@ def item_body(room: Room, clip: Clip, number: int) -> Body:
 
 
 def shows_target(room: Room, clip: Clip, generator: np.random.Generator) -> bool:
-    """Whether the last frame shows more of the target than of any other furniture, and the item on it."""
+    """Whether the middle of the last frame shows more of the target than of any other furniture, and the item on it."""
     (frame,) = render_clip(room, clip, generator, range(FRAMES - 1, FRAMES))
-    shares = [frame.share(index) for index in range(len(room.furniture) + 1)]
-    item = shares.pop()
-    return shares[clip.target] == max(shares) >= TARGET_SHARE and item >= ITEM_SHARE
+    middle, item = frame.middle(), len(room.furniture)
+    shares = [middle.share(index) for index in range(item)]
+    return shares[clip.target] == max(shares) >= TARGET_SHARE and middle.share(item) >= ITEM_SHARE

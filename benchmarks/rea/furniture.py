@@ -220,14 +220,14 @@ def on_top(w: float, d: float, h: float) -> Extent:
 # Nothing is higher than the eyes of the person, who may walk above what is in the way.
 KINDS = {
     "chair": Kind((0.42, 0.42, 0.85), (0.5, 0.5, 1.0), chair, lambda w, d, h: (0.0, 0.03, 0.46)),
-    "stool": Kind((0.34, 0.34, 0.42), (0.42, 0.42, 0.55), stool, on_top),
+    "stool": Kind((0.38, 0.38, 0.42), (0.46, 0.46, 0.55), stool, on_top),
     "sofa": Kind((1.3, 0.7, 0.7), (1.6, 0.8, 0.82), sofa, lambda w, d, h: (0.0, 0.1, 0.4)),
     "bed": Kind((1.0, 1.7, 0.85), (1.2, 1.9, 1.0), bed, lambda w, d, h: (0.0, 0.1, 0.5)),
     "mattress": Kind((0.75, 1.6, 0.15), (0.9, 1.8, 0.22), mattress, on_top),
     "lounger": Kind((0.55, 1.5, 0.75), (0.65, 1.7, 0.9), lounger, lambda w, d, h: (0.0, d * 0.15, 0.34)),
     "table": Kind((1.0, 0.65, 0.68), (1.3, 0.8, 0.76), table, on_top),
     "desk": Kind((1.0, 0.5, 0.72), (1.2, 0.6, 0.78), desk, on_top),
-    "stand": Kind((0.32, 0.32, 0.85), (0.4, 0.4, 1.05), stand, on_top),
+    "stand": Kind((0.36, 0.36, 0.8), (0.46, 0.46, 1.0), stand, on_top),
     "cabinet": Kind((0.8, 0.4, 0.85), (1.1, 0.5, 0.95), cabinet, on_top),
     "bookshelf": Kind((0.7, 0.28, 1.15), (0.95, 0.34, 1.32), bookshelf, on_top),
     "fridge": Kind((0.55, 0.55, 1.3), (0.65, 0.65, 1.4), fridge, on_top),

@@ -6,7 +6,7 @@ about; of what is done at the end, because the target is.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,7 +16,15 @@ from .furniture import Furniture
 from .places import balance, draw
 from .world import Room, generator_of
 
-__all__ = ["QUESTION_TYPES", "Question", "Wanted", "ask_about_end", "ask_ways", "choose_heading", "choose_place"]
+__all__ = [
+    "QUESTION_TYPES",
+    "Question",
+    "ask_about_end",
+    "ask_ways",
+    "choose_heading",
+    "choose_place",
+    "wanted_classes",
+]
 
 QUESTION_TYPES = {
     "relative_direction": (
@@ -76,20 +84,15 @@ class Question:
     answer: str
 
 
-class Wanted:
+def wanted_classes(seed: int, clip: int) -> dict[str, int]:
     """Which class of answer each type of question should have in a clip; four clips in a row have all four."""
-
-    def __init__(self, seed: int, clip: int):
-        self._seed, self._clip = seed, clip
-
-    def __getitem__(self, question_type: str) -> int:
-        place = list(QUESTION_TYPES).index(question_type)
-        block, turn = divmod(self._clip, CLASSES)
-        return int(generator_of("turns", self._seed, block, place).permutation(CLASSES)[turn])
+    block, turn = divmod(clip, CLASSES)
+    turns = {name: generator_of("turns", seed, block, place) for place, name in enumerate(QUESTION_TYPES)}
+    return {name: int(generator.permutation(CLASSES)[turn]) for name, generator in turns.items()}
 
 
 def choose_place(
-    room: Room, places: np.ndarray, wanted: Wanted, count: int, generator: np.random.Generator
+    room: Room, places: np.ndarray, wanted: Mapping[str, int], count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, list[Question]]:
     """One of the places [P, 2] and up to `count` questions on distances from it.
 
@@ -98,20 +101,24 @@ def choose_place(
     pieces = with_lookalikes(room)
     classes = np.stack([distance_classes(places, piece) for piece in pieces], axis=1)
     complete = [column for column in range(len(pieces)) if len(set(classes[:, column]) - {-1}) == CLASSES]
-    for size in range(min(count, len(complete)), 0, -1):
-        groups = list(combinations(generator.permutation(complete).tolist(), size))
-        for group in [groups[place] for place in generator.permutation(len(groups))[:GROUPS_TRIED]]:
-            weights = balance(classes[:, group], CLASSES)
-            if weights is None:
-                continue
+    for group in groups(complete, count, generator):
+        weights = balance(classes[:, group], CLASSES)
+        if weights is not None:
             place = draw(weights * (classes[:, group[0]] == wanted["relative_distance"]), generator)
-            answers = list(DISTANCES)
-            asked = [(pieces[column], answers[classes[place, column]]) for column in group]
+            asked = [(pieces[column], list(DISTANCES)[classes[place, column]]) for column in group]
             return places[place], [ask("relative_distance", a, generator, name=p.name) for p, a in asked]
     return places[generator.integers(len(places))], []
 
 
-def choose_heading(room: Room, place: np.ndarray, wanted: Wanted, generator: np.random.Generator) -> float:
+def groups(members: Sequence[int], largest: int, generator: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    """Random groups of members in random order, some of each size, the largest first."""
+    for size in range(min(largest, len(members)), 0, -1):
+        found = list(combinations(generator.permutation(members).tolist(), size))
+        for place in generator.permutation(len(found))[:GROUPS_TRIED]:
+            yield found[place]
+
+
+def choose_heading(room: Room, place: np.ndarray, wanted: Mapping[str, int], generator: np.random.Generator) -> float:
     """A uniform heading, radians from x, that has a piece of furniture in the wanted direction."""
     pieces = [piece for piece in with_lookalikes(room) if distance(place, piece) >= NEAREST]
     piece = pieces[generator.integers(len(pieces))]
@@ -120,7 +127,7 @@ def choose_heading(room: Room, place: np.ndarray, wanted: Wanted, generator: np.
 
 
 def ask_ways(
-    room: Room, place: np.ndarray, heading: float, wanted: Wanted, count: int, generator: np.random.Generator
+    room: Room, place: np.ndarray, heading: float, wanted: Mapping[str, int], count: int, generator: np.random.Generator
 ) -> list[Question]:
     """Questions on directions and on the way to something wished for, up to `count` of each."""
     pieces = [piece for piece in with_lookalikes(room) if distance(place, piece) >= NEAREST]

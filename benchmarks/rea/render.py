@@ -54,8 +54,8 @@ class Frame:
     """What the camera sees.
 
     Attributes:
-        pixels: [72, 96, 3] uint8.
-        owner: [72, 96] int64, index of the body that is seen, -1 where it is the room itself.
+        pixels: [H, W, 3] uint8.
+        owner: [H, W] int64, index of the body that is seen, -1 where it is the room itself.
     """
 
     pixels: np.ndarray
@@ -64,6 +64,11 @@ class Frame:
     def share(self, body: int) -> float:
         """Share of the pixels that show a body."""
         return float((self.owner == body).mean())
+
+    def middle(self) -> "Frame":
+        """The middle half of the width and of the height."""
+        rows, columns = (slice(side // 4, side - side // 4) for side in self.owner.shape)
+        return Frame(self.pixels[rows, columns], self.owner[rows, columns])
 
 
 def render(room: Room, bodies: Sequence[Body], pose: np.ndarray, generator: np.random.Generator) -> Frame:

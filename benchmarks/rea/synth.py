@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -104,8 +105,7 @@ def write_synth(
     val = min(scenes, max(round(scenes * val_share), 1)) if val_share else 0
     processes = min((os.cpu_count() or 1) if processes is None else processes, scenes)
     LOG.info("rooms: %d, the last %d for validation; processes: %d", scenes, val, processes)
-    folder = out.with_name(f".{out.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         plan = Plan(folder, seed, clips, questions, scenes - val)
         with Progress(quiet).bar("rooms", scenes) as advance:

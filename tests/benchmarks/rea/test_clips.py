@@ -27,7 +27,9 @@ def test_person_stands_free_looks_level_and_walks_to_the_target(clips: list[tupl
         assert (ends >= 0.3).all()
         assert (ends <= np.asarray(room.size) - 0.3).all()
         assert room.clearance(ends).min() >= 0.2
-        assert 0.9 <= room.furniture[clip.target].clearance(ends[1:])[0] <= 1.3
+        target = room.furniture[clip.target]
+        nearest, furthest = (0.5, 0.8) if target.kind in ("chair", "stool", "stand") else (0.9, 1.3)
+        assert nearest <= target.clearance(ends[1:])[0] <= furthest
         turns = np.arccos(np.clip((clip.poses[1:, :2, 0] * clip.poses[:-1, :2, 0]).sum(axis=1), -1, 1))
         assert turns.sum() <= np.pi + 1e-9, "the short way"
 
@@ -39,7 +41,7 @@ def test_item_is_in_the_hand_and_then_on_the_target(clips: list[tuple[Room, Clip
     for frame in frames[:9]:
         rows = np.nonzero(frame.owner == item)[0]
         assert len(rows) > 60
-        assert rows.min() > 36
+        assert rows.min() >= 36
     held = frames[8].owner == item
     for frame in frames[9:]:
         assert 0 < (frame.owner == item).sum() < held.sum()
@@ -78,4 +80,4 @@ def test_balance_makes_every_class_of_every_object_as_likely() -> None:
 def test_balance_says_when_there_is_none(classes: list[list[int]]) -> None:
     """The last has every class of both objects, but no weights that make them uniform and use its last place."""
     weights = balance(np.array(classes), 4)
-    assert weights is None or np.isclose(weights, [0.25, 0.25, 0.25, 0.25, 0]).all()
+    assert weights is None or np.abs(weights - [0.25, 0.25, 0.25, 0.25, 0]).max() < 0.01
