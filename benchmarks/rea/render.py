@@ -19,6 +19,7 @@ LIGHT = np.array([0.36, 0.2, 0.91])
 AMBIENT = 0.74
 NOISE = 2.5  # of a pixel or a point's colour, 0..255
 ROOM, SPACING, ROUGHNESS = -1, 0.05, 0.002
+PARALLEL = np.float32(1e-9)  # a ray's component that stands for none
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def look_at_room(room: Room, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndar
     """Distance [N] and colour [N, 3] of floor, wall or sky along rays [N, 3] from inside the room."""
     limits = np.array([*room.size, np.inf])
     with np.errstate(divide="ignore"):
-        reach = np.where(rays > 0, limits - eye, -eye) / rays
+        reach = np.where(rays > 0, limits - eye, eye) / np.abs(rays)
     side = reach.argmin(axis=1)
     depth = reach[np.arange(len(rays)), side]
     colours = np.empty_like(rays)
@@ -130,18 +131,19 @@ def look_at_body(body: Body, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndar
     cosine = np.sqrt(1 - (radius / distance) ** 2) if distance > radius else -1.0
     candidates = np.flatnonzero(rays @ (body.rotation @ towards) >= cosine * distance)
 
-    local = (rays[candidates] @ body.rotation).T  # [3, C]
-    inverse = 1 / np.where(np.abs(local) < 1e-9, 1e-9, local)
-    first, second = ((bound - start)[:, :, None] * inverse for bound in (body.low, body.high))  # [B, 3, C]
-    entry, leaving = np.minimum(first, second), np.maximum(first, second).min(axis=1)
-    depth = entry.max(axis=1)
+    local = (rays[candidates] @ body.rotation).T.astype(np.float32)  # [3, C]
+    inverse = 1 / np.where(np.abs(local) < PARALLEL, PARALLEL, local)
+    first, second = (
+        (bound - start).T.astype(np.float32)[:, :, None] * inverse[:, None] for bound in (body.low, body.high)
+    )
+    entry, leaving = np.minimum(first, second), np.maximum(first, second).min(axis=0)  # [3, B, C], [B, C]
+    depth = entry.max(axis=0)
     depth[(depth > leaving) | (depth <= 0)] = np.inf
-    nearest = depth.argmin(axis=0)
-    column = np.arange(len(candidates))
+    nearest, column = depth.argmin(axis=0), np.arange(len(candidates))
     hit = np.isfinite(depth[nearest, column])
-    column, nearest, candidates = column[hit], nearest[hit], candidates[hit]
+    nearest, column, candidates = nearest[hit], column[hit], candidates[hit]
 
-    axis = entry[nearest, :, column].argmax(axis=1)
+    axis = entry[:, nearest, column].argmax(axis=0)
     facing = -np.sign(local[axis, column])
     normals = body.rotation.T[axis] * facing[:, None]
     return candidates, depth[nearest, column], body.colours[nearest] * brightness(normals)[:, None]
