@@ -185,7 +185,7 @@ def item_body(room: Room, clip: Clip, number: int) -> Body:
         target = room.furniture[clip.target]
         return Body.of(boxes, turned(clip.item_yaw), target.to_room(target.rest))
     rotation, eye = clip.poses[number, :3, :3], clip.poses[number, :3, 3]
-    held = [Box(*(tuple(HELD_SCALE * np.asarray(end)) for end in (box.low, box.high)), box.colour) for box in boxes]
+    held = [box.scaled(HELD_SCALE) for box in boxes]
     return Body.of(held, rotation @ UPRIGHT @ turned(clip.item_yaw), eye + rotation @ IN_HAND)
 
 

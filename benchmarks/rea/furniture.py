@@ -41,6 +41,11 @@ class Box:
     high: Extent
     colour: Extent
 
+    def scaled(self, factor: float) -> "Box":
+        """The same box nearer or farther from the origin."""
+        low, high = ((factor * x, factor * y, factor * z) for x, y, z in (self.low, self.high))
+        return Box(low, high, self.colour)
+
 
 @dataclass(frozen=True)
 class Furniture:

@@ -21,7 +21,8 @@ def path_is_free(room: Room, start: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Whether the straight ways from a place [2] to each of the ends [E, 2] meet no furniture, [E] bool."""
     steps = np.linspace(0, 1, 16)[:, None, None]
     way = start + steps * (ends - start)  # [16, E, 2]
-    return (room.clearance(way.reshape(-1, 2)).reshape(16, -1) > SHOULDER).all(axis=0)
+    clearance = room.clearance(way.reshape(-1, 2)).reshape(way.shape[:2])
+    return np.min(clearance, axis=0) > SHOULDER
 
 
 def balance(classes: np.ndarray, count: int) -> np.ndarray | None:

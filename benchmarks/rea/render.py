@@ -19,6 +19,8 @@ LIGHT = np.array([0.36, 0.2, 0.91])
 AMBIENT = 0.74
 NOISE = 2.5  # of a pixel or a point's colour, 0..255
 ROOM, SPACING, ROUGHNESS = -1, 0.05, 0.002
+# Sides of a box: an axis, and whether its lower or its upper end.
+UPRIGHT, FLOOR, TOP = ((0, 0), (0, 1), (1, 0), (1, 1)), (2, 0), (2, 1)
 PARALLEL = np.float32(1e-9)  # a ray's component that stands for none
 
 
@@ -154,31 +156,34 @@ def sample_cloud(room: Room, generator: np.random.Generator) -> tuple[np.ndarray
 
     One point every 5 cm x 5 cm of a surface on average, at random places; undersides are left out.
     """
-    shell = Box((0.0, 0.0, 0.0), (*room.size, WALL_HEIGHT), room.walls)
-    parts = [sample_box(shell, axis, sign, generator) for axis in (0, 1) for sign in (0, 1)]
-    normals = [((axis == 0) * (1 - 2 * sign), (axis == 1) * (1 - 2 * sign), 0) for axis in (0, 1) for sign in (0, 1)]
-    parts.append(sample_box(shell, 2, 0, generator))
-    normals.append((0, 0, 1))
-    paints = [room.walls] * 4 + [room.floor]
+    corner, opposite = (0.0, 0.0, 0.0), (*room.size, WALL_HEIGHT)
+    shell = [(Box(corner, opposite, room.walls), side) for side in UPRIGHT] + [
+        (Box(corner, opposite, room.floor), FLOOR)
+    ]
+    parts = [sample_side(box, *side, np.eye(3), False, generator) for box, side in shell]
     for piece in room.furniture:
         for box in piece.boxes:
-            for axis, sign in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 1)):
-                points = sample_box(box, axis, sign, generator)
-                parts.append(points @ piece.rotation.T + [*piece.centre, 0.0])
-                normals.append(piece.rotation[:, axis] * (2 * sign - 1))
-                paints.append(box.colour)
-    counts = [len(part) for part in parts]
-    points = np.concatenate(parts)
+            for side in (*UPRIGHT, TOP):
+                points, colours = sample_side(box, *side, piece.rotation, True, generator)
+                parts.append((np.add(points, [*piece.centre, 0.0]), colours))
+    points, colours = (np.concatenate(column) for column in zip(*parts, strict=True))
     points += generator.normal(0, ROUGHNESS, points.shape)
-    colours = np.repeat(np.asarray(paints) * brightness(np.asarray(normals, np.float64))[:, None], counts, axis=0)
     colours += generator.normal(0, NOISE, colours.shape)
     return points.astype(np.float32), np.clip(colours, 0, 255).round().astype(np.uint8)
 
 
-def sample_box(box: Box, axis: int, upper: int, generator: np.random.Generator) -> np.ndarray:
-    """Random points of one side of a box, [P, 3] float64: the lower or the upper one along an axis."""
-    low, extent = np.asarray(box.low), np.subtract(box.high, box.low)
+def sample_side(
+    box: Box, axis: int, upper: int, rotation: np.ndarray, outwards: bool, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random points of one side of a turned box, the lower or the upper one along an axis, as seen from one side.
+
+    Returns:
+        [P, 3] float64 metres and [P, 3] float64 colours 0..255.
+    """
+    extent = np.subtract(box.high, box.low)
     count = generator.poisson(np.delete(extent, axis).prod() / SPACING**2)
     at = generator.random((count, 3))
     at[:, axis] = upper
-    return low + at * extent
+    normal = rotation[:, axis] * (1 if outwards == bool(upper) else -1)
+    colours = np.tile(np.asarray(box.colour) * brightness(normal), (count, 1))
+    return (np.asarray(box.low) + at * extent) @ rotation.T, colours

@@ -26,7 +26,7 @@ __all__ = ["Synth", "write_synth"]
 
 LOG = logging.getLogger(__name__)
 VIDEOS_A_PARTICIPANT = 99
-JPEG = {"quality": 95, "subsampling": 0}
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def write_files(folder: Path, paths: dict[str, str], room: Room, clips: list[Cli
     for number, clip in enumerate(clips):
         for place, frame in enumerate(render_clip(room, clip, generator)):
             stem = f"frame_{number * FRAMES + place + 1:010d}"
-            Image.fromarray(frame.pixels).save(folder / paths["video"] / f"{stem}.jpg", **JPEG)
+            picture = folder / paths["video"] / f"{stem}.jpg"
+            Image.fromarray(frame.pixels).save(picture, quality=JPEG_QUALITY, subsampling="4:4:4")
             np.savetxt(folder / paths["c2ws"] / f"{stem}.txt", clip.poses[place], fmt="%.17g")
     np.savetxt(folder / paths["K"], INTRINSICS, fmt="%.17g")
     write_ply(folder / paths["pointcloud"], *sample_cloud(room, generator_of("cloud", seed, index)))

@@ -65,6 +65,29 @@ def test_no_answer_is_common(clips: list[tuple[Room, Clip]]) -> None:
         assert max(counts.values()) <= 0.35 * sum(counts.values()), (question_type, counts)
 
 
+@pytest.mark.slow
+def test_words_tell_nothing_about_the_answer() -> None:
+    """Chi-square of kind and colour against the answer, four standard deviations above its mean at most."""
+    answers: dict[tuple[str, int], Counter[tuple[str, str]]] = {}
+    for index in range(50):
+        room = make_room(9, index)
+        for number in range(4 * index, 4 * index + 4):
+            for question in make_clip(room, 9, number, 3).questions:
+                for piece in room.furniture:
+                    if f" {piece.name} " in question.text.replace("?", " "):
+                        for place, word in enumerate((piece.kind, piece.colour)):
+                            counts = answers.setdefault((question.question_type, place), Counter())
+                            counts[word, question.answer] += 1
+    assert len(answers) == 4
+    for (question_type, _), counts in answers.items():
+        words, classes = (sorted(set(column)) for column in zip(*counts, strict=True))
+        table = np.array([[counts[word, answer] for answer in classes] for word in words], np.float64)
+        assert table.sum() > 550
+        expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+        freedom = (len(words) - 1) * (len(classes) - 1)
+        assert ((table - expected) ** 2 / expected).sum() < freedom + 4 * np.sqrt(2 * freedom), question_type
+
+
 def test_balance_makes_every_class_of_every_object_as_likely() -> None:
     generator = np.random.default_rng(0)
     classes = generator.choice(5, (2000, 3), p=[0.1, 0.5, 0.2, 0.1, 0.1]) - 1
