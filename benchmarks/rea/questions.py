@@ -1,9 +1,4 @@
-"""Questions about a room and a clip, and their answers from the geometry.
-
-The words of a question tell nothing about its answer: of a direction, because the heading is uniform and chosen after
-the place; of a distance, because the place is drawn so that each class is as likely for every object that is asked
-about; of what is done at the end, because the target is.
-"""
+"""Questions about a room and a clip, and their answers from the geometry."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +91,8 @@ def choose_place(
 ) -> tuple[np.ndarray, list[Question]]:
     """One of the places [P, 2] and up to `count` questions on distances from it.
 
-    An object is asked about only where the person could as well have been at each of the four distances from it.
+    An object is asked about only where the person could as well have been at each of the four distances from it, and
+    is at each of them as often: which object a question names tells nothing about its answer.
     """
     pieces = with_lookalikes(room)
     classes = np.stack([distance_classes(places, piece) for piece in pieces], axis=1)
@@ -119,7 +115,10 @@ def groups(members: Sequence[int], largest: int, generator: np.random.Generator)
 
 
 def choose_heading(room: Room, place: np.ndarray, wanted: Mapping[str, int], generator: np.random.Generator) -> float:
-    """A uniform heading, radians from x, that has a piece of furniture in the wanted direction."""
+    """A heading, radians from x, that has some piece of furniture anywhere well inside the wanted direction.
+
+    Every heading is as likely as the one a quarter turn further, so what a question names tells nothing about its answer.
+    """
     pieces = [piece for piece in with_lookalikes(room) if distance(place, piece) >= NEAREST]
     piece = pieces[generator.integers(len(pieces))]
     azimuth = wanted["relative_direction"] * np.pi / 2 + generator.uniform(-WITHIN_SECTOR, WITHIN_SECTOR)
@@ -202,7 +201,7 @@ def wishable(room: Room, piece: Furniture) -> bool:
 def spread(classes: Sequence[int], wanted: int, count: int, generator: np.random.Generator) -> list[int]:
     """Up to `count` indices at random: first one of the wanted class, then of the classes least used so far."""
     chosen: list[int] = []
-    used: Mapping[int, int] = Counter(other for other in range(CLASSES) if other != wanted)
+    used = Counter(other for other in range(CLASSES) if other != wanted)
     left = [index for index in generator.permutation(len(classes)).tolist() if classes[index] >= 0]
     while left and len(chosen) < count:
         best = min(left, key=lambda index: used[classes[index]])

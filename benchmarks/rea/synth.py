@@ -94,18 +94,19 @@ def write_synth(
         seed: of everything.
         clips: in each room, of 12 frames.
         questions: a clip on each of directions, distances and ways, at most; one each on the item and the furniture.
-        val_share: share of the rooms, the last ones, that are kept for validation.
+        val_share: share of the rooms, the last ones, that are kept for validation; at least one of several rooms.
         processes: by default one a core.
         quiet: whether to leave out the progress bar.
 
     Raises:
-        BadInput: the folder holds something, or a number is out of range.
+        BadInput: the folder holds something or cannot be written, or a number is out of range.
     """
     check(out, scenes, seed, clips, questions, val_share, processes)
-    val = min(scenes, max(round(scenes * val_share), 1)) if val_share else 0
+    val = max(round(scenes * val_share), int(val_share > 0 and scenes > 1))
     processes = min((os.cpu_count() or 1) if processes is None else processes, scenes)
     LOG.info("rooms: %d, the last %d for validation; processes: %d", scenes, val, processes)
-    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+    target = out.absolute()
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         plan = Plan(folder, seed, clips, questions, scenes - val)
         with Progress(quiet).bar("rooms", scenes) as advance:
@@ -115,7 +116,7 @@ def write_synth(
                 advance(1)
         for name, found in parts.items():
             write_json(folder / f"{name}.json", found)
-        folder.replace(out)
+        folder.replace(target)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error}); name another folder or make room") from None
     finally:

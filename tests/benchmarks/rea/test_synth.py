@@ -74,9 +74,11 @@ def digests_below(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def test_command_says_what_it_wrote(stllm: Any, tmp_path: Path) -> None:
-    options = ["--scenes", 1, "--clips", 1, "--questions", 1, "--val-share", 0, "--processes", 1]
-    result = stllm("bench", "rea", "synth", "--out", tmp_path / "one", *options)
+def test_command_says_what_it_wrote(stllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    options = ["--scenes", 1, "--clips", 1, "--questions", 1, "--processes", 1]
+    result = stllm("bench", "rea", "synth", "--out", ".", *options)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == (
         "5 questions for training, 0 for validation: 1 action_planning, 1 find_my_item, 1 furniture_affordance, "
