@@ -117,7 +117,7 @@ def groups(members: Sequence[int], largest: int, generator: np.random.Generator)
 def choose_heading(room: Room, place: np.ndarray, wanted: Mapping[str, int], generator: np.random.Generator) -> float:
     """A heading, radians from x, that has some piece of furniture anywhere well inside the wanted direction.
 
-    Every heading is as likely as the one a quarter turn further, so what a question names tells nothing about its answer.
+    Every heading is as likely as the one a quarter turn further, so which object a question names tells nothing.
     """
     pieces = [piece for piece in with_lookalikes(room) if distance(place, piece) >= NEAREST]
     piece = pieces[generator.integers(len(pieces))]
