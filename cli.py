@@ -280,3 +280,29 @@ def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_js
         "aligner": lambda: encoders.compare_aligner(frames or 32, voxels or 30_000, runs),
     }[stage]()
     click.echo(comparison.to_json() if as_json else str(comparison))
+
+
+@bench.group()
+def rea() -> None:
+    """REA, the data set of the paper, and a small world laid out like it."""
+
+
+@rea.command()
+@click.option("--out", type=FOLDER, required=True, help="New folder of the data set.")
+@click.option("--scenes", type=int, required=True, help="Rooms; each has a point cloud and a video.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of rooms, clips and questions.")
+@click.option("--clips", type=int, default=2, show_default=True, help="Clips in a room, of 12 frames.")
+@click.option(
+    "--questions", type=int, default=3, show_default=True, help="A clip, on each of directions, distances and ways."
+)
+@click.option(
+    "--val-share", type=float, default=0.1, show_default=True, help="Share of the rooms that is for validation."
+)
+@click.option("--processes", type=int, help="By default one a core.")
+@logging_options
+@reports_errors
+def synth(**values: Any) -> None:
+    """Write the small world: furnished rooms, clips of a person at work, questions and answers."""
+    from .benchmarks.rea.synth import write_synth
+
+    click.echo(str(write_synth(**values)))
