@@ -49,13 +49,13 @@ WALK = {
     "run",
     "then",
 }
-TOWARDS = {"to", "on", "at", "from", "toward", "towards"}
-POINTING = THEIR | TURN | WALK | TOWARDS | {"slightly", "far", "hard", "sharp", "front", "back", "rear"}
+TOWARDS = {"to", "on", "at", "from", "toward", "towards", "and", "or"}
+POINTING = THEIR | TURN | WALK | TOWARDS - {"and", "or"} | {"slightly", "far", "hard", "sharp", "front", "back", "rear"}
 LEAVING = {"the", "a", "an", "it", "them", "his", "her", "their", "my", "your"}
 LEAVING |= {"behind", "on", "in", "at", "over", "there"}
 EMPHASISING = {"behind", "in", "ahead", "now", "away", "after", "before", "next", "there", "here", "where", "beside"}
 EMPHASISING |= {"near", "opposite", "above", "below", "under", "inside", "outside", "across", "by", "front"}
-HINTING = {"slightly", "diagonally", "bit", "little", "somewhat"}
+HINTING = {"slight", "slightly", "diagonally", "bit", "little", "somewhat"}
 GLUE = THEIR | PERSON | HINTING | {"and", "to", "of", "on", "at", "in", "side", "hand", "a", ",", "off", "but", "also"}
 
 CLOCK = re.compile(r"\b(1[0-2]|[1-9]) ?o'? ?clock\b")
@@ -76,19 +76,20 @@ def read_direction(text: str) -> tuple[str, ...] | None:
     tokens = re.findall(r"[\w']+|@\d|[,.;:]", with_markers(affirmed(plain(text))))
     sectors: list[str] = []
     last = -1
-    for place in range(len(tokens)):
-        sector = sector_at(tokens, place)
+    for place, word in enumerate(tokens):
+        sector = sector_of(word, tokens[:place][::-1], tokens[place + 1 :])
         if sector is None:
             continue
         between = tokens[last + 1 : place]
-        joined = join(sectors[-1], sector) if sectors and GLUE.issuperset(between) else None
         if sectors and "or" in between and sector != sectors[-1]:
             return None
-        if sectors and tokens[place] in ONWARDS and walks_on(tokens, place):
+        walking = bool(WALK & set(between[-1:]) or TURN & set(tokens[:place]))
+        if sectors and word in ONWARDS and walking:
             continue
+        joined = join(sectors[-1], sector) if sectors and GLUE.issuperset(between) else None
         if joined:
             sectors[-1] = joined
-        elif not sectors or sector != sectors[-1]:
+        elif sectors[-1:] != [sector]:
             sectors.append(sector)
         last = place
     return tuple(sectors) or None
@@ -110,75 +111,77 @@ def signed(side: str) -> int:
 
 
 def marker(degrees: int) -> str:
-    """The sector of a bearing; what lies between the four main ones is a sector between."""
-    quarter, rest = divmod(degrees % 360, 90)
-    return f"@{(2 * quarter + (rest != 0)) % len(SECTORS)}"
-
-
-def sector_at(tokens: list[str], place: int) -> str | None:
-    """The sector that one word names in its context."""
-    word = tokens[place]
-    if word.startswith("@"):
-        return SECTORS[int(word[1:])]
-    if word not in FRONT | BACK | SIDES.keys() or seen_from_elsewhere(tokens, place):
-        return None
-    before, after = around(tokens, place)
-    if word in SIDES:
-        return side_at(tokens, place)
-    if word == "front" and after in {"door", "facing"}:
-        return None
-    if word == "behind" and left_behind(tokens, place):
-        return None
-    if word == "back" and (after == "to" or not ({before, after} & SIDES.keys() or before in THEIR | TURN | {"in"})):
-        return None
-    return "front" if word in FRONT else "back"
-
-
-def left_behind(tokens: list[str], place: int) -> bool:
-    """Whether "behind" belongs to the verb, as in "left it behind"."""
-    before, after = around(tokens, place)
-    verb = place - 2 if before in {"it", "them"} else place - 1
-    return verb >= 0 and tokens[verb] == "left" and around(tokens, verb)[0] not in POINTING and after not in PERSON
-
-
-def side_at(tokens: list[str], place: int) -> str | None:
-    """Left or right, unless the word is a verb, an emphasis, or belongs to a hand or a thing."""
-    word = tokens[place]
-    before, after = around(tokens, place)
-    if after == "hand" and (tokens + [""] * 2)[place + 2] != "side":
-        return None
-    if after in (LEAVING if word == "left" else EMPHASISING if word == "right" else ()) and before not in POINTING:
-        return None
-    adjective = before == "the" and after.isalpha() and after not in GLUE | PERSON | FRONT | BACK
-    if adjective and place >= 2 and tokens[place - 2] not in TOWARDS | {"is", "of", "or", "and", "in"}:
-        return None
-    side = SIDES[word]
-    hinted = HINTING & set(tokens[max(place - 4, 0) : place])
-    return f"front-{side}" if hinted and not (FRONT | BACK) & set(tokens[max(place - 6, 0) : place + 4]) else side
-
-
-def seen_from_elsewhere(tokens: list[str], place: int) -> bool:
-    """Whether a thing follows, as in "left side of the sink" or "behind the sofa", and not the person."""
-    following = [token for token in tokens[place + 1 : place + 6] if token not in {"side", "hand"}]
-    if tokens[place] == "behind":
-        return (
-            bool(following) and following[0] in {"the", "a", "an", "it", "this", "that"} and not names_person(following)
-        )
-    return following[:1] == ["of"] and not names_person(following[1:])
-
-
-def names_person(following: list[str]) -> bool:
-    return bool(PERSON & set(following[:1])) or (following[:1] == ["the"] and bool(PERSON & set(following[1:3])))
-
-
-def walks_on(tokens: list[str], place: int) -> bool:
-    return bool(WALK & set(tokens[max(place - 1, 0) : place]) or TURN & set(tokens[:place]))
-
-
-def around(tokens: list[str], place: int) -> tuple[str, str]:
-    return tokens[place - 1] if place else "", tokens[place + 1] if place + 1 < len(tokens) else ""
+    return f"@{round(degrees / 45) % len(SECTORS)}"
 
 
 def join(first: str, second: str) -> str | None:
     """One sector of two words, "front" and "left"; None if they name no common one."""
     return next((f"{a}-{b}" for a, b in ((first, second), (second, first)) if f"{a}-{b}" in SECTORS), None)
+
+
+def sector_of(word: str, before: list[str], after: list[str]) -> str | None:
+    """The sector that a word names between the words before it, nearest first, and those after it."""
+    if word.startswith("@"):
+        return SECTORS[int(word[1:])]
+    if word not in FRONT | BACK | SIDES.keys() or from_elsewhere(word, after):
+        return None
+    if word in SIDES:
+        side = SIDES[word]
+        if verb_or_emphasis(side, before, after) or part_of_a_thing(before, after):
+            return None
+        # "slightly to the left" is half in front, "slightly to the left and behind" is not
+        alone = not (FRONT | BACK) & {*before[:6], *after[:3]}
+        return f"front-{side}" if alone and HINTING & set(before[:4]) else side
+    if word in FRONT:
+        return None if word == "front" and after[:1] in (["door"], ["facing"]) else "front"
+    if (word == "behind" and left_behind(before, after)) or (word == "back" and not at_the_back(before, after)):
+        return None
+    return "back"
+
+
+def from_elsewhere(word: str, after: list[str]) -> bool:
+    """Whether a thing follows, as in "left side of the sink" or "behind the sofa", and not the person."""
+    following = [token for token in after[:5] if token not in {"side", "hand"}]
+    if word == "behind":
+        return (
+            following[:1] != [] and following[0] in {"the", "a", "an", "it", "this", "that"} and not person(following)
+        )
+    return following[:1] == ["of"] and not person(following[1:])
+
+
+def person(following: list[str]) -> bool:
+    """Whether words start with the person: "you", "the person", "the camera wearer"."""
+    nouns = following[1:3] if following[:1] == ["the"] else following[:1]
+    return bool(PERSON & set(nouns))
+
+
+def verb_or_emphasis(side: str, before: list[str], after: list[str]) -> bool:
+    """Whether "left" is a verb ("left it there") or "right" an emphasis ("right behind you", "all right")."""
+    if {"that's", "all"} & set(before[:1]):
+        return True
+    other = LEAVING if side == "left" else EMPHASISING
+    return bool(other & set(after[:1])) and not POINTING & set(before[:1])
+
+
+def part_of_a_thing(before: list[str], after: list[str]) -> bool:
+    """Whether a side tells things apart: "the left hand", "open the left drawer", "next to the left wall"."""
+    if after[:1] == ["hand"]:
+        return after[1:2] != ["side"]
+    noun = before[:1] == ["the"] and after[:1] != [] and after[0].isalpha() and after[0] not in GLUE | FRONT | BACK
+    return noun and (before[1:2] == [] or before[1] not in TOWARDS or before[2:3] in (["next"], ["close"]))
+
+
+def left_behind(before: list[str], after: list[str]) -> bool:
+    """Whether "behind" belongs to a verb, as in "left it behind"."""
+    verb = before[1:] if before[:1] in (["it"], ["them"]) else before
+    return verb[:1] == ["left"] and not POINTING & set(verb[1:2]) and not person(after)
+
+
+def at_the_back(before: list[str], after: list[str]) -> bool:
+    """Whether "back" is a direction: "at your back", "back left", "Back."; not "go back", "their back to the sink"."""
+    if after[:1] == ["to"]:
+        return False
+    alone = not before and not (after and after[0].isalpha())
+    return alone or bool(
+        (THEIR | TURN | SIDES.keys() | {"in", "person's"}) & set(before[:1]) or SIDES.keys() & set(after[:1])
+    )

@@ -27,14 +27,14 @@ METRES |= {
 }
 METRES |= {"ft": 0.3048, "foot": 0.3048, "feet": 0.3048, "inch": 0.0254, "inche": 0.0254, "yard": 0.9144}
 UNIT = rf"({'|'.join(sorted(METRES, key=len, reverse=True))})s?\b"
-NUMBER = r"(\d+(?:\.\d+)?)"
-QUANTITY = re.compile(rf"\b{NUMBER}(?: ?(?:-|–|to|or|and) ?{NUMBER})?[ -]?{UNIT}")
+NUMBER = r"(?<![\d.])(\d+(?:\.\d+)?|\.\d+)"
+QUANTITY = re.compile(rf"{NUMBER}(?: ?(?:-|–|to|or|and) ?{NUMBER})?[ -]?{UNIT}")
 BOUND = re.compile(r"\b(?:than|over|under|at least|at most|within|beyond|up to|above|below)(?: about| around)? ?$")
 FRACTIONS = (
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
     (re.compile(r"(?<=\d),(?=\d)"), "."),
     (re.compile(r"\b(\d+) point (\d+)"), r"\1.\2"),
-    (re.compile(r"\b(\d+) and a half\b"), r"\1.5"),
+    (re.compile(r"\b(\d+) and (?:a )?half\b"), r"\1.5"),
     (re.compile(rf"\b(?:a|1) {UNIT} and a half\b"), r"1.5 \1"),
     (re.compile(rf"\bhalf (?:of )?an? (?={UNIT})"), "0.5 "),
     (re.compile(r"\ba couple (?:of )?"), "2 "),
@@ -44,10 +44,13 @@ FRACTIONS = (
 UNCHANGED = re.compile(r"\bneither (?:closer|nearer) nor (?:farther|further)|\bdistance does(?: not|n't) change")
 SAME = re.compile(
     r"\b(?:same|similar|equal|constant|unchanged) distance|\bequidistant|\bequally (?:far|close|near|distant)"
+    r"|^(?:about )?(?:the )?same\b"
     r"|\bdistance (?:stays|remains|is) (?:about |roughly |almost )?(?:the )?(?:same|constant|unchanged)"
 )
-CLOSER = r"closer|closest|nearer|nearest|approach(?:es|ed|ing)?"
-FARTHER = r"(?:farther|further|farthest|furthest)(?: away)?|away(?= from)"
+CHANGE = r"distance[a-z ]*?"
+CLOSER = rf"closer|closest|nearer|nearest|approach(?:es|ed|ing)?|{CHANGE} (?:decreas\w+|shrinks|smaller|shorter)"
+FURTHER = r"(?:farther|further|farthest|furthest)(?: away)?|away(?= from)|(?<=moves )away"
+FARTHER = rf"{FURTHER}|{CHANGE} (?:increas\w+|grows|larger|longer)"
 THING = r"(?:the |a )?([a-z ]+?)"
 END = r"(?= (?:than|from|to|when|while|during|after|as|at|and|or|in|between|but|by|before)\b|[,.;:]|$)"
 MOVE = re.compile(rf"\b(?:({CLOSER})|({FARTHER}))\b(?:(?: to| from)? (?!than\b){THING}{END})?")
@@ -94,7 +97,7 @@ def read_distance(text: str) -> Distance | None:
 
 
 def read_metres(text: str, found: list[re.Match[str]]) -> Distance | None:
-    """The one length that all quantities state; "1 m 50 cm" is one."""
+    """The one length that all quantities state; "1 m 50 cm" is one, and so is "3 m (10 feet)"."""
     lengths: list[float] = []
     end, unit = -1, 0.0
     for quantity in found:
@@ -107,7 +110,7 @@ def read_metres(text: str, found: list[re.Match[str]]) -> Distance | None:
         else:
             lengths.append(length)
         end, unit = quantity.end(), scale
-    return Distance(metres=lengths[0]) if max(lengths) - min(lengths) < 1e-9 else None
+    return Distance(metres=lengths[0]) if max(lengths) - min(lengths) <= TOLERANCE * min(lengths) else None
 
 
 def read_relation(text: str) -> Distance | None:

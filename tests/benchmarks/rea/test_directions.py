@@ -16,6 +16,9 @@ SAID = {
         "right in front of the person": "front",
         "The chair is right behind you.": "back",
         "Leftwards.": "left",
+        "at the person's back": "back",
+        "That's right, it is left.": "left",
+        "It is behind them, next to the left wall.": "back",
         "'To the right.'": "right",
     },
     "routes": {
@@ -27,6 +30,8 @@ SAID = {
         "Make a U-turn and go straight.": "back",
         "Go in the opposite direction.": "back",
         "Turn back.": "back",
+        "Make a left.": "left",
+        "There is no need to turn; walk straight ahead.": "front",
         "straight to the left": "left",
         "Walk forward, then turn left.": "front left",
         "Turn left, then right.": "left right",

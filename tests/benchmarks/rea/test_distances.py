@@ -16,6 +16,8 @@ METRES = {
     "one and a half meters": 1.5,
     "a meter and a half": 1.5,
     "half a meter": 0.5,
+    ".5 m": 0.5,
+    "3 meters (about 10 feet)": 3.0,
     "one point five meters": 1.5,
     "a couple of meters": 2.0,
     "between 2 and 3 m": 2.5,
@@ -43,6 +45,9 @@ RELATIONS = {
     "The person remains at about the same distance from the hob when performing both `a` and `b`.": ("same", ""),
     "The person is at a similar distance from both the hob and the sink.": ("same", ""),
     "Neither closer nor farther.": ("same", ""),
+    "The same.": ("same", ""),
+    "The distance to the sink gets smaller.": ("closer", ""),
+    "It moves away.": ("farther", ""),
 }
 SILENT = [
     "",
