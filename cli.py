@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .runtime.errors import StllmError
+from .runtime.errors import BadInput, StllmError
 
 __all__ = ["bench", "export", "run"]
 
@@ -314,7 +314,7 @@ def score_answers(predictions: Path, train: Path | None, seed: int, as_json: boo
 @click.option("--model", default="gpt-4o", show_default=True, help="The judge; gpt-4o is that of REA's authors.")
 @click.option("--endpoint", help="OpenAI-compatible URL, such as http://localhost:8080/v1; else prompts are written.")
 @click.option("--key-variable", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds for one reply.")
+@click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds for one reply.")
 @click.option("--tries", type=click.IntRange(1), default=6, show_default=True, help="For one reply.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @logging_options
@@ -334,6 +334,8 @@ def judge_answers(
     from .benchmarks.rea.predictions import read_predictions
 
     records = read_predictions(predictions)
+    if out.exists() and out.samefile(predictions):
+        raise BadInput(f"--out {out}: is the file of answers; choose another")
     if chat["endpoint"] is None:
         write_prompts(records, out, model, scale)
         click.echo(f"{len(records)} prompts in {out}", err=True)

@@ -43,7 +43,7 @@ class Journal:
     def read(self, lines: list[str], header: dict[str, Any]) -> None:
         try:
             first, *items = (json.loads(line) for line in lines)
-            found = first["header"]
+            found = dict(first["header"])
             self.done = {item["id"]: item for item in items}
         except (ValueError, KeyError, TypeError):
             raise BadInput(f"{self.path}: exists and is not a file of this command; choose another --out") from None

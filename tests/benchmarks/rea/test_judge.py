@@ -172,6 +172,14 @@ def test_an_interrupted_judge_goes_on_where_it_stopped(run: Any, server: Server,
     assert len(server.requests) == 4
 
 
+def test_the_answers_are_not_overwritten(stllm: Any, results: Path) -> None:
+    before = results.read_text()
+    result = stllm("bench", "rea", "judge", results, "--out", results)
+    assert result.exit_code == 2
+    assert f"--out {results}: is the file of answers; choose another" in result.stderr
+    assert results.read_text() == before
+
+
 def test_verdicts_of_another_judge_are_refused(run: Any, tmp_path: Path) -> None:
     assert run().exit_code == 0
     result = run("--model", "other")
