@@ -45,16 +45,16 @@ def question_only_answers(scored: Sequence[Example], train: Sequence[Example] | 
         if not known:
             continue
         predict = naive_bayes(known)
-        for place in np.flatnonzero(fold == number):
+        for place in np.flatnonzero(fold == number).tolist():
             answers[place] = predict(scored[place].query)
     return answers
 
 
 def folds(examples: Sequence[Example], seed: int) -> np.ndarray:
     """Fold of each example, [n] int64: every meaning is dealt out evenly."""
-    order = np.random.default_rng(seed).permutation(len(examples))
+    shuffled = np.random.default_rng(seed).permutation(len(examples)).tolist()
     rank = {meaning: place for place, meaning in enumerate(dict.fromkeys(example.meaning for example in examples))}
-    order = sorted(order, key=lambda place: rank[examples[place].meaning])
+    order = sorted(shuffled, key=lambda place: rank[examples[place].meaning])
     fold = np.empty(len(examples), np.int64)
     fold[order] = np.arange(len(examples)) % FOLDS
     return fold

@@ -47,7 +47,7 @@ def read_training(path: Path) -> list[Record]:
     Raises:
         BadInput: the file is missing, or an entry is not one of REA's; the message names it.
     """
-    records = []
+    records: list[Record] = []
     for number, entry in listed(path, read_text(path)):
         try:
             query, answer = (entry["conversations"][turn]["value"] for turn in (0, 1))

@@ -87,8 +87,8 @@ class Report:
 
     def __str__(self) -> str:
         scored = [*self.types, self.overall] if len(self.types) > 1 else list(self.types)
-        tables = [table(scored, columns) for columns in (ACCURACIES, SIMILARITIES)]
-        return "\n\n".join([*tables, NOTES[self.trained]])
+        alike = [column for column in SIMILARITIES if getattr(self.overall, column.name) is not None]
+        return "\n\n".join([table(scored, ACCURACIES), table(scored, alike), NOTES[self.trained]])
 
     def to_json(self) -> str:
         """The fields as one line of JSON."""
@@ -106,9 +106,7 @@ class Column:
     interval: bool = True
 
     def cell(self, row: TypeScore) -> str:
-        estimate: Estimate | None = getattr(row, self.name)
-        if estimate is None:
-            return "-"
+        estimate: Estimate = getattr(row, self.name)
         value, low, high = (
             f"{self.scale * x:.{self.decimals}f}" for x in (estimate.value, estimate.low, estimate.high)
         )
@@ -205,7 +203,7 @@ def blind_outcomes(
     found = {name: np.zeros(len(records), bool) for name in ("majority", "question_only")}
     for question_type in set(types.tolist()):
         chosen = np.flatnonzero(types == question_type)
-        scored = [example(question_type, records[place]) for place in chosen]
+        scored = [example(question_type, records[place]) for place in chosen.tolist()]
         known = None if train is None else training_examples(question_type, train)
         answers = {
             "majority": majority_answers(scored, known),

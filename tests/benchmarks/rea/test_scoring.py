@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stllm_edge.benchmarks.rea import scoring
 from stllm_edge.benchmarks.rea.scoring import score
 from stllm_edge.runtime.errors import BadInput
 
@@ -99,6 +100,13 @@ def test_scores_depend_on_the_seed_alone() -> None:
 def test_one_question_alone_can_be_scored() -> None:
     report = score([record("relative_direction", "Behind.", "Behind.")])
     assert (report.overall.parsed.value, report.overall.question_only.value) == (1.0, 0.0)
+
+
+def test_sentence_similarity_has_a_column_only_where_it_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [record("relative_direction", "Behind.", "Behind.")]
+    assert "similarity" not in str(score(answers))
+    monkeypatch.setattr(scoring, "sentence_similarity", lambda references, predictions: np.array([0.5]))
+    assert "0.500 [0.500, 0.500]" in str(score(answers))
 
 
 def test_nothing_cannot_be_scored() -> None:
