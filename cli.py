@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .runtime.errors import StllmError
+from .runtime.errors import BadInput, StllmError
 
 __all__ = ["bench", "export", "run"]
 
@@ -284,7 +284,7 @@ def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_js
 
 @bench.group()
 def rea() -> None:
-    """REA, the data set of the paper, and a small world laid out like it."""
+    """Generate, check, answer and score subsets of the REA data set."""
 
 
 @rea.command()
@@ -306,3 +306,62 @@ def synth(**values: Any) -> None:
     from .benchmarks.rea.synth import write_synth
 
     click.echo(str(write_synth(**values)))
+
+
+@rea.command(name="score")
+@click.argument("predictions", type=FOLDER)
+@click.option("--train", type=FOLDER, help="REA training JSON that the baselines learn from; else cross-validated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals and of the folds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def score_answers(predictions: Path, train: Path | None, seed: int, as_json: bool, quiet: bool) -> None:
+    """Score answers offline, by type of question.
+
+    PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}.
+    """
+    from .benchmarks.rea.predictions import read_predictions, read_training
+    from .benchmarks.rea.scoring import score
+
+    records = read_predictions(predictions)
+    report = score(records, train=None if train is None else read_training(train), seed=seed)
+    click.echo(report.to_json() if as_json else str(report))
+
+
+@rea.command(name="judge")
+@click.argument("predictions", type=FOLDER)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON lines to write.")
+@click.option("--scale", type=click.Choice(["yes-no", "0-5"]), default="yes-no", show_default=True, help="Of verdicts.")
+@click.option("--model", default="gpt-4o", show_default=True, help="The judge; gpt-4o is that of REA's authors.")
+@click.option("--endpoint", help="OpenAI-compatible URL, such as http://localhost:8080/v1; else prompts are written.")
+@click.option("--key-variable", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
+@click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds for one reply.")
+@click.option("--tries", type=click.IntRange(1), default=6, show_default=True, help="For one reply.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def judge_answers(
+    predictions: Path, out: Path, scale: str, model: str, as_json: bool, quiet: bool, **chat: Any
+) -> None:
+    """Let a language model judge answers, or write the prompts for it.
+
+    PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}. Without --endpoint, --out gets requests
+    for OpenAI's batch API; with it, verdicts, and the command can be run again to go on where it stopped.
+    """
+    import os
+
+    from .benchmarks.rea.chat import Endpoint
+    from .benchmarks.rea.judge import judge, write_prompts
+    from .benchmarks.rea.predictions import read_predictions
+
+    records = read_predictions(predictions)
+    if out.exists() and out.samefile(predictions):
+        raise BadInput(f"--out {out}: is the file of answers; choose another")
+    if chat["endpoint"] is None:
+        write_prompts(records, out, model, scale)
+        click.echo(f"{len(records)} prompts in {out}", err=True)
+        return
+    key = os.environ.get(chat["key_variable"], "").strip()
+    endpoint = Endpoint(chat["endpoint"], key, timeout=chat["timeout"], tries=chat["tries"])
+    judgement = judge(records, out, endpoint.complete, model=model, scale=scale)
+    click.echo(judgement.to_json() if as_json else str(judgement))
