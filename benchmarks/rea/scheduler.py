@@ -23,6 +23,7 @@ __all__ = ["distribute"]
 PATIENCE = "15s"
 # tasks in hand for each thread of the workers: enough to keep them busy, few enough that a death suspects few
 AHEAD = 2
+STORED = "the answers so far are stored; run again to go on"
 
 _OPENED: dict[tuple[Path, str, Options], Session] = {}
 _TURN = threading.Lock()
@@ -38,16 +39,25 @@ def distribute(address: str, groups: Sequence[list[Sample]], request: Request) -
     """
     distributed = dask_distributed()
     with connect(distributed, address) as client:
-        waiting = iter(groups)
-        tasks = {submit(client, group, request): group for group in itertools.islice(waiting, window(client))}
-        finished = distributed.as_completed(list(tasks), loop=client.loop)
-        for task in finished:
-            group = tasks.pop(task)
-            yield from collect(distributed, task, group)
-            for following in itertools.islice(waiting, max(0, window(client) - len(tasks))):
-                added = submit(client, following, request)
-                tasks[added] = following
-                finished.add(added)
+        try:
+            yield from collect_all(distributed, client, groups, request)
+        except OSError as error:
+            raise StllmError(f"--scheduler {address}: gone ({type(error).__name__}); {STORED}") from None
+
+
+def collect_all(
+    distributed: Any, client: Any, groups: Sequence[list[Sample]], request: Request
+) -> Iterator[Record | Broken]:
+    """Keep a few tasks in hand and yield what they come to."""
+    waiting = iter(groups)
+    tasks = {submit(client, group, request): group for group in itertools.islice(waiting, window(client))}
+    finished = distributed.as_completed(list(tasks), loop=client.loop)
+    for task in finished:
+        yield from collect(distributed, task, tasks.pop(task))
+        for group in itertools.islice(waiting, max(0, window(client) - len(tasks))):
+            added = submit(client, group, request)
+            tasks[added] = group
+            finished.add(added)
 
 
 def submit(client: Any, group: list[Sample], request: Request) -> Any:
@@ -85,7 +95,7 @@ def collect(distributed: Any, task: Any, group: list[Sample]) -> list[Record | B
         raise
     except Exception as error:  # whatever a worker's installation raises
         reason = f"{type(error).__name__}: {error}"
-        raise StllmError(f"--scheduler: a task failed ({reason}); what is answered is stored, run again") from None
+        raise StllmError(f"--scheduler: a task failed ({reason}); {STORED}") from None
 
 
 def window(client: Any) -> int:

@@ -13,7 +13,7 @@ from stllm_edge.benchmarks.rea.results import read_results
 from stllm_edge.benchmarks.rea.run import run_subset
 from stllm_edge.runtime import BadInput, Options, StllmError
 
-distributed = pytest.importorskip("distributed")
+dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
 CHOICES: dict[str, Any] = {
@@ -26,10 +26,15 @@ CHOICES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two worker processes that are started again when they die."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0", memory_limit=None
-    ) as started:
+    # how long the dead one's results are asked for before they are computed again
+    with dask.config.set({"distributed.comm.timeouts.connect": "3s"}), local_cluster(n_workers=2) as started:
         yield started
+
+
+def local_cluster(n_workers: int) -> Any:
+    return distributed.LocalCluster(
+        n_workers=n_workers, threads_per_worker=2, processes=True, dashboard_address=":0", memory_limit=None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +53,21 @@ def test_workers_answer_what_one_process_answers(cluster, tiny_bundle, rea, tmp_
     assert {record["id"]: record["pred"] for record in run.records}.items() <= alone.items()
 
 
-def test_a_killed_worker_loses_nothing(cluster, tiny_bundle, pristine, tmp_path, alone) -> None:
-    """The first answer that is stored costs a worker its life, while both have tasks."""
+def test_killed_workers_lose_nothing(cluster, tiny_bundle, pristine, tmp_path, alone) -> None:
+    """Once an answer is stored, all workers die, and with them every other clip that they had or had done."""
     killed: list[int] = []
 
     def kill(samples: int) -> None:
         if samples and not killed:
             with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
-                killed.append(next(iter(client.run(os.getpid).values())))
-            os.kill(killed[0], signal.SIGKILL)
+                killed.extend(client.run(os.getpid).values())
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
 
     run = run_subset(
         tiny_bundle, pristine.open(), tmp_path, scheduler=cluster.scheduler_address, advance=kill, **CHOICES
     )
-    assert killed
+    assert len(killed) == 2
     assert {record["id"]: record["pred"] for record in run.records} == alone
     stored = [record["id"] for record in read_results(tmp_path / "results.jsonl")[1]]
     assert sorted(stored) == sorted(alone)
@@ -90,7 +96,28 @@ def test_addresses_that_no_scheduler_has(tiny_bundle, pristine, tmp_path, monkey
 
 def test_a_scheduler_without_workers(tiny_bundle, pristine, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(scheduler, "PATIENCE", "1s")
-    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
+    with local_cluster(n_workers=0) as empty:
         address = empty.scheduler_address
         with pytest.raises(BadInput, match=f"it has no workers; start some: dask worker {address}"):
             run_subset(tiny_bundle, pristine.open(), tmp_path, scheduler=address, **CHOICES)
+
+
+def test_a_scheduler_that_goes_away_leaves_what_was_answered(
+    tiny_bundle, pristine, tmp_path, alone, monkeypatch
+) -> None:
+    monkeypatch.setattr(scheduler, "PATIENCE", "5s")
+    with local_cluster(n_workers=1) as leaving:
+
+        def leave(samples: int) -> None:
+            if samples:
+                leaving.close()
+
+        with pytest.raises(StllmError, match=r"--scheduler tcp:.* gone .*the answers so far are stored; run again"):
+            run_subset(
+                tiny_bundle, pristine.open(), tmp_path, scheduler=leaving.scheduler_address, advance=leave, **CHOICES
+            )
+    stored = {record["id"]: record["pred"] for record in read_results(tmp_path / "results.jsonl")[1]}
+    assert stored
+    assert stored.items() <= alone.items()
+    run = run_subset(tiny_bundle, pristine.open(), tmp_path, **CHOICES)
+    assert {record["id"]: record["pred"] for record in run.records} == alone
