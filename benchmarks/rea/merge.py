@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.errors import BadInput
-from .results import Record, in_order, read_results, write_predictions, write_results
+from .results import Record, in_order, make_folder, read_results, write_predictions, write_results
 
 __all__ = ["Merged", "merge_results"]
 
@@ -26,7 +26,7 @@ def merge_results(files: Sequence[Path], out: Path) -> Merged:
         out: folder of the two files.
 
     Raises:
-        BadInput: the files are of different runs, or two of them answer the same sample.
+        BadInput: the files are of different runs, two of them answer the same sample, or `out` is no folder.
     """
     first, *_ = headers = [read_results(file) for file in files]
     header = first[0]
@@ -44,6 +44,7 @@ def merge_results(files: Sequence[Path], out: Path) -> Merged:
         answered |= dict.fromkeys((record["id"] for record in answers), file)
         records += answers
     records = in_order(header, records)
+    make_folder(out)
     write_results(out / "results.jsonl", replace(header, shard="1/1"), records)
     write_predictions(out / "predictions.json", header, records)
     return Merged(records, [name for name in header.ids if name not in answered])

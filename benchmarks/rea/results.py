@@ -16,7 +16,7 @@ from typing import IO, Any
 from ...runtime.errors import BadInput
 from ...runtime.files import atomic_path
 
-__all__ = ["Header", "Record", "ResultsFile", "read_results", "write_predictions", "write_results"]
+__all__ = ["Header", "Record", "ResultsFile", "make_folder", "read_results", "write_predictions", "write_results"]
 
 LOG = logging.getLogger(__name__)
 SCHEMA = 1
@@ -82,10 +82,11 @@ class ResultsFile:
         """Create a file, or go on with one of the same header; its answers are in `records`.
 
         Raises:
-            BadInput: the file is damaged, belongs to something else, or is being written by another process.
+            BadInput: the file is damaged, belongs to something else, or is being written by another process, or its
+                folder cannot be made.
         """
         header = normalised(header)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,6 +130,14 @@ def read_results(path: Path) -> tuple[Header, list[Record]]:
     if len(whole) < len(data):
         LOG.warning("%s: its last line is torn and does not count", path)
     return parse(path, whole)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of results; raises BadInput where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: no folder can be made there ({error.strerror})") from None
 
 
 def write_results(path: Path, header: Header, records: Iterable[Record]) -> None:

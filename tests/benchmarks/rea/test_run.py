@@ -1,6 +1,9 @@
 """stllm-bench rea run and merge: every item once, whatever happens in between."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,22 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(tiny_bundle, pristine, tmp_
         answer(tiny_bundle, pristine.open(), tmp_path, advance=interrupt)
     assert len(read_results(tmp_path / "results.jsonl")[1]) == 3
     assert not (tmp_path / "predictions.json").exists()
+
+
+def test_a_run_that_is_killed_goes_on(tiny_bundle, pristine, tmp_path, whole) -> None:
+    arguments = ["--bundle", tiny_bundle, "--rea", pristine.file, "--root", pristine.root, "--out", tmp_path]
+    choices = ["--quant", "Q8_0", "--frames", 2, "--max-new-tokens", 3, "--threads", 1]
+    program = "from stllm_edge.cli import bench; bench()"
+    command = [sys.executable, "-c", program, "rea", "run", *map(str, [*arguments, *choices])]
+    results = tmp_path / "results.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and (not results.exists() or results.read_bytes().count(b"\n") < 3):
+            time.sleep(0.01)
+        process.kill()
+    kept = len(read_results(results)[1])
+    run = answer(tiny_bundle, pristine.open(), tmp_path)
+    assert 2 <= kept < 8
+    assert (run.answered, answers(run)) == (8 - kept, answers(whole))
 
 
 @pytest.mark.parametrize(
@@ -205,6 +224,17 @@ def test_options_that_cannot_be(tiny_bundle, pristine, tmp_path, stllm, options,
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
     assert words in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_folder_should_be(tiny_bundle, pristine, tmp_path, stllm, whole) -> None:
+    (tmp_path / "out").write_text("")
+    source = ("--bundle", tiny_bundle, "--rea", pristine.file, "--root", pristine.root)
+    for result in (
+        stllm("bench", "rea", "run", *source, "--out", tmp_path / "out"),
+        stllm("bench", "rea", "merge", whole.results, "--out", tmp_path / "out"),
+    ):
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "no folder can be made there" in result.stderr
 
 
 def test_nothing_answered_is_a_failure_that_says_why(tiny_bundle, pristine, tmp_path, stllm) -> None:
