@@ -221,7 +221,7 @@ def peak_memory(quiet: bool) -> Iterator[None]:
 @click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32.")
 @click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides.")
 @click.option("--gpu-layers", type=int, default=-1, show_default=True, help="Layers on the GPU; -1 for all.")
-@click.option("--resident", is_flag=True, help="Keep the encoders in this process: quicker, and takes more memory.")
+@click.option("--resident/--no-resident", help="Keep the stages loaded in this process: takes more memory.")
 @click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged.")
 @click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
 @click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")
@@ -365,3 +365,76 @@ def judge_answers(
     endpoint = Endpoint(chat["endpoint"], key, timeout=chat["timeout"], tries=chat["tries"])
     judgement = judge(records, out, endpoint.complete, model=model, scale=scale)
     click.echo(judgement.to_json() if as_json else str(judgement))
+
+
+rea_options = options(
+    click.option("--rea", "file", type=FOLDER, required=True, help="JSON file of the release."),
+    click.option("--root", type=FOLDER, required=True, help="Folder that the paths in it are relative to."),
+    click.option("--fps", type=float, help="Frames a second; by default as recorded, else EPIC-KITCHENS' 60 or 50."),
+)
+
+
+@rea.command(name="check")
+@rea_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def rea_check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool) -> None:
+    """Count samples, frames and poses, and list the samples that cannot be used."""
+    from .benchmarks.rea.check import check_dataset
+    from .benchmarks.rea.dataset import ReaDataset
+    from .export.progress import Progress
+
+    dataset = ReaDataset(file, root, fps=fps)
+    with Progress(quiet).bar("check", len(dataset.samples)) as advance:
+        check = check_dataset(dataset, advance)
+    click.echo(json.dumps(check.to_json(), indent=1) if as_json else str(check))
+    if not check.usable:
+        sys.exit(1)
+
+
+@rea.command(name="run")
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@rea_options
+@click.option("--out", type=FOLDER, required=True, help="Folder of results and predictions; what it holds is kept.")
+@click.option(
+    "--subset",
+    "spec",
+    default="all",
+    show_default=True,
+    help="all, first:N, end:N, random:N or N%; N may be a percentage as well.",
+)
+@click.option("--type", "types", multiple=True, help="Question type, before the subset is cut; may repeat.")
+@click.option("--scene", "scenes", multiple=True, help="Scene id, before the subset is cut; may repeat.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
+@click.option("--shard", default="1/1", show_default=True, help="Part i of n of the subset, as i/n.")
+@click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+@click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it.")
+@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
+@click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number.")
+@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask scheduler answer.")
+@logging_options
+@reports_errors
+def rea_run(**values: Any) -> None:
+    """Answer a subset; started again, it goes on where it was."""
+    from .benchmarks.rea.command import answer_subset
+
+    if not answer_subset(values):
+        sys.exit(1)
+
+
+@rea.command(name="merge")
+@click.argument("results", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder of results.jsonl and predictions.json.")
+@logging_options
+@reports_errors
+def rea_merge(results: tuple[Path, ...], out: Path, quiet: bool) -> None:
+    """Put the results of all shards of a run together."""
+    from .benchmarks.rea.merge import merge_results
+
+    merged = merge_results(results, out)
+    click.echo(f"{len(merged.records)} answers in {out}, {len(merged.missing)} missing")
+    for name in merged.missing:
+        click.echo(f"missing: {name}", err=True)

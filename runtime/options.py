@@ -20,7 +20,8 @@ class Options:
         kv: type of the language model's keys and values, f16, q8_0 or f32.
         flash_attention: on, off, or libllama's own choice.
         gpu_layers: layers of the language model on the GPU, -1 for all.
-        resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
+        resident: keep the encoders and the language model loaded in this process until the session is closed, instead
+            of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         check_digests: hash the bundle's files even if they look unchanged.
         provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.

@@ -34,6 +34,7 @@ class Plan:
         frames: frames that are sampled.
         voxels: voxels of the scene.
         new_tokens: longest answer.
+        resident: whether the stages stay loaded side by side.
     """
 
     bundle: Bundle
@@ -44,6 +45,7 @@ class Plan:
     frames: int
     voxels: int
     new_tokens: int
+    resident: bool = False
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
@@ -70,12 +72,16 @@ class Plan:
         return {stage: int(PROCESS + peak) for stage, peak in peaks.items()}
 
     def peak(self) -> int:
-        """Bytes of the stage that needs most."""
-        return max(self.stages().values())
+        """Bytes of the stage that needs most, or of all together when they stay loaded."""
+        peaks = self.stages().values()
+        return sum(peaks) - (len(peaks) - 1) * PROCESS if self.resident else max(peaks)
 
     def smaller(self) -> Iterator[tuple[str, "Plan"]]:
         """Options that need less, with the plan that each leads to, and all of them together."""
         together = self
+        if self.resident:
+            together = replace(together, resident=False)
+            yield "--no-resident", together
         for quant in self.bundle.quants:
             if self.bundle.size(self.bundle.llm(quant).file) < self.bundle.size(self.bundle.llm(together.quant).file):
                 together = replace(together, quant=quant)
@@ -93,16 +99,20 @@ class Plan:
         return self.bundle.size(self.bundle.graph(encoder, self.precision, self.provider).weights)
 
 
-def require_memory(plan: Plan) -> None:
-    """Compare a plan with the memory that is free.
+def require_memory(plan: Plan, held: int = 0) -> None:
+    """Compare a plan with the memory that is free, and with `held` bytes that its stages occupy already.
 
     Raises:
         DoesNotFit: it does not fit; the message says what each stage needs, what is there, and what would fit.
     """
     free = available()
-    if free is None or plan.peak() <= free:
+    if free is None:
+        return
+    free += held
+    if plan.peak() <= free:
         return
     stages = ", ".join(f"{stage} {peak / 1e6:.0f} MB" for stage, peak in plan.stages().items())
     fitting = [option for option, other in plan.smaller() if other.peak() <= free]
     remedy = f"{' or '.join(fitting)} would fit" if fitting else "no option of stllm-run makes it fit"
-    raise DoesNotFit(f"the question needs {stages}; {free / 1e6:.0f} MB are free; {remedy}")
+    together = " together" if plan.resident else ""
+    raise DoesNotFit(f"the question needs {stages}{together}; {free / 1e6:.0f} MB are free; {remedy}")
