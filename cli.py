@@ -159,15 +159,22 @@ def everything(scene: Path | None, video: Path | None, verified: bool, **values:
 @click.option("--video", type=FOLDER, help="Clip to verify on.")
 @click.option("--precision", "precisions", multiple=True, help="Encoders to compare; by default all.")
 @click.option("--quant", "quants", multiple=True, help="Language models to compare; by default all.")
+@click.option(
+    "--positions",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Longest prompt for the language model; 8192 takes whole clips, and minutes.",
+)
 @logging_options
 @reports_errors
-def verify(scene: Path | None, video: Path | None, **values: Any) -> None:
+def verify(scene: Path | None, video: Path | None, positions: int, **values: Any) -> None:
     """Run bundle and PyTorch model side by side, one line a stage."""
     from .export.pipeline import Export
 
     with peak_memory(values["quiet"]):
         exported = Export.from_options(values)
-        print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))
+        print_rows(exported.verify(scene, video, values["precisions"], values["quants"], positions))
 
 
 def print_rows(rows: Iterator[Any]) -> None:
@@ -259,6 +266,20 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 
     with peak_memory(quiet):
         write_checkpoint(out, {"tiny": TINY, "full": FULL}[size], seed=seed, layers=layers)
+
+
+@bench.command()
+@click.option("--out", type=FOLDER, required=True, help="Gets scene/ and video/.")
+@click.option("--voxels", type=int, default=30_000, show_default=True, help="Voxels of the scene at 6 cm.")
+@click.option("--frames", type=int, default=32, show_default=True, help="Frames of the clip.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of room and frames.")
+@logging_options
+@reports_errors
+def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
+    """Write a furnished room of any size and a clip through it, to run and verify a bundle at scale."""
+    from .benchmarks.rooms import write_room
+
+    write_room(out, voxels, frames, seed=seed)
 
 
 @bench.command()

@@ -70,7 +70,7 @@ class Comparison:
 
     def __str__(self) -> str:
         parts = [f"{self.what}: {self.ratio:.3f} x the time ({self.ours_ms:.0f} ms, {self.other_ms:.0f} ms)"]
-        parts += [f"{self.flops:.3f} x the FLOPs"] if self.flops is not None else []
+        parts += [f"{self.flops:.4f} x the FLOPs"] if self.flops is not None else []
         parts += [f"growth {self.growth_mb:.0f} MB"] if self.growth_mb is not None else []
         parts += [f"rel-rms {self.error:.1e}"] if self.error is not None else []
         return ", ".join(parts)

@@ -29,11 +29,11 @@ from .progress import Progress
 from .streaming import last_logits, round_q8_0, token_embeddings
 from .tokenizer import reference_ids
 
-__all__ = ["Row", "Verification"]
+__all__ = ["POSITIONS", "Row", "Verification"]
 
 LOG = logging.getLogger(__name__)
 QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
-LONGEST_PROMPT = 256
+POSITIONS = 256
 BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
 ENCODER_STAGES = ("vision", "points", "aligner")
 REL_RMS_LIMITS = {
@@ -143,11 +143,18 @@ class Verification:
         self._reference: Reference | None = None
         self._view: View | None = None
 
-    def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> Iterator[Row]:
+    def run(
+        self, precisions: Sequence[str] = (), quants: Sequence[str] = (), positions: int = POSITIONS
+    ) -> Iterator[Row]:
         """Compare parts, by default all, and keep the result in the manifest.
 
         Each encoder gets on either side what that side computed before. The language model gets the same embeddings
-        of scene and clip on both sides, and at most 256 positions.
+        of scene and clip on both sides.
+
+        Args:
+            precisions: encoders.
+            quants: language models.
+            positions: longest prompt for the language model; what is too long is cut from the clip's end.
 
         Raises:
             BadBundle: a part is not there.
@@ -171,7 +178,7 @@ class Verification:
             yield from rows
         for quant in quants:
             session = self._session(precisions[0], quant)
-            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session)]
+            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session, positions)]
             records[quant] = {"files": session.files[-1:], "rows": [row.to_json() for row in rows]}
             yield from rows
         with BundleWriter.open(self.bundle.path) as writer:
@@ -210,7 +217,7 @@ class Verification:
             reference = getattr(self._reference, stage).reshape(values.shape)
             yield Row.compare(session.precision, stage, values, reference, session.graphs[stage].file)
 
-    def _language_model(self, session: Session) -> Iterator[Row]:
+    def _language_model(self, session: Session, positions: int) -> Iterator[Row]:
         if self._view is None or self._reference is None:
             list(self._encoders(session))
         view, reference = self._view, self._reference
@@ -220,9 +227,9 @@ class Verification:
         yield self._compare_prompt(session.quant, prompt)
         yield self._compare_weights(session)
 
-        room = LONGEST_PROMPT - (len(prompt.token_ids) - 2) - len(reference.aligner)
+        room = positions - (len(prompt.token_ids) - 2) - len(reference.aligner)
         video = reference.vision.reshape(-1, reference.vision.shape[-1])[: max(room, 1)]
-        with session.load_llm(LONGEST_PROMPT + len(prompt.token_ids)) as model:
+        with session.load_llm(len(prompt.token_ids) + len(reference.aligner) + len(video)) as model:
             prefill(model, prompt, reference.aligner, video)
             ours = model.logits()
         tokens = [

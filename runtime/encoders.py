@@ -48,9 +48,6 @@ class LocalEncoder:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if path.name.startswith("aligner"):
-            # keys and values of the points are computed when a layer needs them, not all at the start
-            options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         if path.name.startswith("points"):
             # its weights are used in slices, so packed copies would only take memory
             options.add_session_config_entry("session.disable_prepacking", "1")
