@@ -436,6 +436,7 @@ def rea_check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: b
 @click.option("--threads", type=int, help="CPU threads; by default all cores.")
 @click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask scheduler answer.")
+@click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")
 @logging_options
 @reports_errors
 def rea_run(**values: Any) -> None:
@@ -459,3 +460,17 @@ def rea_merge(results: tuple[Path, ...], out: Path, quiet: bool) -> None:
     click.echo(f"{len(merged.records)} answers in {out}, {len(merged.missing)} missing")
     for name in merged.missing:
         click.echo(f"missing: {name}", err=True)
+
+
+@rea.command(name="compare")
+@click.argument("ours", type=FOLDER)
+@click.argument("reference", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def compare_answers(ours: Path, reference: Path, as_json: bool, quiet: bool) -> None:
+    """Compare two runs on the same questions: how many answers are identical, and how many points apart they are."""
+    from .benchmarks.rea.compare import compare
+
+    comparison = compare(ours, reference)
+    click.echo(comparison.to_json() if as_json else str(comparison))

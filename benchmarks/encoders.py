@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..export.geometry import PREFIXES, build
 from ..export.graphs import AlignerGraph, VisionGraph, transpose_linears
+from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
 from ..export.onnx import trace, write_variants
 from ..export.sparse import GatherConv, PointsGraph, fold, with_zero_row
-from ..export.verify import encode_all
 from ..runtime.bundle import CPU, PORTABLE
 from ..runtime.encoders import LocalEncoder
 from ..runtime.maps import KernelMaps

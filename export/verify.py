@@ -16,13 +16,13 @@ from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
 from ..runtime.options import Options
 from ..runtime.prompt import Prompt
-from ..runtime.rays import FREQUENCIES
 from ..runtime.scene import Scene
 from ..runtime.session import Session, prefill
 from ..runtime.video import Clip, pixel_values
 from .checkpoint import Checkpoint
 from .geometry import Inventory
 from .gguf import weight_errors
+from .model.aligner import encode_all
 from .model.points import MapTensors
 from .parts import load_part
 from .progress import Progress
@@ -299,10 +299,3 @@ class Verification:
                 rays.append(encode_all(torch.from_numpy(view.rays.frames.reshape(-1, 3))))
                 prefix = aligner(points, rays[0], torch.cat(pooled).flatten(0, 1), rays[1], text)
         return Reference(tokens.numpy(), points.numpy(), prefix.numpy())
-
-
-def encode_all(directions: Tensor) -> Tensor:
-    """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
-    frequencies = 2 ** torch.arange(FREQUENCIES)
-    angles = (directions[:, :, None] * frequencies.float()).flatten(1)
-    return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

@@ -60,10 +60,11 @@ class Plan:
         kv = 2 * positions * llm.layers * llm.kv_heads * llm.head_width * KV_BYTES[self.kv]
         buffer = MICRO_BATCH * (3 * llm.ffn + 8 * llm.width) * FLOAT + positions * MICRO_BATCH * 2
         peaks = {
-            # weights are mapped, and packed copies of them allocated
-            "vision": 2 * self._weights("vision") + 12 * vision.patches * (vision.mlp + 4 * vision.width) + tokens,
-            "points": self._weights("points") + self.voxels * FLOAT * (9 * geometry.points.channels[-1]) + 2 * features,
-            "aligner": 2 * self._weights("aligner")
+            "vision": self._weights("vision") + 12 * vision.patches * (vision.mlp + 4 * vision.width) + tokens,
+            "points": self._weights("points")
+            + self.voxels * FLOAT * (12 * geometry.points.channels[-1])
+            + 2 * features,
+            "aligner": self._weights("aligner")
             + 7 * features
             + 2 * rays
             + 4 * tokens

@@ -41,6 +41,7 @@ def answer_subset(values: dict[str, Any]) -> int:
             max_new_tokens=values["max_new_tokens"],
             fps=values["fps"],
             scheduler=values["scheduler"],
+            swapped=values["swapped"],
             advance=advance,
         )
     LOG.info("%d answers, %d of them new, in %s", len(run.records), run.answered, run.results)

@@ -13,6 +13,7 @@ from .answering import Request, answer_clip
 from .dataset import Broken, ReaDataset, Sample, by_clip
 from .results import Header, Record, ResultsFile, in_order, write_predictions
 from .subset import Subset
+from .swap import swap
 
 __all__ = ["Run", "Shard", "run_subset"]
 
@@ -78,6 +79,7 @@ def run_subset(
     max_new_tokens: int = 256,
     fps: float | None = None,
     scheduler: str | None = None,
+    swapped: str | None = None,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> Run:
     """Answer the samples of a subset that `out` has no answers to yet, and write the predictions.
@@ -93,6 +95,7 @@ def run_subset(
         max_new_tokens: longest answer.
         fps: what the data set was told, to be recorded.
         scheduler: address of a Dask scheduler whose workers answer; None answers here.
+        swapped: what is taken from another room, one of `SWAPS`; None for nothing.
         advance: called with the number of samples that are done.
 
     Raises:
@@ -103,6 +106,8 @@ def run_subset(
         if value is not None and value < 1:
             raise BadInput(f"{option} {value}: expected at least 1")
     samples = subset.of(dataset.samples)
+    if swapped:
+        samples = swap(samples, swapped)
     groups = shard.of(by_clip(samples))
     with Session(bundle, options) as session:
         options = replace(options, precision=session.precision, quant=session.quant)
@@ -110,7 +115,7 @@ def run_subset(
         header = Header(
             bundle=session.digest,
             rea=dataset.digest,
-            options=deciding(request) | {"fps": fps},
+            options=deciding(request) | {"fps": fps, "swap": swapped},
             subset=subset.to_json(),
             ids=[sample.id for sample in samples],
             shard=str(shard),

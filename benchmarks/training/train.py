@@ -21,6 +21,7 @@ from ...runtime.prompt import SYSTEM
 from ...runtime.video import normalised
 from ..rea.dataset import ReaDataset
 from ..rea.furniture import COLOURS, KINDS
+from .checkpoint import save
 from .features import FLOOR, Clip, Question, Room, load_rooms
 from .language import Guides, SeenClip, answers
 from .model import SMALL, SmallModel
@@ -75,6 +76,8 @@ def train(rea: Path, out: Path, seed: int, steps: Steps, blind: bool) -> None:
         train_vision(model, rooms, Stage("vision", steps.vision, 1e-3, state), seed)
     items = [Item.of(model, room, tokenizer, blind) for room in rooms]
     train_language(model, items, Stage("blind" if blind else "language", steps.language, 1e-3, state), seed)
+    if not blind:
+        save(model, tokenizer, out / "checkpoint")
     held_back = load_rooms(ReaDataset(rea / "val.json", rea), rea / "world", SMALL)
     for line in evaluate(model, [Item.of(model, room, tokenizer, blind) for room in held_back]):
         LOG.info("%s", line)
@@ -90,12 +93,13 @@ def texts(dataset: ReaDataset) -> Iterator[str]:
 
 def train_points(model: SmallModel, rooms: Sequence[Room], stage: Stage, seed: int) -> None:
     """The point encoder learns kind, colour and height of every voxel, as the released one was trained on labels."""
+    torch.manual_seed(seed)
     outputs = len(KINDS) + 2, len(COLOURS) + 1, 1
     head = nn.Linear(model.geometry.points.features, sum(outputs))
 
     def step(number: int) -> dict[str, Tensor]:
         generator = np.random.default_rng([seed, 1, number])
-        chosen = [rooms[index] for index in generator.choice(len(rooms), ROOMS_A_STEP, replace=False)]
+        chosen = [rooms[index] for index in generator.choice(len(rooms), ROOMS_A_STEP)]
         predicted, kinds, colours, heights = [], [], [], []
         for room in chosen:
             coords, feats = flipped(room, generator)
@@ -132,6 +136,7 @@ def flipped(room: Room, generator: np.random.Generator) -> tuple[np.ndarray, Ten
 def train_vision(model: SmallModel, rooms: Sequence[Room], stage: Stage, seed: int) -> None:
     """Tower and projector learn kind and colour of what fills the last frames."""
     clips = [(room, clip) for room in rooms for clip in room.clips]
+    torch.manual_seed(seed)
     outputs = len(KINDS), len(COLOURS)
     head = nn.Linear(model.geometry.llm.width, sum(outputs))
 
@@ -210,12 +215,13 @@ class Item:
 
 def train_language(model: SmallModel, items: Sequence[Item], stage: Stage, seed: int) -> None:
     """Aligner and language model learn to answer."""
+    torch.manual_seed(seed)
     guides = Guides(model)
     clips = [(item, clip) for item in items for clip in range(len(item.clips))]
 
     def step(number: int) -> dict[str, Tensor]:
         generator = np.random.default_rng([seed, 3, number])
-        chosen = [clips[index] for index in generator.choice(len(clips), CLIPS_A_STEP, replace=False)]
+        chosen = [clips[index] for index in generator.choice(len(clips), CLIPS_A_STEP)]
         outcome = answers(
             model, [item.seen(clip) for item, clip in chosen], [item.tokens[clip] for item, clip in chosen]
         )

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.geometry import AlignerGeometry
+from ...runtime.rays import FREQUENCIES
 
-__all__ = ["RAY_COLUMNS", "Aligner"]
+__all__ = ["RAY_COLUMNS", "Aligner", "encode_all"]
 
 RAY_COLUMNS = 765
 EPS = 1e-12
@@ -131,3 +132,10 @@ class ResidualOutput(nn.Module):
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(self.dense(inner) + residual)
+
+
+def encode_all(directions: Tensor) -> Tensor:
+    """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
+    frequencies = 2 ** torch.arange(FREQUENCIES)
+    angles = (directions[:, :, None] * frequencies.float()).flatten(1)
+    return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

@@ -1,5 +1,8 @@
 """What a question will need in memory is said before anything is loaded."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,22 +115,11 @@ def test_nothing_is_loaded_when_it_does_not_fit(
         Session(tiny_bundle, Options(quant="F32")).look(load_scene(scene), load_clip(video), frames=2)
 
 
-def test_a_plan_is_not_below_what_the_stages_took(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_plan_is_not_below_what_the_stages_took(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
     scene, video = write_sample(tmp_path)
-    answer = Session(tiny_bundle, Options(quant="F32")).ask(
-        load_scene(scene), load_clip(video), "Where is the cup?", frames=4, max_new_tokens=4
-    )
-    "".join(answer)
-    plan = Plan(
-        bundle=Bundle(tiny_bundle),
-        precision="fp32",
-        quant="F32",
-        provider=CPU,
-        kv="f16",
-        frames=4,
-        voxels=len(answer.view.voxels),
-        new_tokens=4,
-    )
-    taken = answer.meter.peak_bytes
+    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", tiny_bundle, "--quant", "F32"]
+    options = ["--scene", scene, "--video", video, "-q", "Where is the cup?", "--frames", "4", "-n", "4", "--json"]
+    printed = json.loads(subprocess.run([*command, *options], check=True, capture_output=True).stdout)
+    planned = replace(plan, voxels=printed["voxels"], new_tokens=4).stages()
     for stage, measured in {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}.items():
-        assert taken[measured] <= plan.stages()[stage], stage
+        assert printed["peak_mb"][measured] * 1e6 <= planned[stage], stage
