@@ -92,8 +92,8 @@ def write_checkpoint(folder: Path, geometry: Geometry = TINY, *, seed: int = 0, 
         geometry = replace(geometry, llm=replace(geometry.llm, layers=layers))
     folder.mkdir(parents=True, exist_ok=True)
     write_descriptions(folder, geometry, SPECIAL_TOKENS)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / file).write_bytes((DATA / file).read_bytes())
+    for described in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / described).write_bytes((DATA / described).read_bytes())
     shards = list(plan_shards(tensor_shapes(geometry)))
     index: dict[str, str] = {}
     for number, shapes in enumerate(shards, start=1):

@@ -61,7 +61,8 @@ def write_room(folder: Path, voxels: int, frames: int, *, seed: int = 0, voxel_s
     colours = generator.integers(0, 256, points.shape)
     np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
     width, height = FRAME_SIZE
-    np.savetxt(scene / "K.txt", [[0.6 * width, 0, width / 2], [0, 0.6 * width, height / 2], [0, 0, 1]])
+    intrinsics = np.array([[0.6 * width, 0, width / 2], [0, 0.6 * width, height / 2], [0, 0, 1]])
+    np.savetxt(scene / "K.txt", intrinsics)
     extent = points.max(axis=0)
     for number in range(frames):
         share = (number + 0.5) / frames

@@ -162,11 +162,11 @@ class Attention(nn.Module):
         queries = self.query(rows).split(self.columns, dim=1)
         for query, key, value, heads in zip(queries, self.keys, self.values, self.heads, strict=True):
             width = query.shape[1]
-            grouped = (
+            query, projected_key, projected_value = (
                 values.reshape(-1, rows_each, width) if rows_each else values[None]
                 for values in (query, key(context), value(context))
             )
-            mixed.append(attention(*grouped, heads).flatten(0, 1))
+            mixed.append(attention(query, projected_key, projected_value, heads).flatten(0, 1))
         return self.output(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])
 
 

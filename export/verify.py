@@ -194,6 +194,7 @@ class Verification:
             gpu_layers=0,
             provider=provider,
             literal=precision == "fp16",
+            repack=False,
         )
         return Session(self.bundle, options, check=False)
 

@@ -86,9 +86,11 @@ class Stages:
     def load_llm(self, positions: int) -> LanguageModel:
         """The language model with a context of its own; the caller closes it."""
         free, size = available(), self._bundle.size(self._llm.file)
-        repack = free is None or free > REPACK_ROOM * size
+        repack = self._options.repack
+        if repack is None:
+            repack = free is None or free > REPACK_ROOM * size
         if not repack:
-            LOG.info("weights are used as they are mapped, since a packed copy would not fit")
+            LOG.info("weights are used as they are mapped, without a packed copy")
         return LanguageModel(
             self._bundle.file(self._llm.file),
             context=whole_steps(positions),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from .dataset import Sample
@@ -33,9 +34,9 @@ def draw_clip(sample: Sample, truth: Path, out: Path) -> None:
     picture = Image.new("RGB", (width, depth + frames.height), "white")
     draw = ImageDraw.Draw(picture)
 
-    def at(points: np.ndarray) -> list[tuple[float, float]]:
+    def at(points: ArrayLike) -> list[tuple[float, float]]:
         """Places in the room [P, 2] as pixels; y points up."""
-        return [(MARGIN + x * PIXELS_A_METRE, depth - MARGIN - y * PIXELS_A_METRE) for x, y in points]
+        return [(MARGIN + x * PIXELS_A_METRE, depth - MARGIN - y * PIXELS_A_METRE) for x, y in np.asarray(points)]
 
     draw.rectangle((MARGIN, MARGIN, width - MARGIN, depth - MARGIN), outline=INK, width=3)
     for piece in room["furniture"]:

@@ -45,7 +45,7 @@ def main() -> None:
     dataset = ReaDataset(values.rea, values.root)
     samples = swap(dataset.samples, values.swap) if values.swap else list(dataset.samples)
     model, tokenizer = load(values.ckpt)
-    records = []
+    records: list[Record] = []
     with Progress(False).bar("answer", len(samples)) as advance, torch.inference_mode():
         for group in by_clip(samples):
             records += answer_clip(model, tokenizer, group)
@@ -83,7 +83,7 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
     pooled = model.vision(torch.stack(frames))
     points = model.points(torch.from_numpy(voxels.feats), MapTensors.build(voxels.coords))
     point_rays, frame_rays = (encode_all(torch.from_numpy(r.reshape(-1, 3))) for r in (rays.voxels, rays.frames))
-    embed = model.llm.model["embed_tokens"]
+    embed, (end,) = model.llm.model["embed_tokens"], tokenizer.encode(END).ids
     for sample in samples:
         prompt = encode(tokenizer, sample.question, "").prompt
         text = embed(torch.from_numpy(prompt.aligner_token_ids))
@@ -96,7 +96,7 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
             "scene_id": sample.scene_id,
             "query": sample.question,
             "gt": sample.answer,
-            "pred": tokenizer.decode(greedy(model, embeddings, tokenizer.token_to_id(END))).strip(),
+            "pred": tokenizer.decode(greedy(model, embeddings, end)).strip(),
         }
 
 

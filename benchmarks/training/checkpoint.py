@@ -20,7 +20,7 @@ __all__ = ["load", "save"]
 def save(model: SmallModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a checkpoint: bfloat16, the point encoder in float32, as the trainer does."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    ids = {token: tokenizer.encode(token).ids[0] for token in SPECIAL}
     write_descriptions(folder, model.geometry, ids)
     with atomic_path(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...export.geometry import PREFIXES, build
-from ...export.model.points import SparseConv
+from ...export.model.points import PointwiseConv, SparseConv
 from ...runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
 from ...runtime.rays import FREQUENCIES
 
@@ -62,7 +62,7 @@ class SmallModel(nn.Module):
                 initialise(name, module, generator)
         for parent, name in self.ray_projections():
             with torch.no_grad():
-                weight = parent[name].weight
+                weight = parent[name].get_parameter("weight")
                 kept = torch.zeros_like(weight)
                 kept[:, LOW_COLUMNS] = weight[:, LOW_COLUMNS] * math.sqrt(weight.shape[1] / len(LOW_COLUMNS))
                 weight.copy_(kept)
@@ -127,7 +127,7 @@ class LowProjection(nn.Module):
 
     def __init__(self, linear: nn.Module):
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias = linear.get_parameter("weight"), linear.get_parameter("bias")
 
     def forward(self, encoded: Tensor) -> Tensor:
         return F.linear(encoded, self.weight[:, LOW_COLUMNS], self.bias)
@@ -144,7 +144,7 @@ def initialise(name: str, module: nn.Module, generator: torch.Generator) -> None
                 module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0, 0.02 if "embed_tokens" in name else 0.5, generator=generator)
-        elif hasattr(module, "kernel"):
+        elif isinstance(module, SparseConv | PointwiseConv):
             fan_in = module.kernel.shape[-2] * max(1.0, math.prod(module.kernel.shape[:-2]) / 3)
             module.kernel.normal_(0, math.sqrt(2 / fan_in), generator=generator)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
