@@ -5,7 +5,7 @@ For trying the toolchain and for testing it at scale: the answers mean nothing, 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +17,7 @@ from ..runtime.bf16 import round_bf16
 from ..runtime.files import atomic_path
 from ..runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
 
-__all__ = ["FULL", "TINY", "write_checkpoint"]
+__all__ = ["FULL", "TINY", "write_checkpoint", "write_descriptions"]
 
 DATA = Path(__file__).parent / "data"
 SHARD_BYTES = 4 * 2**30
@@ -91,7 +91,9 @@ def write_checkpoint(folder: Path, geometry: Geometry = TINY, *, seed: int = 0, 
     if layers is not None:
         geometry = replace(geometry, llm=replace(geometry.llm, layers=layers))
     folder.mkdir(parents=True, exist_ok=True)
-    write_descriptions(folder, geometry)
+    write_descriptions(folder, geometry, SPECIAL_TOKENS)
+    for described in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / described).write_bytes((DATA / described).read_bytes())
     shards = list(plan_shards(tensor_shapes(geometry)))
     index: dict[str, str] = {}
     for number, shapes in enumerate(shards, start=1):
@@ -187,8 +189,8 @@ def stored_bytes(name: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * (4 if is_float32(name) else 2)
 
 
-def write_descriptions(folder: Path, geometry: Geometry) -> None:
-    """Configuration and tokenizer files."""
+def write_descriptions(folder: Path, geometry: Geometry, special: Mapping[str, int]) -> None:
+    """Write the configuration files of a model; `special` are its tokenizer's special tokens."""
     llm, vision = geometry.llm, geometry.vision
     config = {
         "model_type": "pcd_aligner",
@@ -204,7 +206,7 @@ def write_descriptions(folder: Path, geometry: Geometry) -> None:
         "rms_norm_eps": llm.rms_eps,
         "tie_word_embeddings": llm.tied,
         "hidden_act": "silu",
-        "eos_token_id": SPECIAL_TOKENS["<|im_end|>"],
+        "eos_token_id": special["<|im_end|>"],
         "mm_vision_tower": "vision_tower",
         "mm_projector_type": "mlp2x_gelu",
         "mm_spatial_pool_mode": "bilinear",
@@ -221,7 +223,7 @@ def write_descriptions(folder: Path, geometry: Geometry) -> None:
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
     }
-    generation = {"eos_token_id": [SPECIAL_TOKENS["<|im_end|>"], SPECIAL_TOKENS["<|endoftext|>"]]}
+    generation = {"eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]]}
     (folder / "vision_tower").mkdir(exist_ok=True)
     for name, content in (
         ("config.json", config),
@@ -229,5 +231,3 @@ def write_descriptions(folder: Path, geometry: Geometry) -> None:
         ("generation_config.json", generation),
     ):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / file).write_bytes((DATA / file).read_bytes())

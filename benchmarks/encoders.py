@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..export.geometry import PREFIXES, build
 from ..export.graphs import AlignerGraph, VisionGraph, transpose_linears
+from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
 from ..export.onnx import trace, write_variants
 from ..export.sparse import GatherConv, PointsGraph, fold, with_zero_row
-from ..export.verify import encode_all
 from ..runtime.bundle import CPU, PORTABLE
 from ..runtime.encoders import LocalEncoder
 from ..runtime.maps import KernelMaps
@@ -70,7 +70,7 @@ class Comparison:
 
     def __str__(self) -> str:
         parts = [f"{self.what}: {self.ratio:.3f} x the time ({self.ours_ms:.0f} ms, {self.other_ms:.0f} ms)"]
-        parts += [f"{self.flops:.3f} x the FLOPs"] if self.flops is not None else []
+        parts += [f"{self.flops:.4f} x the FLOPs"] if self.flops is not None else []
         parts += [f"growth {self.growth_mb:.0f} MB"] if self.growth_mb is not None else []
         parts += [f"rel-rms {self.error:.1e}"] if self.error is not None else []
         return ", ".join(parts)

@@ -1,12 +1,19 @@
-"""Voxels of generated rooms, for measuring the point encoder at scale."""
+"""Generated rooms of any number of voxels, for measuring at scale."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
-__all__ = ["room"]
+__all__ = ["room", "write_room"]
 
 SAMPLES_A_METRE = 20
 NOISE = 0.002
+FRAME_SIZE = (640, 480)
+FPS = 30.0
+EYES = 1.5
 
 
 def room(voxels: int, seed: int = 0, voxel_size: float = 0.06) -> np.ndarray:
@@ -31,6 +38,52 @@ def room(voxels: int, seed: int = 0, voxel_size: float = 0.06) -> np.ndarray:
         scale *= 1.08
     kept = generator.permutation(cells[:voxels])
     return kept - kept.min(axis=0)
+
+
+def write_room(folder: Path, voxels: int, frames: int, *, seed: int = 0, voxel_size: float = 0.06) -> tuple[Path, Path]:
+    """Write a room as a scene, and a clip of somebody who walks through it; the frames show random colours.
+
+    Args:
+        folder: gets `scene/` and `video/`.
+        voxels: exactly how many the scene has at this voxel size.
+        frames: of the clip, each with a pose.
+        seed: of everything.
+        voxel_size: metres.
+
+    Returns:
+        The scene's and the clip's folders.
+    """
+    scene, video = folder / "scene", folder / "video"
+    (scene / "poses").mkdir(parents=True, exist_ok=True)
+    video.mkdir(exist_ok=True)
+    generator = np.random.default_rng(seed)
+    points = (room(voxels, seed, voxel_size) + 0.5) * voxel_size
+    colours = generator.integers(0, 256, points.shape)
+    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
+    width, height = FRAME_SIZE
+    intrinsics = np.array([[0.6 * width, 0, width / 2], [0, 0.6 * width, height / 2], [0, 0, 1]])
+    np.savetxt(scene / "K.txt", intrinsics)
+    extent = points.max(axis=0)
+    for number in range(frames):
+        share = (number + 0.5) / frames
+        stem = f"frame_{number:010d}"
+        np.savetxt(scene / "poses" / f"{stem}.txt", walking_pose(share, extent))
+        colours = generator.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        Image.fromarray(colours).resize(FRAME_SIZE, Image.Resampling.BICUBIC).save(video / f"{stem}.jpg")
+    (video / "clip.json").write_text(json.dumps({"fps": FPS}) + "\n")
+    return scene, video
+
+
+def walking_pose(share: float, extent: np.ndarray) -> np.ndarray:
+    """Camera-to-world [4, 4], OpenCV axes, of somebody who crosses a room and turns by half a circle."""
+    heading = np.pi * share
+    forward = np.array([np.cos(heading), np.sin(heading), -0.2])
+    forward /= np.linalg.norm(forward)
+    right = np.array([np.sin(heading), -np.cos(heading), 0.0])
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    pose[:3, 3] = *(extent[:2] * (0.2 + 0.6 * share)), EYES
+    return pose
 
 
 def surfaces(generator: np.random.Generator, scale: float) -> list[np.ndarray]:

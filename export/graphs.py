@@ -20,6 +20,10 @@ from .sparse import PointsGraph, point_inputs
 __all__ = ["AlignerGraph", "PointsGraph", "VisionGraph", "example_inputs", "transpose_linears"]
 
 
+# keys and values of tens of thousands of points are the largest arrays of the aligner
+POINT_HEADS_AT_ONCE = 4
+
+
 class VisionGraph(nn.Module):
     """Frames to the tokens of both branches, encoded once.
 
@@ -106,7 +110,7 @@ class AlignerLayer(nn.Module):
         crossing = plain.crossattention
         self.crosses = crossing is not None
         if self.crosses:
-            self.cross_attention, self.cross_norm = attention_block(crossing)
+            self.cross_attention, self.cross_norm = attention_block(crossing, POINT_HEADS_AT_ONCE)
         self.feed_forward = FeedForward(plain.intermediate_query["dense"], plain.output_query.dense, "none")
         self.norm = plain.output_query.LayerNorm
 
@@ -117,10 +121,10 @@ class AlignerLayer(nn.Module):
         return self.norm(rows + self.feed_forward(rows))
 
 
-def attention_block(plain: Any) -> tuple["Attention", nn.Module]:
+def attention_block(plain: Any, heads_at_once: int | None = None) -> tuple["Attention", nn.Module]:
     """Attention with its output projection, and the norm after the residual."""
     inner = plain.attention
-    attention = Attention(inner.query, inner.key, inner.value, plain.output.dense, inner.heads)
+    attention = Attention(inner.query, inner.key, inner.value, plain.output.dense, inner.heads, heads_at_once)
     return attention, plain.output.LayerNorm
 
 
@@ -131,11 +135,22 @@ class Attention(nn.Module):
     passes through the weighted mean unchanged: it is part of the output's bias.
     """
 
-    def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear, output: nn.Linear, heads: int):
+    def __init__(
+        self,
+        query: nn.Linear,
+        key: nn.Linear,
+        value: nn.Linear,
+        output: nn.Linear,
+        heads: int,
+        heads_at_once: int | None = None,
+    ):
+        """`heads_at_once` bounds for how many heads keys and values are in memory together; None for all."""
         super().__init__()
-        self.heads = heads
+        width = query.out_features // heads
+        self.heads = [min(heads_at_once or heads, heads - first) for first in range(0, heads, heads_at_once or heads)]
+        self.columns = [count * width for count in self.heads]
         self.query = query
-        self.key, self.value = without_bias(key), without_bias(value)
+        self.keys, self.values = split_outputs(key, self.columns), split_outputs(value, self.columns)
         self.output = nn.Linear(output.in_features, output.out_features)
         self.output.weight = output.weight
         bias = output.bias.double() + output.weight.double() @ value.bias.double()
@@ -143,12 +158,16 @@ class Attention(nn.Module):
 
     def forward(self, rows: Tensor, context: Tensor, rows_each: int | None = None) -> Tensor:
         """[M, W] rows attending to [K, W'] context; or, in groups of `rows_each`, each group to itself."""
-        width = self.query.out_features
-        query, key, value = (
-            values.reshape(-1, rows_each, width) if rows_each else values[None]
-            for values in (self.query(rows), self.key(context), self.value(context))
-        )
-        return self.output(attention(query, key, value, self.heads).flatten(0, 1))
+        mixed = []
+        queries = self.query(rows).split(self.columns, dim=1)
+        for query, key, value, heads in zip(queries, self.keys, self.values, self.heads, strict=True):
+            width = query.shape[1]
+            query, projected_key, projected_value = (
+                values.reshape(-1, rows_each, width) if rows_each else values[None]
+                for values in (query, key(context), value(context))
+            )
+            mixed.append(attention(query, projected_key, projected_value, heads).flatten(0, 1))
+        return self.output(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])
 
 
 class FeedForward(nn.Module):
@@ -165,10 +184,12 @@ class FeedForward(nn.Module):
         return feed_forward(rows, inner.weight, inner.bias, outer.weight, outer.bias, self.approximate)
 
 
-def without_bias(linear: nn.Linear) -> nn.Linear:
-    bare = nn.Linear(linear.in_features, linear.out_features, bias=False)
-    bare.weight = linear.weight
-    return bare
+def split_outputs(linear: nn.Linear, columns: list[int]) -> nn.ModuleList:
+    """A Linear without its bias as several, which compute so many of its outputs each."""
+    parts = nn.ModuleList(nn.Linear(linear.in_features, count, bias=False) for count in columns)
+    for part, weight in zip(parts, linear.weight.split(columns), strict=True):
+        part.weight = nn.Parameter(weight, requires_grad=False)
+    return parts
 
 
 class Projection(nn.Module):

@@ -21,7 +21,7 @@ from .onnx import PRECISIONS, add_encoders
 from .progress import Progress
 from .sample import write_sample
 from .tokenizer import stop_ids
-from .verify import Row, Verification
+from .verify import POSITIONS, Row, Verification
 
 __all__ = ["Export"]
 
@@ -94,21 +94,24 @@ class Export:
         video: Path | None = None,
         precisions: Sequence[str] = (),
         quants: Sequence[str] = (),
+        positions: int = POSITIONS,
     ) -> Iterator[Row]:
         """Compare the bundle with the PyTorch model on a scene and a clip, or on the built-in ones.
 
         Raises:
-            BadInput: only one of scene and clip is given.
+            BadInput: only one of scene and clip is given, or there are too few positions.
         """
         if (scene is None) != (video is None):
             raise BadInput("--scene and --video go together; give both, or neither for the built-in sample")
+        if positions < POSITIONS:
+            raise BadInput(f"--positions {positions}: expected {POSITIONS} or more")
         with tempfile.TemporaryDirectory() as folder:
             if scene is None or video is None:
                 scene, video = write_sample(Path(folder), Bundle(self.out).defaults.voxel_size)
             verification = Verification(
                 self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress
             )
-            yield from verification.run(precisions, quants)
+            yield from verification.run(precisions, quants, positions)
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -39,7 +39,7 @@ def last_logits(
     rounded = rounding or (lambda values: values)
     geometry = inventory.geometry.llm
     rotary = rotary_tables(geometry, len(embeddings))
-    hidden = embeddings
+    hidden = embeddings[None]
     with torch.device("meta"):
         layer, norm = Layer(geometry), RmsNorm(geometry.width, geometry.rms_eps)
     layer, norm = layer.to_empty(device="cpu"), norm.to_empty(device="cpu")
@@ -54,7 +54,7 @@ def last_logits(
             hidden = layer(hidden, rotary)
             advance(1)
         fill(norm, checkpoint, "model.norm.")
-        hidden = rounded(norm(hidden[-1]))
+        hidden = rounded(norm(hidden[0, -1]))
         output = checkpoint.tensor("model.embed_tokens.weight" if geometry.tied else "lm_head.weight")
         return torch.cat([rounded(rows.float()) @ hidden for rows in output.split(ROWS_AT_ONCE)])
 

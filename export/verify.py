@@ -16,24 +16,24 @@ from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
 from ..runtime.options import Options
 from ..runtime.prompt import Prompt
-from ..runtime.rays import FREQUENCIES
 from ..runtime.scene import Scene
 from ..runtime.session import Session, prefill
 from ..runtime.video import Clip, pixel_values
 from .checkpoint import Checkpoint
 from .geometry import Inventory
 from .gguf import weight_errors
+from .model.aligner import encode_all
 from .model.points import MapTensors
 from .parts import load_part
 from .progress import Progress
 from .streaming import last_logits, round_q8_0, token_embeddings
 from .tokenizer import reference_ids
 
-__all__ = ["Row", "Verification"]
+__all__ = ["POSITIONS", "Row", "Verification"]
 
 LOG = logging.getLogger(__name__)
 QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
-LONGEST_PROMPT = 256
+POSITIONS = 256
 BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
 ENCODER_STAGES = ("vision", "points", "aligner")
 # the aligner of a float32 bundle for TensorRT, whose attention has FP16 factors
@@ -149,11 +149,18 @@ class Verification:
         self._reference: Reference | None = None
         self._view: View | None = None
 
-    def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> Iterator[Row]:
+    def run(
+        self, precisions: Sequence[str] = (), quants: Sequence[str] = (), positions: int = POSITIONS
+    ) -> Iterator[Row]:
         """Compare parts, by default all, and keep the result in the manifest.
 
         Each encoder gets on either side what that side computed before. The language model gets the same embeddings
-        of scene and clip on both sides, and at most 256 positions.
+        of scene and clip on both sides.
+
+        Args:
+            precisions: encoders.
+            quants: language models.
+            positions: longest prompt for the language model; what is too long is cut from the clip's end.
 
         Raises:
             BadBundle: a part is not there.
@@ -179,7 +186,7 @@ class Verification:
             yield from rows
         for quant in quants:
             session = self._session(precisions[0], quant)
-            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session)]
+            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session, positions)]
             records[quant] = {"files": session.files[-1:], "rows": [row.to_json() for row in rows]}
             yield from rows
         with BundleWriter.open(self.bundle.path) as writer:
@@ -195,6 +202,7 @@ class Verification:
             device="cpu",
             provider=provider,
             literal=precision == "fp16" or provider == TENSORRT,
+            repack=False,
         )
         return Session(self.bundle, options, check=False)
 
@@ -220,7 +228,7 @@ class Verification:
             bounds = FUSED if fused else session.precision
             yield Row.compare(session.precision, stage, values, reference, session.graphs[stage].file, bounds)
 
-    def _language_model(self, session: Session) -> Iterator[Row]:
+    def _language_model(self, session: Session, positions: int) -> Iterator[Row]:
         if self._view is None or self._reference is None:
             list(self._encoders(session))
         view, reference = self._view, self._reference
@@ -230,9 +238,9 @@ class Verification:
         yield self._compare_prompt(session.quant, prompt)
         yield self._compare_weights(session)
 
-        room = LONGEST_PROMPT - (len(prompt.token_ids) - 2) - len(reference.aligner)
+        room = positions - (len(prompt.token_ids) - 2) - len(reference.aligner)
         video = reference.vision.reshape(-1, reference.vision.shape[-1])[: max(room, 1)]
-        with session.load_llm(LONGEST_PROMPT + len(prompt.token_ids)) as model:
+        with session.load_llm(len(prompt.token_ids) + len(reference.aligner) + len(video)) as model:
             prefill(model, prompt, reference.aligner, video)
             ours = model.logits()
         tokens = [
@@ -302,10 +310,3 @@ class Verification:
                 rays.append(encode_all(torch.from_numpy(view.rays.frames.reshape(-1, 3))))
                 prefix = aligner(points, rays[0], torch.cat(pooled).flatten(0, 1), rays[1], text)
         return Reference(tokens.numpy(), points.numpy(), prefix.numpy())
-
-
-def encode_all(directions: Tensor) -> Tensor:
-    """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
-    frequencies = 2 ** torch.arange(FREQUENCIES)
-    angles = (directions[:, :, None] * frequencies.float()).flatten(1)
-    return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

@@ -11,6 +11,7 @@ This module is the one definition of the format: the export writes through `Bund
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .digests import file_digest
+from .digests import file_digest, joint_digest
 from .errors import BadBundle, BadInput
 from .files import atomic_path
 from .geometry import Geometry
@@ -180,9 +181,15 @@ class Bundle:
         """Bytes of a file, as the manifest states them."""
         return self._files[name][0] if name in self._files else 0
 
-    def digest(self, name: str) -> str:
+    def sha256(self, name: str) -> str:
         """SHA-256 of a file, as the manifest states it."""
         return self._files[name][1]
+
+    def digest(self, names: list[str]) -> str:
+        """One SHA-256 over files and what the manifest says of the model: equal where answers are."""
+        described = json.dumps([self.manifest[key] for key in ("geometry", "defaults", "stop_ids")], sort_keys=True)
+        model = hashlib.sha256(described.encode()).hexdigest()
+        return joint_digest({"model": model, **{name: self.sha256(name) for name in names}})
 
     def check(self, names: list[str], *, fresh: bool = False) -> None:
         """Compare files with the manifest: present, size, SHA-256.

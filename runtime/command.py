@@ -23,48 +23,46 @@ def answer_question(values: dict[str, Any]) -> None:
         raise BadInput(f"--dump {dump}: the folder {dump.parent} does not exist")
     if dump is not None and dump.is_dir():
         raise BadInput(f"--dump {dump}: is a folder, expected the name of a .safetensors file")
-    session = Session(
-        values["bundle"],
-        Options(
-            precision=values["precision"],
-            quant=values["quant"],
-            threads=values["threads"],
-            kv=values["kv"],
-            flash_attention=values["flash_attention"],
-            device=values["device"],
-            strict=values["strict"],
-            gpu_layers=values["gpu_layers"],
-            resident=values["resident"],
-            check_digests=values["check_digests"],
-        ),
+    options = Options(
+        precision=values["precision"],
+        quant=values["quant"],
+        threads=values["threads"],
+        kv=values["kv"],
+        flash_attention=values["flash_attention"],
+        device=values["device"],
+        strict=values["strict"],
+        gpu_layers=values["gpu_layers"],
+        resident=values["resident"],
+        check_digests=values["check_digests"],
     )
-    scene = load_scene(
-        values["scene"],
-        poses=values["poses"],
-        intrinsics=values["intrinsics"],
-        pose_convention=values["pose_convention"],
-    )
-    clip = load_clip(
-        values["video"], fps=values["fps"], seconds=values["video_seconds"], first_frame=values["first_frame"]
-    )
-    answer = session.ask(
-        scene,
-        clip,
-        values["question"],
-        frames=values["frames"],
-        time_instruction=values["time_instruction"],
-        assistant_header=not values["bare_prompt"],
-        max_new_tokens=values["max_new_tokens"],
-        temperature=values["temperature"],
-        seed=values["seed"],
-    )
-    for piece in answer:
-        if not values["as_json"]:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    sys.stdout.write(json.dumps(report(session, answer), indent=1) + "\n" if values["as_json"] else "\n")
-    if dump is not None:
-        write_dump(dump, answer)
+    with Session(values["bundle"], options) as session:
+        scene = load_scene(
+            values["scene"],
+            poses=values["poses"],
+            intrinsics=values["intrinsics"],
+            pose_convention=values["pose_convention"],
+        )
+        clip = load_clip(
+            values["video"], fps=values["fps"], seconds=values["video_seconds"], first_frame=values["first_frame"]
+        )
+        answer = session.ask(
+            scene,
+            clip,
+            values["question"],
+            frames=values["frames"],
+            time_instruction=values["time_instruction"],
+            assistant_header=not values["bare_prompt"],
+            max_new_tokens=values["max_new_tokens"],
+            temperature=values["temperature"],
+            seed=values["seed"],
+        )
+        for piece in answer:
+            if not values["as_json"]:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        sys.stdout.write(json.dumps(report(session, answer), indent=1) + "\n" if values["as_json"] else "\n")
+        if dump is not None:
+            write_dump(dump, answer)
 
 
 def report(session: Session, answer: Answer) -> dict[str, Any]:

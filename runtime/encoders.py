@@ -91,9 +91,6 @@ class LocalEncoder:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if path.name.startswith("aligner"):
-            # keys and values of the points are computed when a layer needs them, not all at the start
-            options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         if path.name.startswith("points"):
             # its weights are used in slices, so packed copies would only take memory
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -116,7 +113,7 @@ class LocalEncoder:
         try:
             if self._kept_in or any(isinstance(values, KeptValue) for values in inputs.values()):
                 return self._run_bound(inputs)
-            (output,) = self._session.run(None, inputs)
+            (output,) = self._session.run(None, {name: np.asarray(values) for name, values in inputs.items()})
         except Exception as error:
             raise StllmError(f"{self._path}: failed in ONNX Runtime ({first_line(error)})") from None
         return np.asarray(output)

@@ -126,7 +126,7 @@ def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versio
 def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:
     """SHA-256 over the graph that engines are built from and its weights, from the manifest's digests."""
     graph = bundle.graph(encoder, precision, TENSORRT)
-    return joint_digest({name: bundle.digest(name) for name in (graph.file, graph.weights)})
+    return joint_digest({name: bundle.sha256(name) for name in (graph.file, graph.weights)})
 
 
 def choose_profile(sidecar: Sidecar, inputs: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ exception here.
 """
 
 import ctypes
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class Vocabulary:
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are recognised; raises BadInput when it is not valid UTF-8."""
+        self._require_open()
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
@@ -49,6 +51,7 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; empty for special tokens."""
+        self._require_open()
         buffer = ctypes.create_string_buffer(64)
         count = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         if count < 0:
@@ -61,6 +64,11 @@ class Vocabulary:
         if self._model is not None:
             self._llama.llama_model_free(self._model)
             self._model = None
+
+    def _require_open(self) -> None:
+        """Raise StllmError once the vocabulary has been freed; libllama would read freed memory."""
+        if self._model is None:
+            raise StllmError("the vocabulary was closed; ask again")
 
 
 class LanguageModel:
@@ -103,19 +111,43 @@ class LanguageModel:
         check_kv(kv, flash_attention)
         self._llama = libllama()
         self._model = load_model(self._llama, path, n_gpu_layers=gpu_layers, use_extra_bufts=repack)
+        self._allocate = functools.partial(
+            self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
+        )
         try:
-            self._context = self._new_context(context, kv, flash_attention, threads, micro_batch)
+            self._open_context(context)
         except BaseException:
             self.close()
             raise
         self.width = int(self._llama.llama_model_n_embd_inp(self._model))
         vocab = self._llama.llama_model_get_vocab(self._model)
         self.vocabulary = int(self._llama.llama_vocab_n_tokens(vocab))
+
+    def restart(self, context: int) -> None:
+        """Forget all positions; a context for fewer positions than `context` is replaced by a larger one.
+
+        Raises:
+            DoesNotFit: the larger context cannot be allocated.
+        """
+        if self._context is not None and context <= self._capacity:
+            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+            self._position = 0
+            return
+        self._free_context()
+        self._open_context(context)
+
+    def _open_context(self, context: int) -> None:
+        self._context = self._allocate(context)
         self._batch = int(self._llama.llama_n_batch(self._context))
         self._capacity = int(self._llama.llama_n_ctx(self._context))
         self._position = 0
 
-    def _new_context(self, context: int, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
+    def _free_context(self) -> None:
+        if getattr(self, "_context", None) is not None:
+            self._llama.llama_free(self._context)
+            self._context = None
+
+    def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
         parameters = self._llama.llama_context_default_params()
         assign(
             parameters,
@@ -184,9 +216,7 @@ class LanguageModel:
 
     def close(self) -> None:
         """Free the context and the model."""
-        if getattr(self, "_context", None) is not None:
-            self._llama.llama_free(self._context)
-            self._context = None
+        self._free_context()
         if self._model is not None:
             self._llama.llama_model_free(self._model)
             self._model = None

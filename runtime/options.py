@@ -22,9 +22,11 @@ class Options:
         device: where the encoders run, auto, cpu, cuda or tensorrt.
         strict: whether running elsewhere than on that device is an error.
         gpu_layers: layers of the language model on the GPU, -1 for all; None for none with the device cpu, else all.
-        resident: run the encoders in this process instead of short-lived ones, which is quicker and keeps memory.
+        resident: keep the encoders and the language model loaded in this process until the session is closed, instead
+            of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         check_digests: hash the bundle's files even if they look unchanged.
         provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
+        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free.
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
     """
 
@@ -39,6 +41,7 @@ class Options:
     resident: bool = False
     check_digests: bool = False
     provider: str = CPU
+    repack: bool | None = None
     literal: bool = False
 
     def check(self) -> None:

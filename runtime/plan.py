@@ -15,7 +15,8 @@ from .rays import LIVE_COLUMNS
 __all__ = ["Plan", "require_memory"]
 
 FLOAT = 4
-PROCESS = 90 * 2**20
+# this process and one that works for it, with their libraries
+PROCESS = 150 * 2**20
 MICRO_BATCH = 512
 TEXT_TOKENS = 160
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
@@ -34,6 +35,7 @@ class Plan:
         frames: frames that are sampled.
         voxels: voxels of the scene.
         new_tokens: longest answer.
+        resident: whether the stages stay loaded side by side.
     """
 
     bundle: Bundle
@@ -44,6 +46,7 @@ class Plan:
     frames: int
     voxels: int
     new_tokens: int
+    resident: bool = False
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
@@ -57,10 +60,11 @@ class Plan:
         kv = 2 * positions * llm.layers * llm.kv_heads * llm.head_width * KV_BYTES[self.kv]
         buffer = MICRO_BATCH * (3 * llm.ffn + 8 * llm.width) * FLOAT + positions * MICRO_BATCH * 2
         peaks = {
-            # weights are mapped, and packed copies of them allocated
-            "vision": 2 * self._weights("vision") + 12 * vision.patches * (vision.mlp + 4 * vision.width) + tokens,
-            "points": self._weights("points") + self.voxels * FLOAT * (9 * geometry.points.channels[-1]) + 2 * features,
-            "aligner": 2 * self._weights("aligner")
+            "vision": self._weights("vision") + 12 * vision.patches * (vision.mlp + 4 * vision.width) + tokens,
+            "points": self._weights("points")
+            + self.voxels * FLOAT * (12 * geometry.points.channels[-1])
+            + 2 * features,
+            "aligner": self._weights("aligner")
             + 7 * features
             + 2 * rays
             + 4 * tokens
@@ -70,12 +74,16 @@ class Plan:
         return {stage: int(PROCESS + peak) for stage, peak in peaks.items()}
 
     def peak(self) -> int:
-        """Bytes of the stage that needs most."""
-        return max(self.stages().values())
+        """Bytes of the stage that needs most, or of all together when they stay loaded."""
+        peaks = self.stages().values()
+        return sum(peaks) - (len(peaks) - 1) * PROCESS if self.resident else max(peaks)
 
     def smaller(self) -> Iterator[tuple[str, "Plan"]]:
         """Options that need less, with the plan that each leads to, and all of them together."""
         together = self
+        if self.resident:
+            together = replace(together, resident=False)
+            yield "--no-resident", together
         for quant in self.bundle.quants:
             if self.bundle.size(self.bundle.llm(quant).file) < self.bundle.size(self.bundle.llm(together.quant).file):
                 together = replace(together, quant=quant)
@@ -93,16 +101,20 @@ class Plan:
         return self.bundle.size(self.bundle.graph(encoder, self.precision, self.provider).weights)
 
 
-def require_memory(plan: Plan) -> None:
-    """Compare a plan with the memory that is free.
+def require_memory(plan: Plan, held: int = 0) -> None:
+    """Compare a plan with the memory that is free, and with `held` bytes that its stages occupy already.
 
     Raises:
         DoesNotFit: it does not fit; the message says what each stage needs, what is there, and what would fit.
     """
     free = available()
-    if free is None or plan.peak() <= free:
+    if free is None:
+        return
+    free += held
+    if plan.peak() <= free:
         return
     stages = ", ".join(f"{stage} {peak / 1e6:.0f} MB" for stage, peak in plan.stages().items())
     fitting = [option for option, other in plan.smaller() if other.peak() <= free]
     remedy = f"{' or '.join(fitting)} would fit" if fitting else "no option of stllm-run makes it fit"
-    raise DoesNotFit(f"the question needs {stages}; {free / 1e6:.0f} MB are free; {remedy}")
+    together = " together" if plan.resident else ""
+    raise DoesNotFit(f"the question needs {stages}{together}; {free / 1e6:.0f} MB are free; {remedy}")

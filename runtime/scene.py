@@ -1,7 +1,7 @@
 """Scenes from files: a coloured point cloud, camera poses, intrinsics (SPEC sections 3 and 5)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,12 @@ class Scene:
 
 
 def load_scene(
-    path: Path, *, poses: Path | None = None, intrinsics: Path | None = None, pose_convention: str = "c2w"
+    path: Path,
+    *,
+    poses: Path | None = None,
+    intrinsics: Path | None = None,
+    pose_convention: str = "c2w",
+    stems: Sequence[str] | None = None,
 ) -> Scene:
     """Read a scene.
 
@@ -47,6 +52,7 @@ def load_scene(
         poses: folder of 4x4 text files named like the frames; by default `poses` in the scene's folder.
         intrinsics: 3x3 text file; by default `K.txt` in the scene's folder.
         pose_convention: how the pose files are meant, one of `POSE_CONVENTIONS`; OpenCV axes unless it says OpenGL.
+        stems: frames whose poses are read, those of them that have one; by default all in the folder.
 
     Raises:
         BadInput: something is missing or is not what it has to be.
@@ -64,7 +70,7 @@ def load_scene(
     else:
         raise BadInput(f"scene {path}: no such file or folder")
     points, colours = load_points(cloud)
-    return Scene(points, colours, load_poses(Path(poses), pose_convention), load_intrinsics(Path(intrinsics)))
+    return Scene(points, colours, load_poses(Path(poses), pose_convention, stems), load_intrinsics(Path(intrinsics)))
 
 
 def load_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +78,8 @@ def load_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     readers = {".npy": read_npy, ".ply": read_ply, ".glb": read_glb}
     if path.suffix.lower() not in readers:
         raise BadInput(f"point cloud {path}: unknown suffix; known are {', '.join(readers)}")
+    if not path.is_file():
+        raise BadInput(f"point cloud {path}: no such file")
     points, colours = readers[path.suffix.lower()](path)
     if not len(points):
         raise BadInput(f"point cloud {path}: holds no points")
@@ -142,13 +150,17 @@ def read_glb(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return points[::step].astype(np.float32), np.asarray(colours)[::step, :3].astype(np.float32)
 
 
-def load_poses(folder: Path, convention: str = "c2w") -> dict[str, np.ndarray]:
-    """Camera-to-world poses [4, 4] float64 with OpenCV axes, by file stem."""
+def load_poses(folder: Path, convention: str = "c2w", stems: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Camera-to-world poses [4, 4] float64 with OpenCV axes, by file stem; of all files, or of those named."""
     if convention not in POSE_CONVENTIONS:
         raise BadInput(f"--pose-convention {convention}: unknown; known are {', '.join(POSE_CONVENTIONS)}")
-    files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    if stems is None:
+        files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    else:
+        files = [file for stem in stems if (file := folder / f"{stem}.txt").is_file()]
     if not files:
-        raise BadInput(f"poses {folder}: no poses; expected a folder of 4x4 .txt files named like the frames")
+        wanted = f" among {stems[0]}..{stems[-1]}" if stems else ""
+        raise BadInput(f"poses {folder}: no poses{wanted}; expected a folder of 4x4 .txt files named like the frames")
     poses = {}
     for file in files:
         pose = read_matrix(file, (4, 4), "pose")
@@ -196,7 +208,7 @@ def read_matrix(path: Path, shape: tuple[int, int], meaning: str) -> np.ndarray:
     try:
         rows = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()]
         matrix = np.array([[float(word) for word in row] for row in rows])
-    except (UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(f"{meaning} {path}: not a matrix of numbers ({error})") from None
     if matrix.shape != shape:
         raise BadInput(f"{meaning} {path}: expected {shape[0]}x{shape[1]} numbers, found {list(matrix.shape)}")

@@ -2,20 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from .answer import Answer, View
-from .bundle import ENCODERS, Bundle
-from .encoders import ChildEncoder, Encoder, Kept, load
+from .bundle import ENCODERS, Bundle, Graph
+from .encoders import Kept
 from .engines import choose_profile
 from .errors import BadInput
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
-from .memory import available
+from .memory import own_usage
 from .meter import Meter
 from .options import Options
 from .plan import Plan, require_memory
@@ -23,6 +23,7 @@ from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .providers import place
 from .rays import camera_rays, encode_directions
 from .scene import Scene, projected_share
+from .stages import Stages
 from .video import Clip, Selection, pixel_values, select_frames
 from .voxels import Voxels, voxelise
 
@@ -32,14 +33,10 @@ LOG = logging.getLogger(__name__)
 PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
 FRAMES_AT_ONCE = 1
-ALL_LAYERS = -1
-CONTEXT_STEP = 256
-# the mapped weights, a packed copy of them, and the rest
-REPACK_ROOM = 2.5
 
 
 class Session:
-    """A bundle with the choices made for it."""
+    """A bundle with the choices made for it; as a context manager, it frees at the end what it keeps loaded."""
 
     def __init__(self, bundle: Bundle | Path | str, options: Options | None = None, *, check: bool = True):
         """Choose graphs and language model, and check their files.
@@ -66,13 +63,29 @@ class Session:
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
+        self._stages = Stages(self.bundle, self.graphs, self.llm, self.placement, self.threads, options)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the stages that are kept loaded; a later question loads them again."""
+        self._stages.close()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
+        graphs = [self.bundle.graph(name, self.precision, self.options.provider) for name in ENCODERS]
+        return self.bundle.digest([*graph_files(graphs), self.llm.file])
 
     @property
     def files(self) -> list[str]:
         """The bundle's files that this session reads."""
         engines = [f"{engine.file.relative_to(self.bundle.path)}" for engine in self.placement.engines.values()]
-        graphs = [name for graph in self.graphs.values() for name in (graph.file, graph.weights)]
-        return [*(engines or graphs), self.llm.file]
+        return [*(engines or graph_files(self.graphs.values())), self.llm.file]
 
     def ask(
         self,
@@ -134,7 +147,9 @@ class Session:
                 frames=len(selection),
                 voxels=len(voxels),
                 new_tokens=max_new_tokens,
-            )
+                resident=self.options.resident,
+            ),
+            held=own_usage().anonymous if self.options.resident else 0,
         )
         if self.options.precision is None or self.options.quant is None:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
@@ -172,6 +187,8 @@ class Session:
     ) -> Answer:
         """Answer a question about a view; the text is generated while the answer is iterated over.
 
+        A resident session has one language model, so an answer is read to its end before the next one is begun.
+
         Args:
             view: from `look`.
             question: in words.
@@ -186,7 +203,7 @@ class Session:
         """
         check_request(question, max_new_tokens, temperature, seed)
         meter = view.meter.copy()
-        vocabulary = Vocabulary(self.bundle.file(self.llm.file))
+        vocabulary = self._stages.vocabulary
         prompt = self.prompt(
             view, question, vocabulary, time_instruction=time_instruction, assistant_header=assistant_header
         )
@@ -217,7 +234,7 @@ class Session:
             pcd_rays = encode_directions(view.rays.voxels)
             img_rays = encode_directions(view.rays.frames.reshape(-1, 3))
         pooled = view.pooled_features
-        with self._encoder("aligner", meter) as encode:
+        with self._stages.encoder("aligner", meter) as encode:
             return encode(
                 pcd_features=view.points,
                 pcd_rays=pcd_rays,
@@ -233,19 +250,7 @@ class Session:
             BadInput: the model was made for fewer.
         """
         self._require_positions(positions)
-        free, size = available(), self.bundle.size(self.llm.file)
-        repack = free is None or free > REPACK_ROOM * size
-        if not repack:
-            LOG.info("weights are used as they are mapped, since a packed copy would not fit")
-        return LanguageModel(
-            self.bundle.file(self.llm.file),
-            context=-(-positions // CONTEXT_STEP) * CONTEXT_STEP,
-            kv=self.options.kv,
-            flash_attention=self.options.flash_attention,
-            threads=self.threads,
-            gpu_layers=self._gpu_layers(),
-            repack=repack,
-        )
+        return self._stages.load_llm(positions)
 
     def _encode_frames(self, selection: Selection, meter: Meter) -> np.ndarray:
         """Video tokens [T, n, n+1, d]; a few frames are in memory at a time."""
@@ -254,7 +259,7 @@ class Session:
         tokens = np.empty((len(selection), grid, grid + 1, geometry.llm.width), np.float32)
         source = selection.clip.read(selection.indices)
         at_once = self._frames_at_once()
-        with self._encoder("vision", meter) as encode:
+        with self._stages.encoder("vision", meter) as encode:
             for start in range(0, len(selection), at_once):
                 stop = min(start + at_once, len(selection))
                 with meter.measure("video"):
@@ -267,7 +272,7 @@ class Session:
         """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
         with meter.measure("maps"):
             maps = KernelMaps.build(voxels.coords, self._map_format())
-        with self._encoder("points", meter) as encode:
+        with self._stages.encoder("points", meter) as encode:
             return encode(voxel_feats=voxels.feats, **maps.inputs())
 
     def _generate(
@@ -275,13 +280,15 @@ class Session:
     ) -> Iterator[int]:
         """Ids of the answer as they come, without the stop id."""
         meter, prompt = answer.meter, answer.prompt
-        with meter.measure("prefill"):
-            model = self.load_llm(answer.prompt_tokens + max_new_tokens)
-        with model:
+        positions = answer.prompt_tokens + max_new_tokens
+        self._require_positions(positions)
+        with ExitStack() as stack:
             with meter.measure("prefill"):
+                model, require_turn = stack.enter_context(self._stages.language_model(positions))
                 prefill(model, prompt, answer.prefix_tokens, answer.view.video_tokens.reshape(-1, model.width))
                 logits = answer.logits_last_prompt = model.logits()
             for count in range(max_new_tokens):
+                require_turn()
                 with meter.measure("decode"):
                     if count:
                         model.decode_tokens([answer.token_ids[-1]])
@@ -291,18 +298,6 @@ class Session:
                 if token in self.bundle.stop_ids:
                     return
                 yield token
-
-    @contextmanager
-    def _encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
-        """A loaded encoder; its time and memory count for the stage of its name."""
-        engine = self.placement.engines.get(name)
-        file = engine.file if engine else self.bundle.file(self.graphs[name].file)
-        how = (file, self.threads, self.options.literal, self.placement.providers)
-        keep = name == "points" and self.placement.on_gpu
-        with meter.measure(name), load(*how, keep) if self.options.resident else ChildEncoder(*how) as encoder:
-            yield encoder
-            if not self.options.resident:
-                meter.note(name, encoder.usage)
 
     def _require_positions(self, positions: int) -> None:
         limit = self.bundle.geometry.llm.context
@@ -321,11 +316,6 @@ class Session:
         """Frames that the vision tower encodes together: as many as its engine takes, or one."""
         engine = self.placement.engines.get("vision")
         return engine.sidecar.profiles[-1]["frames"][-1][0] if engine else FRAMES_AT_ONCE
-
-    def _gpu_layers(self) -> int:
-        if self.options.gpu_layers is not None:
-            return self.options.gpu_layers
-        return 0 if self.options.device == "cpu" else ALL_LAYERS
 
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
@@ -348,6 +338,11 @@ class Session:
                 100 * share,
                 *selection.clip.size,
             )
+
+
+def graph_files(graphs: Iterable[Graph]) -> list[str]:
+    """Graphs and weights as the bundle names them."""
+    return [name for graph in graphs for name in (graph.file, graph.weights)]
 
 
 def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import BadInput
 from .prompt import time_instruction
 
-__all__ = ["Clip", "Selection", "load_clip", "pixel_values", "select_frames"]
+__all__ = ["Clip", "Selection", "load_clip", "normalised", "pixel_values", "resized", "select_frames"]
 
 LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -197,12 +197,21 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
 
 
 def pixel_values(frame: np.ndarray, size: int) -> np.ndarray:
-    """One frame [H, W, 3] uint8 as the tower takes it, [3, size, size] float32 in -1..1 (PIL bicubic)."""
+    """One frame [H, W, 3] uint8 as the tower takes it, [3, size, size] float32 in -1..1."""
+    return normalised(resized(frame, size)).transpose(2, 0, 1)
+
+
+def resized(frame: np.ndarray, size: int) -> np.ndarray:
+    """One frame [H, W, 3] uint8 as a square [size, size, 3] (PIL bicubic)."""
     from PIL import Image
 
-    resized = np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
-    unit = (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
-    return ((unit - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1)
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels uint8 as float32 in -1..1."""
+    unit = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
+    return (unit - np.float32(0.5)) / np.float32(0.5)
 
 
 def list_frames(folder: Path, first_frame: int) -> tuple[tuple[Path, ...], tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """The aligner: a Q-Former that reads latents, frames and text against the point features (SPEC section 7)."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.geometry import AlignerGeometry
+from ...runtime.rays import FREQUENCIES
 
-__all__ = ["RAY_COLUMNS", "Aligner"]
+__all__ = ["RAY_COLUMNS", "Aligner", "encode_all"]
 
 RAY_COLUMNS = 765
 EPS = 1e-12
@@ -28,22 +30,33 @@ class Aligner(nn.Module):
         self.pcd_ray_encoder = nn.ModuleDict({"pcd_ray_projection_to_qformer": nn.Linear(RAY_COLUMNS, width)})
         self.img_ray_encoder = nn.ModuleDict({"img_ray_projection_to_qformer": nn.Linear(RAY_COLUMNS, width)})
 
-    def forward(self, points: Tensor, point_rays: Tensor, frames: Tensor, frame_rays: Tensor, text: Tensor) -> Tensor:
-        """Prefix tokens [latents, d].
+    def forward(
+        self,
+        points: Tensor,
+        point_rays: Tensor,
+        frames: Tensor,
+        frame_rays: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Prefix tokens [latents, d], or [Q, latents, d] for Q questions about the same scene and clip.
 
         Args:
             points: [N, width] point features.
             point_rays: [N, 765] encoded directions of the points.
             frames: [F, d] pooled features of all frames.
             frame_rays: [F, 765] encoded directions of the pooled pixels.
-            text: [L, d] embeddings of the user turn.
+            text: [L, d] embeddings of the user turn, or [Q, L, d] of several, padded.
+            text_mask: [Q, L] bool, false at the padding; None where there is none.
         """
         points = points + self.pcd_ray_encoder["pcd_ray_projection_to_qformer"](point_rays)
         frames = self.img_encoder_to_qformer_projection(frames)
         frames = frames + self.img_ray_encoder["img_ray_projection_to_qformer"](frame_rays)
-        queries = torch.cat([self.latent_query.weight, frames, self.text_embed_to_qformer_projection(text)])
-        hidden = self.qformer(queries, points)
-        return self.qformer_to_language_projection(hidden[: len(self.latent_query.weight)])
+        shared = torch.cat([self.latent_query.weight, frames]).expand(*text.shape[:-2], -1, -1)
+        queries = torch.cat([shared, self.text_embed_to_qformer_projection(text)], dim=-2)
+        mask = None if text_mask is None else F.pad(text_mask, (shared.shape[-2], 0), value=True)
+        hidden = self.qformer(queries, points, mask)
+        return self.qformer_to_language_projection(hidden[..., : len(self.latent_query.weight), :])
 
 
 class QFormer(nn.Module):
@@ -55,11 +68,11 @@ class QFormer(nn.Module):
         layers = (Layer(geometry, index in geometry.cross_layers) for index in range(geometry.layers))
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
-    def forward(self, queries: Tensor, points: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, points: Tensor, mask: Tensor | None = None) -> Tensor:
         hidden = self.embeddings["layernorm"](queries)
         layers: Any = self.encoder["layer"]
         for layer in layers:
-            hidden = layer(hidden, hidden, points)
+            hidden = layer(hidden, hidden, points, mask)
         return hidden
 
 
@@ -73,9 +86,9 @@ class Layer(nn.Module):
         self.intermediate_query = nn.ModuleDict({"dense": nn.Linear(geometry.width, geometry.ffn)})
         self.output_query = ResidualOutput(geometry.ffn, geometry.width)
 
-    def forward(self, rows: Tensor, hidden: Tensor, points: Tensor) -> Tensor:
-        """New values of `rows`, which are all of `hidden` or the first of them."""
-        rows = self.attention(rows, hidden)
+    def forward(self, rows: Tensor, hidden: Tensor, points: Tensor, mask: Tensor | None = None) -> Tensor:
+        """New values of `rows`, which are all of `hidden` or the first of them; `mask` is false at padding in it."""
+        rows = self.attention(rows, hidden, mask)
         if self.crossattention is not None:
             rows = self.crossattention(rows, points)
         return self.output_query(F.gelu(self.intermediate_query["dense"](rows)), rows)
@@ -87,8 +100,8 @@ class AttentionBlock(nn.Module):
         self.attention = Attention(width, context_width, heads)
         self.output = ResidualOutput(width, width)
 
-    def forward(self, rows: Tensor, context: Tensor) -> Tensor:
-        return self.output(self.attention(rows, context), rows)
+    def forward(self, rows: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.output(self.attention(rows, context, mask), rows)
 
 
 class Attention(nn.Module):
@@ -99,12 +112,16 @@ class Attention(nn.Module):
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
 
-    def forward(self, rows: Tensor, context: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[..., M, W] rows attending to the context [..., K, W'] of their own, or all to one context [K, W']."""
+        groups = math.prod(context.shape[:-2])
         query, key, value = (
-            projected.unflatten(-1, (self.heads, -1)).transpose(0, 1).unsqueeze(0)
+            projected.reshape(groups, -1, self.heads, projected.shape[-1] // self.heads).transpose(1, 2)
             for projected in (self.query(rows), self.key(context), self.value(context))
         )
-        return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).flatten(1)
+        keys = None if mask is None else mask.reshape(groups, 1, 1, -1)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
+        return mixed.transpose(1, 2).reshape(rows.shape)
 
 
 class ResidualOutput(nn.Module):
@@ -115,3 +132,10 @@ class ResidualOutput(nn.Module):
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(self.dense(inner) + residual)
+
+
+def encode_all(directions: Tensor) -> Tensor:
+    """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
+    frequencies = 2 ** torch.arange(FREQUENCIES)
+    angles = (directions[:, :, None] * frequencies.float()).flatten(1)
+    return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

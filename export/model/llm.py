@@ -1,4 +1,4 @@
-"""Qwen2, the language model, for one sequence (SPEC section 1)."""
+"""Qwen2, the language model (SPEC section 1)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["Layer", "Qwen2", "RmsNorm", "rotary_tables"]
 
 
 class Qwen2(nn.Module):
-    """Embeddings [L, d] of one prompt to the logits of its last position."""
+    """Embeddings [B, L, d] of prompts to the logits [B, vocabulary] of their last position."""
 
     def __init__(self, geometry: LlmGeometry):
         super().__init__()
@@ -27,12 +27,16 @@ class Qwen2(nn.Module):
         self.lm_head = nn.Linear(geometry.width, geometry.vocabulary, bias=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        rotary = rotary_tables(self.geometry, len(embeddings))
+        return self.lm_head(self.hidden(embeddings)[:, -1])
+
+    def hidden(self, embeddings: Tensor) -> Tensor:
+        """[B, L, d] to the normalised output [B, L, d] of the last layer."""
+        rotary = rotary_tables(self.geometry, embeddings.shape[1])
         layers: Any = self.model["layers"]
         hidden = embeddings
         for layer in layers:
             hidden = layer(hidden, rotary)
-        return self.lm_head(self.model["norm"](hidden[-1]))
+        return self.model["norm"](hidden)
 
 
 class Layer(nn.Module):
@@ -61,12 +65,12 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(geometry.head_width * geometry.heads, geometry.width, bias=False)
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        query = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, -1)).transpose(0, 1), rotary)
-        key = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(0, 1), rotary)
-        value = self.v_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(0, 1)
-        key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=0) for x in (key, value))
-        mixed = F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
-        return self.o_proj(mixed.transpose(0, 1).flatten(1))
+        query = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2), rotary)
+        key = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2), rotary)
+        value = self.v_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -98,7 +102,7 @@ def rotary_tables(geometry: LlmGeometry, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of [heads, L, head width]; a pair is (i, i + half)."""
+    """Rotary position embedding of [B, heads, L, head width]; a pair is (i, i + half)."""
     cos, sin = rotary
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -56,9 +56,9 @@ def test_language_model_equals_transformers(geometry: LlmGeometry, length: int, 
     ours = random_part(replace(TINY, llm=geometry), "llm")
     theirs = Qwen2ForCausalLM(qwen2_config(geometry)).eval()
     theirs.load_state_dict(ours.state_dict())
-    embeddings = torch.randn(length, geometry.width, generator=torch.Generator().manual_seed(1))
+    embeddings = torch.randn(2, length, geometry.width, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        expected = theirs(inputs_embeds=embeddings[None]).logits[0, -1]
+        expected = theirs(inputs_embeds=embeddings).logits[:, -1]
         assert rel_rms(ours(embeddings), expected) < EXACT
 
 
@@ -71,7 +71,7 @@ def test_token_embeddings_equal_transformers(random_part: Any, rel_rms: Any) -> 
     ids = torch.tensor([3, 1, 4, 1, 5, 49, 0])
     with torch.inference_mode():
         hidden = theirs(input_ids=ids[None]).last_hidden_state[0, -1]
-        assert rel_rms(ours(ours.model["embed_tokens"](ids)), ours.lm_head(hidden)) < EXACT
+        assert rel_rms(ours(ours.model["embed_tokens"](ids[None]))[0], ours.lm_head(hidden)) < EXACT
 
 
 # SigLIP and what follows it
@@ -194,6 +194,19 @@ def test_aligner_orders_its_queries_latents_frames_text(random_part: Any, rel_rm
         hidden = aligner.qformer(torch.cat([aligner.latent_query.weight, seen, read]), context)
         expected = aligner.qformer_to_language_projection(hidden[: TINY.aligner.latents])
         assert rel_rms(aligner(points, point_rays, frames, frame_rays, text), expected) < EXACT
+
+
+def test_aligner_answers_padded_questions_as_it_answers_each_alone(random_part: Any, rel_rms: Any) -> None:
+    aligner = random_part(TINY, "aligner")
+    width, llm_width = TINY.aligner.width, TINY.llm.width
+    seen = torch.randn(6, width), torch.randn(6, 765), torch.randn(4, llm_width), torch.randn(4, 765)
+    texts = [torch.randn(length, llm_width) for length in (3, 7, 5)]
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=9.0)
+    mask = torch.arange(7) < torch.tensor([[3], [7], [5]])
+    with torch.inference_mode():
+        together = aligner(*seen, padded, mask)
+        for question, text in zip(together, texts, strict=True):
+            assert rel_rms(question, aligner(*seen, text)) < EXACT
 
 
 # sparse convolutions on grids that a dense one can hold

@@ -189,6 +189,15 @@ def test_wrong_weight_in_the_checkpoint_turns_its_stage_to_a_cross(
     assert all(marks(result.stdout)[other, stage] == "✓" for stage in STAGES[other])
 
 
+def test_longer_prompts_are_compared_on_demand(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, world: list[object]
+) -> None:
+    options = [*PLAIN, *world, "--positions", 512]
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *options)
+    assert result.exit_code == 0, result.output
+    assert marks(result.stdout)["F32", "prefill"] == "✓"
+
+
 def test_unused_weight_makes_no_difference(
     stllm: Any, alter: Callable[..., Path], bundle_copy: Path, world: list[object]
 ) -> None:
@@ -205,6 +214,7 @@ def test_unused_weight_makes_no_difference(
         (["--quant", "Q2_K"], "it holds F32, Q8_0, Q4_K_M"),
         (["--scene", "somewhere"], "--video"),
         (["--video", "somewhere"], "--scene"),
+        (["--positions", "100"], "--positions 100: expected 256 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

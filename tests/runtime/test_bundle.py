@@ -313,6 +313,27 @@ def test_a_bundle_may_be_moved(written, tmp_path) -> None:
 # digests and atomic files
 
 
+def test_a_bundle_s_digest_is_that_of_what_answers(written) -> None:
+    def digest() -> str:
+        return Bundle(written).digest(["llm/F32.gguf"])
+
+    first = digest()
+    with BundleWriter.open(written) as writer:
+        add_llm(writer, "Q8_0")
+        writer.record_parity("llm", {"files": []})
+    assert digest() == first
+    with BundleWriter.open(written, force=True) as writer:
+        add_llm(writer, "F32", b"other weights")
+    assert digest() != first
+    with BundleWriter.open(written, force=True) as writer:
+        add_llm(writer, "F32")
+    assert digest() == first
+    manifest = json.loads((written / "manifest.json").read_text())
+    manifest["stop_ids"].reverse()
+    (written / "manifest.json").write_text(json.dumps(manifest))
+    assert digest() != first
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STLLM_CACHE", str(tmp_path / "cache"))

@@ -256,6 +256,34 @@ def test_logits_are_a_copy(model) -> None:
     assert first.shape == (1024,)
 
 
+def test_a_restarted_model_is_as_new(gguf, model) -> None:
+    model.decode_tokens(range(40, 240))
+    model.restart(256)
+    model.decode_tokens([5, 6, 7])
+    with LanguageModel(gguf, **options()) as other:
+        other.decode_tokens([5, 6, 7])
+        assert model.position == 3
+        assert np.array_equal(model.logits(), other.logits())
+
+
+def test_a_restart_makes_room(gguf, model) -> None:
+    ids = np.random.default_rng(0).integers(0, 1000, 400)
+    model.decode_tokens([5, 6, 7])
+    model.restart(512)
+    model.decode_tokens(ids)
+    with LanguageModel(gguf, **options(context=512)) as other:
+        other.decode_tokens(ids)
+        assert np.array_equal(model.logits(), other.logits())
+
+
+def test_a_closed_vocabulary_says_so(gguf) -> None:
+    vocabulary = Vocabulary(gguf)
+    vocabulary.close()
+    for use in (lambda: vocabulary.piece(5), lambda: vocabulary.tokenize("a")):
+        with pytest.raises(StllmError, match="the vocabulary was closed"):
+            use()
+
+
 def test_closing_twice_is_harmless(gguf) -> None:
     model, vocabulary = LanguageModel(gguf, **options()), Vocabulary(gguf)
     for loaded in (model, vocabulary):

@@ -49,7 +49,7 @@ def test_what_was_chosen_is_logged(tiny_bundle: Path, inputs: Any, caplog: Any) 
 )
 def test_the_language_model_follows_the_device(options: Any, layers: int, tiny_bundle: Path, monkeypatch: Any) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("stllm_edge.runtime.session.LanguageModel", lambda *_, **values: asked.update(values))
+    monkeypatch.setattr("stllm_edge.runtime.stages.LanguageModel", lambda *_, **values: asked.update(values))
     Session(tiny_bundle, Options(**options)).load_llm(16)
     assert asked["gpu_layers"] == layers
 

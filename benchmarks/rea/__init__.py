@@ -1,0 +1,1 @@
+"""The REA benchmark: Reasoning about Environments and Actions."""

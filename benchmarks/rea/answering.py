@@ -1,0 +1,75 @@
+"""Questions about one clip after the other, answered by one session that looks at each clip once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...runtime.answer import Answer
+from ...runtime.errors import BadInput, DoesNotFit
+from ...runtime.options import Options
+from ...runtime.session import Session
+from .dataset import Broken, Sample
+from .results import Record
+
+__all__ = ["Request", "answer_clip"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """How samples are answered.
+
+    Attributes:
+        bundle: its folder.
+        digest: of the bundle; where samples are answered elsewhere, the bundle there has to have the same.
+        options: of the session.
+        frames: frames to sample from a clip; None takes the bundle's number.
+        max_new_tokens: longest answer.
+    """
+
+    bundle: Path
+    digest: str
+    options: Options
+    frames: int | None
+    max_new_tokens: int
+
+
+def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -> Iterator[Record | Broken]:
+    """Answer samples about the same scene and clip with the best token each time.
+
+    Yields:
+        A record a sample as it is answered: id, question_type, scene_id, query, gt, pred, counts of tokens,
+        `seconds` that this sample took (looking counts for the first), and `milliseconds` by stage, looking included.
+        A sample whose files cannot be used, or that needs more memory than is free, is broken.
+    """
+    start = time.perf_counter()
+    try:
+        view = session.look(*samples[0].load(), frames=request.frames, max_new_tokens=request.max_new_tokens)
+    except (BadInput, DoesNotFit) as error:
+        yield from (Broken(sample.id, str(error)) for sample in samples)
+        return
+    for sample in samples:
+        try:
+            answer = session.answer(view, sample.question, max_new_tokens=request.max_new_tokens)
+            text = "".join(answer)
+        except (BadInput, DoesNotFit) as error:
+            yield Broken(sample.id, str(error))
+        else:
+            now = time.perf_counter()
+            yield to_record(sample, answer, text, now - start)
+            start = now
+
+
+def to_record(sample: Sample, answer: Answer, text: str, seconds: float) -> Record:
+    return {
+        "id": sample.id,
+        "question_type": sample.question_type,
+        "scene_id": sample.scene_id,
+        "query": sample.question,
+        "gt": sample.answer,
+        "pred": text.strip(),
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": len(answer.token_ids),
+        "seconds": round(seconds, 4),
+        "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
+    }

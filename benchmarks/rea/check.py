@@ -1,0 +1,114 @@
+"""What of the REA data set is there and usable."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import BadInput
+from ...runtime.scene import load_intrinsics, load_points, load_poses
+from .dataset import Broken, ReaDataset, Sample, by_clip
+
+__all__ = ["Check", "Coverage", "check_dataset"]
+
+
+@dataclass
+class Coverage:
+    """What a scene's clips ask for and what is there; a frame in several clips counts for each.
+
+    Attributes:
+        samples: questions.
+        clips: different ranges of frames.
+        frames: frames in the clips.
+        found: of these, the ones on disk.
+        posed: of these, the ones with a pose file.
+    """
+
+    samples: int = 0
+    clips: int = 0
+    frames: int = 0
+    found: int = 0
+    posed: int = 0
+
+    def add(self, group: list[Sample]) -> None:
+        """Count the samples of one clip."""
+        sample = group[0]
+        self.samples += len(group)
+        self.clips += 1
+        self.frames += len(sample.stems)
+        self.found += sum((sample.video / f"{stem}.jpg").is_file() for stem in sample.stems)
+        self.posed += sum((sample.c2ws / f"{stem}.txt").is_file() for stem in sample.stems)
+
+
+@dataclass
+class Check:
+    """The state of a data set on disk.
+
+    Attributes:
+        types: samples by question type.
+        scenes: coverage by scene.
+        broken: samples that cannot be used.
+    """
+
+    types: dict[str, int]
+    scenes: dict[str, Coverage] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        """Samples that are not broken."""
+        return sum(self.types.values()) - len(self.broken)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures."""
+        return {"usable": self.usable, **asdict(self)}
+
+    def __str__(self) -> str:
+        total = sum(self.types.values())
+        lines = [f"{count:8,}  {name}" for name, count in self.types.items()]
+        lines += [f"{total:8,}  samples of {len(self.scenes)} scenes", ""]
+        lines.append(f"{'scene':<12} {'samples':>8} {'clips':>8} {'frames':>10} {'found':>10} {'with pose':>10}")
+        lines += [
+            f"{scene:<12} {row.samples:>8,} {row.clips:>8,} {row.frames:>10,} {row.found:>10,} {row.posed:>10,}"
+            for scene, row in self.scenes.items()
+        ]
+        lines += ["", *(f"broken: {sample.id}: {sample.reason}" for sample in self.broken)]
+        return "\n".join([*lines, f"{self.usable:,} of {total:,} samples are usable, {len(self.broken):,} are broken"])
+
+
+def check_dataset(dataset: ReaDataset, advance: Callable[[int], None] = lambda samples: None) -> Check:
+    """Look at the files of every sample: each cloud, pose and first frame of a clip is read, the rest has to exist.
+
+    Args:
+        dataset: the data set.
+        advance: called with the number of samples that were looked at.
+    """
+    complaint = functools.cache(complain)
+    check = Check(types=dict(Counter(sample.question_type for sample in dataset.samples)))
+    for group in by_clip(dataset.samples):
+        sample = group[0]
+        check.scenes.setdefault(sample.scene_id, Coverage()).add(group)
+        reason = (
+            complaint(load_points, sample.pointcloud)
+            or complaint(load_intrinsics, sample.intrinsics)
+            or complain(read_clip, sample)
+        )
+        if reason:
+            check.broken += [Broken(sample.id, reason) for sample in group]
+        advance(len(group))
+    return check
+
+
+def read_clip(sample: Sample) -> None:
+    sample.find_frames(load_poses(sample.c2ws, stems=sample.stems))
+
+
+def complain(read: Callable[[Any], object], source: Path | Sample) -> str | None:
+    """What is wrong with a source, if something is."""
+    try:
+        read(source)
+    except BadInput as error:
+        return str(error)
+    return None

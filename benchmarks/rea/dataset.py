@@ -1,0 +1,246 @@
+"""The REA data set: questions about scenes and clips, whose files are read when they are needed (SPEC section 9)."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.digests import file_digest
+from ...runtime.errors import BadInput
+from ...runtime.scene import Scene, load_scene
+from ...runtime.video import Clip, read_image
+
+__all__ = ["QUESTION_TYPES", "Broken", "ReaDataset", "Sample", "by_clip"]
+
+NAME = "REA"
+QUESTION_TYPES = (
+    "relative_direction",
+    "relative_distance",
+    "find_my_item",
+    "furniture_affordance",
+    "action_planning",
+)
+PLACEHOLDERS = re.compile("<pointcloud>|<image>")
+# EPIC-KITCHENS extracted 60 frames a second, and 50 from the later videos, whose numbers have three digits
+EPIC_FPS, EPIC_EXTENSION_FPS = 60.0, 50.0
+EPIC_EXTENSION = re.compile(r"P\d+_\d{3}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about a range of frames; nothing of it is read yet.
+
+    Attributes:
+        id: unique within the data set.
+        question: without the placeholders.
+        answer: as annotated.
+        question_type: one of `QUESTION_TYPES`.
+        scene_id: such as P01_11.
+        start: number of the clip's first frame.
+        stop: number of its last frame.
+        video: folder of `frame_XXXXXXXXXX.jpg`.
+        pointcloud: file of the coloured cloud.
+        c2ws: folder of camera-to-world poses named like the frames, of which a subset has one.
+        intrinsics: 3x3 text file.
+        fps: frames a second.
+    """
+
+    id: str
+    question: str
+    answer: str
+    question_type: str
+    scene_id: str
+    start: int
+    stop: int
+    video: Path
+    pointcloud: Path
+    c2ws: Path
+    intrinsics: Path
+    fps: float
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the clip's frames, whether they are on disk or not."""
+        return tuple(f"frame_{number:010d}" for number in range(self.start, self.stop + 1))
+
+    def load(self) -> tuple[Scene, Clip]:
+        """Read the cloud, the intrinsics, the clip's poses, and the size of its frames.
+
+        Raises:
+            BadInput: a file is missing or is not what it has to be.
+        """
+        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics, stems=self.stems)
+        return scene, self.find_frames(scene.poses)
+
+    def find_frames(self, posed: Collection[str]) -> Clip:
+        """The clip's frames that are on disk, counted from its first.
+
+        Args:
+            posed: stems of the frames that have a pose, at least one.
+
+        Raises:
+            BadInput: one of these is missing, or the first cannot be read.
+        """
+        found = {stem: file for stem in self.stems if (file := self.video / f"{stem}.jpg").is_file()}
+        if missing := [stem for stem in posed if stem not in found]:
+            count = f"{len(missing)} of {len(posed)} frames with a pose are"
+            raise BadInput(f"frame {self.video / missing[0]}.jpg: missing; {count}")
+        files = tuple(found.values())
+        height, width, _ = read_image(files[0]).shape
+        return Clip(
+            path=self.video,
+            files=files,
+            numbers=tuple(place for place, stem in enumerate(self.stems) if stem in found),
+            first_frame=self.start,
+            size=(width, height),
+            fps=self.fps,
+            seconds=len(self.stems) / self.fps,
+        )
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sample that cannot be used, and why."""
+
+    id: str
+    reason: str
+
+
+class ReaDataset:
+    """The questions of one JSON file of the release.
+
+    Attributes:
+        file: the JSON file.
+        samples: its questions, in its order; their paths are absolute.
+    """
+
+    def __init__(self, file: Path, root: Path, *, fps: float | None = None):
+        """Read the questions and nothing else.
+
+        Args:
+            file: JSON list of entries.
+            root: folder that the entries' paths are relative to.
+            fps: frames a second; by default `metadata.fps` of an entry, else EPIC-KITCHENS' 60, or 50 where the
+                video's number has three digits.
+
+        Raises:
+            BadInput: the file is not of this data set, or an entry is incomplete or doubled.
+        """
+        if fps is not None and not 0 < fps < float("inf"):
+            raise BadInput(f"--fps {fps}: expected a positive number")
+        if not root.is_dir():
+            raise BadInput(f"--root {root}: no such folder; expected the one that the entries' paths are relative to")
+        self.file = file
+        self.samples = tuple(read_samples(file, root.absolute(), fps))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the JSON file."""
+        return file_digest(self.file)
+
+
+def by_clip(samples: Iterable[Sample]) -> list[list[Sample]]:
+    """Samples in groups about the same scene and clip, in the order of their first members."""
+    groups: dict[tuple[object, ...], list[Sample]] = {}
+    for sample in samples:
+        files = (sample.pointcloud, sample.video, sample.c2ws, sample.intrinsics)
+        groups.setdefault((*files, sample.start, sample.stop, sample.fps), []).append(sample)
+    return list(groups.values())
+
+
+def read_samples(file: Path, root: Path, fps: float | None) -> Iterator[Sample]:
+    """The samples of a JSON file; raises BadInput that names the entry."""
+    places: dict[str, int] = {}
+    for place, entry in enumerate(read_entries(file)):
+        try:
+            sample = parse_entry(entry, root, fps)
+        except (ValueError, TypeError) as error:
+            name = f" (id {entry['id']!r})" if isinstance(entry, dict) and "id" in entry else ""
+            raise BadInput(f"--rea {file}: entry {place}{name} {error}; give a JSON file of the REA release") from None
+        if sample.id in places:
+            raise BadInput(
+                f"--rea {file}: entries {places[sample.id]} and {place} have the same id {sample.id!r}; ids must differ"
+            )
+        places[sample.id] = place
+        yield sample
+
+
+def read_entries(file: Path) -> list[Any]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"--rea {file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--rea {file}: not JSON ({error})") from None
+    if not isinstance(entries, list) or not entries:
+        found = "an empty list" if entries == [] else type(entries).__name__
+        raise BadInput(f"--rea {file}: expected a list of entries, found {found}; give a JSON file of the REA release")
+    return entries
+
+
+def parse_entry(entry: Any, root: Path, fps: float | None) -> Sample:
+    """One entry as a sample; raises ValueError or TypeError with what is wrong."""
+    name = field(entry, "metadata.dataset", str)
+    if name != NAME:
+        raise ValueError(f"belongs to data set {name!r}, expected {NAME!r}")
+    question_type = field(entry, "metadata.question_type", str)
+    if question_type not in QUESTION_TYPES:
+        raise ValueError(f"has question_type {question_type!r}; known are {', '.join(QUESTION_TYPES)}")
+    start, stop = (field(entry, f"metadata.query_{end}_frame", int) for end in ("start", "stop"))
+    if not 0 <= start <= stop:
+        raise ValueError(f"has frames {start}..{stop}, expected 0 <= query_start_frame <= query_stop_frame")
+    asked, answer = parse_conversation(field(entry, "conversations", list))
+    scene_id = field(entry, "scene_id", str)
+    return Sample(
+        id=str(field(entry, "id", str | int)),
+        question=asked,
+        answer=answer,
+        question_type=question_type,
+        scene_id=scene_id,
+        start=start,
+        stop=stop,
+        video=root / field(entry, "video", str),
+        pointcloud=root / field(entry, "pointcloud", str),
+        c2ws=root / field(entry, "c2ws", str),
+        intrinsics=root / field(entry, "K", str),
+        fps=fps or recorded_fps(entry) or default_fps(scene_id),
+    )
+
+
+def parse_conversation(turns: list[Any]) -> tuple[str, str]:
+    """Question without the placeholders, and answer."""
+    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
+    if speakers != ["human", "gpt"]:
+        raise ValueError(f"has conversations from {speakers}, expected ['human', 'gpt']")
+    question, answer = (field(turn, "value", str) for turn in turns)
+    question = PLACEHOLDERS.sub("", question).strip()
+    if not question:
+        raise ValueError("has no question beside the placeholders")
+    return question, answer.strip()
+
+
+def recorded_fps(entry: dict[str, Any]) -> float | None:
+    if "fps" not in entry["metadata"]:
+        return None
+    fps = field(entry, "metadata.fps", int | float)
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"has metadata.fps {fps}, expected a positive number")
+    return float(fps)
+
+
+def default_fps(scene_id: str) -> float:
+    return EPIC_EXTENSION_FPS if EPIC_EXTENSION.fullmatch(scene_id) else EPIC_FPS
+
+
+def field(entry: Any, path: str, kind: Any) -> Any:
+    """The value at a dotted path; raises ValueError when it is absent, TypeError when of another type."""
+    value = entry
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(f"lacks {path}")
+        value = value[key]
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"has {path} {value!r}, expected {getattr(kind, '__name__', kind)}")
+    return value

@@ -1,0 +1,116 @@
+"""A data set answered by the PyTorch model, greedily: what an exported bundle's answers are compared with.
+
+python -m stllm_edge.benchmarks.training.answer --ckpt small --rea world/val.json --root world --out pytorch
+stllm-bench rea compare bundle-run/results.jsonl pytorch/results.jsonl
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ...export.checkpoint import Checkpoint
+from ...export.model.aligner import encode_all
+from ...export.model.points import MapTensors
+from ...export.progress import Progress
+from ...runtime.rays import camera_rays
+from ...runtime.video import pixel_values, select_frames
+from ...runtime.voxels import voxelise
+from ..rea.dataset import ReaDataset, Sample, by_clip
+from ..rea.results import Header, Record, write_predictions, write_results
+from ..rea.scoring import score
+from ..rea.swap import SWAPS, swap
+from .checkpoint import load
+from .features import FRAMES, VOXEL_SIZE
+from .model import SmallModel
+from .text import END, encode
+
+__all__ = ["main"]
+
+LONGEST = 32
+
+
+def main() -> None:
+    """Answer all questions of a JSON file; the score goes to stdout."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint that training wrote")
+    parser.add_argument("--rea", type=Path, required=True, help="JSON file")
+    parser.add_argument("--root", type=Path, required=True, help="folder that its paths are relative to")
+    parser.add_argument("--out", type=Path, required=True, help="gets results.jsonl and predictions.json")
+    parser.add_argument("--swap", choices=SWAPS, help="show what belongs to the next room")
+    values = parser.parse_args()
+    dataset = ReaDataset(values.rea, values.root)
+    samples = swap(dataset.samples, values.swap) if values.swap else list(dataset.samples)
+    model, tokenizer = load(values.ckpt)
+    records: list[Record] = []
+    with Progress(False).bar("answer", len(samples)) as advance, torch.inference_mode():
+        for group in by_clip(samples):
+            records += answer_clip(model, tokenizer, group)
+            advance(len(group))
+    header = Header(
+        bundle=Checkpoint(values.ckpt).digest(),
+        rea=dataset.digest,
+        options={"swap": values.swap},
+        subset={},
+        ids=[sample.id for sample in samples],
+    )
+    values.out.mkdir(parents=True, exist_ok=True)
+    write_results(values.out / "results.jsonl", header, records)
+    write_predictions(values.out / "predictions.json", header, records)
+    print(score(records))
+
+
+def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sample]) -> Iterator[Record]:
+    """Answers to samples about the same scene and clip."""
+    scene, clip = samples[0].load()
+    vision = model.geometry.vision
+    voxels = voxelise(scene.points, scene.colours, VOXEL_SIZE)
+    selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
+    rays = camera_rays(
+        voxels.coords,
+        selection.poses,
+        scene.intrinsics,
+        voxel_min=voxels.minimum,
+        voxel_size=voxels.size,
+        frame_size=clip.size,
+        image_size=vision.image_size,
+        grid=vision.grid,
+    )
+    frames = [torch.from_numpy(pixel_values(frame, vision.image_size)) for frame in clip.read(selection.indices)]
+    pooled = model.vision(torch.stack(frames))
+    points = model.points(torch.from_numpy(voxels.feats), MapTensors.build(voxels.coords))
+    point_rays, frame_rays = (encode_all(torch.from_numpy(r.reshape(-1, 3))) for r in (rays.voxels, rays.frames))
+    embed, (end,) = model.llm.model["embed_tokens"], tokenizer.encode(END).ids
+    for sample in samples:
+        prompt = encode(tokenizer, sample.question, "").prompt
+        text = embed(torch.from_numpy(prompt.aligner_token_ids))
+        prefix = model.aligner(points, point_rays, pooled.flatten(0, 1), frame_rays, text)
+        head, between, tail = (embed(torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail))
+        embeddings = torch.cat([head, prefix, between, model.vision.video_tokens(pooled), tail])
+        yield {
+            "id": sample.id,
+            "question_type": sample.question_type,
+            "scene_id": sample.scene_id,
+            "query": sample.question,
+            "gt": sample.answer,
+            "pred": tokenizer.decode(greedy(model, embeddings, end)).strip(),
+        }
+
+
+def greedy(model: SmallModel, embeddings: Tensor, end: int) -> list[int]:
+    """Ids of the likeliest continuation of a prompt [L, d], without the end token."""
+    ids: list[int] = []
+    while len(ids) < LONGEST:
+        token = int(model.llm(embeddings[None])[0].argmax())
+        if token == end:
+            break
+        ids.append(token)
+        embeddings = torch.cat([embeddings, model.llm.model["embed_tokens"](torch.tensor([token]))])
+    return ids
+
+
+if __name__ == "__main__":
+    main()

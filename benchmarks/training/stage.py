@@ -1,0 +1,127 @@
+"""A stage of training: an optimiser with a schedule that takes up where it was stopped."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...runtime.errors import BadInput
+from ...runtime.files import atomic_path
+
+__all__ = ["Stage"]
+
+LOG = logging.getLogger(__name__)
+WARM_UP = 0.05
+LAST_RATE = 0.02
+CLIP = 1.0
+SAVE_SECONDS = 120
+LOG_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps of AdamW with a warm-up and a cosine.
+
+    Attributes:
+        name: names the file that keeps the state.
+        steps: how many.
+        rate: highest learning rate.
+        folder: where the state is kept.
+        decay: weight decay.
+    """
+
+    name: str
+    steps: int
+    rate: float
+    folder: Path
+    decay: float = 0.02
+
+    def run(
+        self, modules: nn.ModuleDict, trained: Iterable[nn.Parameter], step: Callable[[int], dict[str, Tensor]]
+    ) -> None:
+        """Train, from the beginning or from where a stopped run left its state.
+
+        Args:
+            modules: whose state is kept, parameters that do not train included.
+            trained: parameters that train.
+            step: from the number of a step to named terms, of which those named `loss…` are summed and minimised; must
+                depend on nothing but the number and the modules.
+        """
+        parameters = list(trained)
+        optimiser = torch.optim.AdamW(parameters, self.rate, betas=(0.9, 0.98), weight_decay=self.decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.factor)
+        first = self._resume(modules, optimiser, schedule)
+        saved = logged = time.monotonic()
+        means: dict[str, float] = {}
+        modules.train()
+        for number in range(first, self.steps):
+            terms = step(number)
+            loss = torch.stack([term for name, term in terms.items() if name.startswith("loss")]).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimiser.step()
+            schedule.step()
+            for name, term in terms.items():
+                value = float(term.detach())
+                means[name] = 0.98 * means.get(name, value) + 0.02 * value
+            now = time.monotonic()
+            if now - logged > LOG_SECONDS:
+                logged = now
+                shown = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+                LOG.info("%s: step %d of %d, %s", self.name, number + 1, self.steps, shown)
+            if now - saved > SAVE_SECONDS or number + 1 == self.steps:
+                saved = now
+                self._save(modules, optimiser, schedule, number + 1)
+        modules.eval()
+
+    def factor(self, step: int) -> float:
+        """Learning rate at a step over the highest."""
+        warm = max(1, int(WARM_UP * self.steps))
+        if step < warm:
+            return (step + 1) / warm
+        turn = math.cos(math.pi * (step - warm) / max(1, self.steps - warm))
+        return LAST_RATE + (1 - LAST_RATE) * (1 + turn) / 2
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.name}.pt"
+
+    def _save(
+        self,
+        modules: nn.ModuleDict,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        done: int,
+    ) -> None:
+        state = {
+            "done": done,
+            "steps": self.steps,
+            "modules": modules.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+        }
+        with atomic_path(self._file) as temporary:
+            torch.save(state, temporary)
+
+    def _resume(
+        self, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+    ) -> int:
+        """Steps already done."""
+        if not self._file.exists():
+            return 0
+        state = torch.load(self._file, weights_only=True)
+        if state["steps"] != self.steps:
+            raise BadInput(
+                f"{self._file}: belongs to a run of {state['steps']} steps, this has {self.steps}; give another --out"
+            )
+        modules.load_state_dict(state["modules"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        LOG.info("%s: takes up after step %d", self.name, state["done"])
+        return int(state["done"])

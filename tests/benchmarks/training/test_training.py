@@ -1,0 +1,78 @@
+"""Training of the small model: a few steps, stopped and taken up, to a checkpoint that exports and answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stllm_edge.benchmarks.rea.synth import write_synth
+from stllm_edge.benchmarks.training import answer, train
+from stllm_edge.benchmarks.training.model import SMALL, SmallModel, low_rays
+from stllm_edge.benchmarks.training.train import Steps
+from stllm_edge.export.model.aligner import encode_all
+from stllm_edge.export.model.points import MapTensors
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "rea"
+    write_synth(folder, scenes=3, seed=5, clips=1, questions=1, val_share=0.34, processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    train.train(world, out, 0, Steps(2, 2, 2), blind=False)
+    return out
+
+
+def test_specialised_modules_compute_what_they_replace(rel_rms: Any) -> None:
+    plain, special = SmallModel(seed=1).eval(), SmallModel(seed=1).eval()
+    special.specialise()
+    coords = torch.tensor([[0, 0, 0], [1, 0, 0], [4, 2, 1], [5, 5, 5]]).numpy().astype("int32")
+    feats, maps = torch.rand(4, 3), MapTensors.build(coords)
+    directions = torch.nn.functional.normalize(torch.randn(4, 3)).bfloat16().float()
+    frames, text = torch.randn(2, SMALL.llm.width), torch.randn(3, SMALL.llm.width)
+    with torch.inference_mode():
+        assert rel_rms(special.points(feats, maps), plain.points(feats, maps)) < 3e-6
+        points = plain.points(feats, maps)
+        ours = special.aligner(points, low_rays(directions), frames, low_rays(directions[:2]), text)
+        reference = plain.aligner(points, encode_all(directions), frames, encode_all(directions[:2]), text)
+        assert rel_rms(ours, reference) < 3e-6
+
+
+def test_a_stopped_training_takes_up_and_ends_the_same(world: Path, trained: Path, tmp_path: Path) -> None:
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train_language", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(world, tmp_path, 0, Steps(2, 2, 2), blind=False)
+    assert {file.stem for file in (tmp_path / "state").iterdir()} == {"points", "vision"}
+    train.train(world, tmp_path, 0, Steps(2, 2, 2), blind=False)
+    ours, first = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, trained))
+    assert ours.keys() == first.keys()
+    assert all(torch.equal(ours[name], first[name]) for name in ours)
+
+
+def test_the_checkpoint_exports_and_both_forms_answer(
+    world: Path, trained: Path, stllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    options = ["--voxel-size", "0.2", "--frames", "4", "--no-time-instruction", "--quant", "F32"]
+    result = stllm("export", "all", "--ckpt", trained / "checkpoint", "--out", bundle, *options)
+    assert result.exit_code == 0, result.output
+    places = ["--rea", world / "val.json", "--root", world]
+    run = stllm("bench", "rea", "run", "--bundle", bundle, *places, "--out", tmp_path / "run", "-n", 32)
+    assert run.exit_code == 0, run.output
+    arguments = ["answer", "--ckpt", trained / "checkpoint", *places, "--out", tmp_path / "pytorch"]
+    monkeypatch.setattr("sys.argv", list(map(str, arguments)))
+    answer.main()
+    compared = stllm(
+        "bench", "rea", "compare", tmp_path / "run/results.jsonl", tmp_path / "pytorch/results.jsonl", "--json"
+    )
+    assert json.loads(compared.stdout)["questions"] == 5

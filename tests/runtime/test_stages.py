@@ -1,0 +1,107 @@
+"""What a resident session keeps loaded, and that others keep nothing."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stllm_edge.runtime import Answer, Options, Session, StllmError, View, encoders, load_clip, load_scene, stages
+from stllm_edge.runtime.encoders import LocalEncoder
+from stllm_edge.runtime.llm import LanguageModel
+
+EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
+QUESTIONS = ("Where is the cup?", "Left?", "Where is the cup?")
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each graph, and the language model, is loaded in this process."""
+    counted: Counter[str] = Counter()
+
+    class Encoder(LocalEncoder):
+        def __init__(self, path: Path, *choice: object):
+            counted[path.name.partition(".")[0]] += 1
+            super().__init__(path, *choice)
+
+    class Model(LanguageModel):
+        def __init__(self, *arguments: object, **choice: object):
+            counted["llm"] += 1
+            super().__init__(*arguments, **choice)
+
+        def close(self) -> None:
+            counted["closed"] += 1
+            super().close()
+
+    monkeypatch.setattr(encoders, "LocalEncoder", Encoder)
+    monkeypatch.setattr(stages, "LanguageModel", Model)
+    return counted
+
+
+@pytest.fixture
+def view(inputs, tiny_bundle) -> View:
+    return look(Session(tiny_bundle, EXACT), inputs)
+
+
+def look(session: Session, inputs, frames: int = 1) -> View:
+    return session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=frames)
+
+
+def read(answer: Answer) -> tuple[list[int], bytes]:
+    list(answer)
+    return answer.token_ids, answer.logits_last_prompt.tobytes()
+
+
+def test_a_resident_session_loads_each_stage_once_and_answers_the_same(tiny_bundle, inputs, loads) -> None:
+    with Session(tiny_bundle, EXACT) as session:
+        kept = [read(session.answer(look(session, inputs), question, max_new_tokens=4)) for question in QUESTIONS]
+        assert loads == {"vision": 1, "points": 1, "aligner": 1, "llm": 1}
+    assert loads["closed"] == 1
+    for question, answer in zip(QUESTIONS, kept, strict=True):
+        with Session(tiny_bundle, EXACT) as fresh:
+            assert read(fresh.answer(look(fresh, inputs), question, max_new_tokens=4)) == answer
+    assert kept[0] == kept[2] != kept[1]
+
+
+def test_a_longer_answer_gets_a_larger_context_of_the_same_model(tiny_bundle, view, loads) -> None:
+    with Session(tiny_bundle, EXACT) as session, Session(tiny_bundle, EXACT) as fresh:
+        list(session.answer(view, "Where?", max_new_tokens=2))
+        long = "Where is the red cup that I put down? " * 20
+        assert read(session.answer(view, long, max_new_tokens=4)) == read(fresh.answer(view, long, max_new_tokens=4))
+        assert loads["llm"] == 2
+
+
+def test_without_resident_nothing_stays(tiny_bundle, view, loads) -> None:
+    session = Session(tiny_bundle, replace(EXACT, resident=False))
+    for question in QUESTIONS[:2]:
+        list(session.answer(view, question, max_new_tokens=2))
+    assert loads == {"llm": 2, "closed": 2}
+
+
+def test_answers_of_a_resident_session_are_read_one_after_the_other(tiny_bundle, view) -> None:
+    with Session(tiny_bundle, EXACT) as session:
+        first, second = (session.answer(view, question, max_new_tokens=4) for question in QUESTIONS[:2])
+        pieces = iter(first)
+        next(pieces)
+        next(iter(second))
+        with pytest.raises(StllmError, match=r"another answer was begun.* before this one was read to its end"):
+            list(pieces)
+
+
+def test_a_closed_session_ends_an_answer_and_can_be_asked_again(tiny_bundle, view, loads) -> None:
+    session = Session(tiny_bundle, EXACT)
+    answer = session.answer(view, "Where?", max_new_tokens=4)
+    pieces = iter(answer)
+    next(pieces)
+    session.close()
+    with pytest.raises(StllmError, match="or the session closed"):
+        list(pieces)
+    with session:
+        assert read(session.answer(view, "Where?", max_new_tokens=4))[0][: len(answer.token_ids)] == answer.token_ids
+    assert (loads["llm"], loads["closed"]) == (2, 2)
+
+
+def test_several_sessions_may_be_read_in_turn(tiny_bundle, view) -> None:
+    with Session(tiny_bundle, EXACT) as one, Session(tiny_bundle, EXACT) as other:
+        first, second = (session.answer(view, "Where?", max_new_tokens=4) for session in (one, other))
+        assert list(zip(first, second, strict=True))
+        assert first.token_ids == second.token_ids
