@@ -159,7 +159,8 @@ class Attention(nn.Module):
     def forward(self, rows: Tensor, context: Tensor, rows_each: int | None = None) -> Tensor:
         """[M, W] rows attending to [K, W'] context; or, in groups of `rows_each`, each group to itself."""
         mixed = []
-        queries = self.query(rows).split(self.columns, dim=1)
+        all_heads = self.query(rows)
+        queries = all_heads.split(self.columns, dim=1) if len(self.columns) > 1 else [all_heads]
         for query, key, value, heads in zip(queries, self.keys, self.values, self.heads, strict=True):
             width = query.shape[1]
             query, projected_key, projected_value = (
