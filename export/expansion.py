@@ -2,8 +2,8 @@
 
 portable: standard operators only; attention head by head in chunks of rows, so that no score matrix is whole.
 cpu: ONNX Runtime's fused attention and GELU.
-tensorrt: standard operators in their plainest form, which its compiler fuses; no chunks, no slabs. It fuses attention
-with FP16 factors only, and unfused the aligner's scores would take gigabytes.
+tensorrt: standard operators in their plainest form, which its compiler fuses; no chunks of rows, no slabs. It fuses
+attention with FP16 factors only, and unfused the aligner's scores would take gigabytes.
 """
 
 import math
@@ -106,7 +106,7 @@ def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
 
 
 def whole_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
-    """MatMul, Softmax, MatMul over all heads at once.
+    """MatMul, Softmax, MatMul over all heads of the operator at once.
 
     The factors are FP16 where the projections can be. In a float32 graph they are so too for any number of rows, since
     only then are they fused; their mantissas are as long as those of TF32. A fused kernel holds scores in float32. Here

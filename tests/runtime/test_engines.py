@@ -145,5 +145,6 @@ def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
     session = Session(bundle, Options(precision="fp32"))
     assert session.placement.name == "TensorRT engines, Orin"
     assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
+    assert session.digest == Session(bundle, Options(precision="fp32", device="cpu")).digest
     with pytest.raises(BadInput, match="points: 60 rows of voxel_feats, the engine for orin takes 1 to 20"):
         session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
