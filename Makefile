@@ -16,7 +16,7 @@ demo: install
 
 test: install lint
 	@echo "== tests"
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install
 	@echo "== ruff and mypy"

@@ -29,7 +29,7 @@ def plain_logits(checkpoint: Path, ids: list[int]) -> torch.Tensor:
     source = Checkpoint(checkpoint)
     model = load_part(source, take_inventory(source), "llm")
     with torch.inference_mode():
-        return model(model.model["embed_tokens"](torch.tensor(ids)))
+        return model(model.model["embed_tokens"](torch.tensor([ids])))[0]
 
 
 def llama_logits(bundle: Path, quant: str, ids: list[int]) -> np.ndarray:
