@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(sort $(wildcard *.py runtime/*.py export/*.py export/model/*.py calib/*.py benchmarks/*.py benchmarks/rea/*.py benchmarks/training/*.py))
+SOURCES := $(sort $(wildcard *.py cli/*.py runtime/*.py export/*.py export/*/*.py calib/*.py benchmarks/*.py benchmarks/*/*.py))
 # A strict editable install links single files, so it is renewed when the list of files changes.
 LISTED := $(shell printf '%s\n' $(SOURCES) | cksum | cut -d' ' -f1)
 INSTALLED := $(VENV)/.installed-$(LISTED)

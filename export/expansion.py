@@ -2,6 +2,8 @@
 
 portable: standard operators only; attention head by head in chunks of rows, so that no score matrix is whole.
 cpu: ONNX Runtime's fused attention and GELU.
+tensorrt: standard operators in their plainest form, which its compiler fuses; no chunks of rows, no slabs. It fuses
+attention with FP16 factors only, and unfused the aligner's scores would take gigabytes.
 """
 
 import math
@@ -11,27 +13,31 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..runtime.bundle import CPU, PORTABLE
+from ..runtime.bundle import CPU, PORTABLE, TENSORRT
 from ..runtime.maps import SLAB_OFFSETS
 from .operators import DOMAIN, PLANES
 
 __all__ = ["PROVIDERS", "expand"]
 
-PROVIDERS = (PORTABLE, CPU)
+PROVIDERS = (PORTABLE, CPU, TENSORRT)
 CONTRIB = "com.microsoft"
 SELF_ATTENTION_CHUNKS = 2
 CROSS_ATTENTION_CHUNKS = 8
 FEED_FORWARD_CHUNKS = 8
 
 
-def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
-    """Replace the traced operators of the given kinds; changes `model`."""
+def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str] | None = None) -> None:
+    """Replace the traced operators of the given kinds; changes `model`.
+
+    `safe` names the weights whose products can be FP16; None makes a float32 graph.
+    """
     forms: dict[str, Callable[..., ir.Value]] = {
-        "Attention": fused_attention if provider == CPU else chunked_attention,
-        "FeedForward": feed_forward,
+        "Attention": ATTENTION[provider],
+        "FeedForward": whole_feed_forward if provider == TENSORRT else feed_forward,
         "SlabConvolution": slab_convolution,
+        "TableConvolution": table_convolution,
     }
-    builder = Builder(model.graph, provider)
+    builder = Builder(model.graph, provider, safe)
     for node in list(model.graph):
         if node.domain != DOMAIN or node.op_type not in kinds:
             continue
@@ -52,8 +58,8 @@ def expand(model: ir.Model, provider: str, kinds: tuple[str, ...]) -> None:
 class Builder:
     """Collects new nodes; what many of them share is made once."""
 
-    def __init__(self, graph: ir.Graph, provider: str):
-        self.provider = provider
+    def __init__(self, graph: ir.Graph, provider: str, safe: set[str] | None):
+        self.provider, self.safe = provider, safe
         self._graph = graph
         self._nodes: list[ir.Node] = []
         self._shared: dict[Any, Any] = {}
@@ -99,6 +105,50 @@ def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
     return builder.op("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads)
 
 
+def whole_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
+    """MatMul, Softmax, MatMul over all heads of the operator at once.
+
+    The factors are FP16 where the projections can be. In a float32 graph they are so too for any number of rows, since
+    only then are they fused; their mantissas are as long as those of TF32. A fused kernel holds scores in float32. Here
+    they are FP16, each behind an Identity, so that a literal evaluation rounds them and shows an overflow.
+    """
+    assert query.shape is not None
+    rows, width = query.shape[1], query.shape[2]
+    assert isinstance(width, int)
+    if builder.safe is None:
+        half = not isinstance(rows, int)
+    else:
+        half = builder.safe.issuperset(projection(values) for values in (query, key, value))
+    split, merged = builder.constant([0, 0, heads, width // heads]), builder.constant([0, 0, width])
+
+    def rounded(values: ir.Value) -> ir.Value:
+        return builder.op("Identity", values) if half else values
+
+    def per_head(values: ir.Value, perm: list[int]) -> ir.Value:
+        turned = builder.op("Transpose", builder.op("Reshape", values, split), perm=perm)
+        return rounded(builder.op("Cast", turned, to=int(ir.DataType.FLOAT16))) if half else turned
+
+    scaled = builder.op("Mul", query, builder.constant(1 / math.sqrt(width // heads), np.float32))
+    scores = builder.op("MatMul", per_head(scaled, [0, 2, 1, 3]), per_head(key, [0, 2, 3, 1]))
+    weights = builder.op("Softmax", rounded(scores), axis=-1)
+    mixed = builder.op("MatMul", rounded(weights), per_head(value, [0, 2, 1, 3]))
+    if half:
+        mixed = builder.op("Cast", rounded(mixed), to=int(ir.DataType.FLOAT))
+    return builder.op("Reshape", builder.op("Transpose", mixed, perm=[0, 2, 1, 3]), merged)
+
+
+def projection(values: ir.Value) -> str:
+    """Name of the weight of the last product before some values."""
+    while (node := values.producer()) is not None:
+        if node.op_type == "MatMul":
+            weight = node.inputs[1]
+            return str(weight.name) if weight is not None else ""
+        first = node.inputs[0]
+        assert first is not None
+        values = first
+    return ""
+
+
 def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
     """MatMul, Softmax, MatMul for each head and each chunk of rows."""
     assert query.shape is not None
@@ -117,6 +167,24 @@ def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: i
             rows.append(builder.op("MatMul", weights, head_value))
         mixed.append(builder.op("Concat", *rows, axis=1))
     return builder.op("Concat", *mixed, axis=2)
+
+
+ATTENTION = {PORTABLE: chunked_attention, CPU: fused_attention, TENSORRT: whole_attention}
+
+
+def whole_feed_forward(
+    builder: Builder,
+    rows: ir.Value,
+    inner: ir.Value,
+    inner_bias: ir.Value,
+    outer: ir.Value,
+    outer_bias: ir.Value,
+    approximate: str,
+) -> ir.Value:
+    """Linear, GELU, Linear."""
+    return builder.op(
+        "Gemm", gelu(builder, builder.op("Gemm", rows, inner, inner_bias), approximate), outer, outer_bias
+    )
 
 
 def feed_forward(
@@ -210,3 +278,20 @@ def cut_slabs(
     used = [builder.op("Slice", offsets, fixed[i], fixed[i + 1], axis) for i in range(slabs)]
     flat = builder.constant([-1])
     return tables, used, [builder.op("Reshape", part, flat) for part in builder.split(place, PLANES, 0)]
+
+
+def table_convolution(
+    builder: Builder, hidden: ir.Value, kernel: ir.Value, bias: ir.Value, table: ir.Value
+) -> ir.Value:
+    """Gather and Gemm for each plane of nine offsets, so that no more than a third of the rows is gathered at once."""
+    assert kernel.shape is not None
+    offsets, inner, outer = kernel.shape.numpy()
+    size = offsets // PLANES
+    zeros = builder.constant(np.zeros((1, outer)), np.float16 if kernel.dtype == ir.DataType.FLOAT16 else np.float32)
+    columns = builder.once(table, lambda: builder.split(table, PLANES, 1))
+    weights = builder.split(builder.op("Reshape", kernel, builder.constant([offsets * inner, outer])), PLANES, 0)
+    total = bias
+    for rows, weight in zip(columns, weights, strict=True):
+        gathered = builder.op("Reshape", builder.op("Gather", hidden, rows), builder.constant([-1, size * inner]))
+        total = builder.op("Add", builder.op("MatMul", gathered, weight), total)
+    return builder.op("Concat", total, zeros, axis=0)

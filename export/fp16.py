@@ -14,7 +14,7 @@ __all__ = ["convert", "record_ranges", "safe_weights"]
 LARGEST = float(torch.finfo(torch.float16).max)
 MARGIN = 4.0
 ROUNDING_LIMIT = 1e-3
-PRODUCTS = ("MatMul", "Gemm", "Conv", "SlabConvolution")
+PRODUCTS = ("MatMul", "Gemm", "Conv", "SlabConvolution", "TableConvolution")
 
 
 @contextmanager

@@ -159,7 +159,8 @@ class Attention(nn.Module):
     def forward(self, rows: Tensor, context: Tensor, rows_each: int | None = None) -> Tensor:
         """[M, W] rows attending to [K, W'] context; or, in groups of `rows_each`, each group to itself."""
         mixed = []
-        queries = self.query(rows).split(self.columns, dim=1)
+        all_heads = self.query(rows)
+        queries = all_heads.split(self.columns, dim=1) if len(self.columns) > 1 else [all_heads]
         for query, key, value, heads in zip(queries, self.keys, self.values, self.heads, strict=True):
             width = query.shape[1]
             query, projected_key, projected_value = (
@@ -232,13 +233,13 @@ def live_projection(plain: nn.Module) -> nn.Linear:
     return linear
 
 
-def example_inputs(name: str, geometry: Geometry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Small inputs of an encoder's graph, and the dynamic axes of each."""
+def example_inputs(name: str, geometry: Geometry, maps: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Small inputs of an encoder's graph, and the dynamic axes of each; `maps` is the format of the kernel maps."""
     if name == "vision":
         size = geometry.vision.image_size
         return {"frames": torch.zeros(2, 3, size, size)}, {"frames": {0: Dim.DYNAMIC}}
     if name == "points":
-        return point_inputs(geometry.points.channels[0])
+        return point_inputs(geometry.points.channels[0], maps or "slabs")
     rows = {"voxels": 5, "patches": 7, "text": 3}
     columns = {
         "pcd_features": ("voxels", geometry.aligner.point_features),

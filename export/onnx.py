@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from ..runtime.bundle import ENCODERS, PORTABLE, BundleWriter
+from ..runtime.bundle import ENCODERS, PORTABLE, TENSORRT, BundleWriter
 from ..runtime.geometry import Geometry
 from . import fp16
 from .checkpoint import Checkpoint
@@ -27,7 +27,7 @@ __all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "write_variants"]
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
 INLINE_BYTES = 1024
-MAPS = "slabs"
+MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
 GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
 OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefix_tokens"}
 
@@ -68,19 +68,21 @@ def write_variants(
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
     external: dict[str, ir.ExternalTensor] = {}
-    traced = trace(module, *example_inputs(name, geometry), OUTPUTS[name])
-    special = any(node.op_type in ("Attention", "FeedForward") for node in traced.graph)
-    for provider in PROVIDERS if special else (PORTABLE,):
-        model = traced.clone()
-        expand(model, provider, ("Attention", "FeedForward"))
+    traced: dict[str | None, ir.Model] = {}
+    for provider in MAPS if name == "points" else PROVIDERS:
+        maps = MAPS[provider] if name == "points" else None
+        if maps not in traced:
+            traced[maps] = trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name])
+        model = traced[maps].clone()
+        expand(model, provider, ("Attention", "FeedForward"), safe)
         if safe is not None:
             fp16.convert(model, safe)
-        expand(model, provider, ("SlabConvolution",))
+        expand(model, provider, ("SlabConvolution", "TableConvolution"))
         external = external or write_weights(model, root / weights)
         share_weights(model, external)
         file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
         ir.save(model, root / file)
-        entries[provider] = {"file": file, "weights": weights, "maps": MAPS if name == "points" else None}
+        entries[provider] = {"file": file, "weights": weights, "maps": maps}
     return entries
 
 

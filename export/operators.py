@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..runtime.maps import SLAB_OFFSETS
 
-__all__ = ["DOMAIN", "PLANES", "attention", "feed_forward", "slab_convolution"]
+__all__ = ["DOMAIN", "PLANES", "attention", "feed_forward", "slab_convolution", "table_convolution"]
 
 DOMAIN = "stllm"
 PLANES = 3
@@ -67,6 +67,22 @@ def slab_convolution(
         out += F.pad(torch.cat(written), (0, 0, 0, 1)).index_select(0, plane)
     out[:-1] += bias
     return out
+
+
+def table_convolution(hidden: Tensor, kernel: Tensor, bias: Tensor, table: Tensor) -> Tensor:
+    """Sparse 3x3x3 convolution, [N+1, Cin] -> [N+1, Cout]; the last row is zero on both sides.
+
+    Args:
+        hidden: [N+1, Cin].
+        kernel: [27, Cin, Cout].
+        bias: [Cout].
+        table: [N, 27] int32, the rows that each voxel reads.
+    """
+    if torch.compiler.is_exporting():
+        inputs = (hidden, kernel, bias, table)
+        return traced("TableConvolution", inputs, (table.shape[0] + 1, kernel.shape[2]))
+    gathered = hidden.index_select(0, table.flatten()).reshape(len(table), -1)
+    return F.pad(gathered @ kernel.flatten(0, 1) + bias, (0, 0, 0, 1))
 
 
 def traced(operator: str, inputs: Sequence[Tensor], shape: Sequence[Any], **attributes: Any) -> Tensor:

@@ -35,12 +35,12 @@ class Progress:
             yield advance
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
-        """A spinner for work of unknown length."""
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
+        """A spinner for work of unknown length; yields a function that changes its title."""
         if not self._shown:
-            yield
+            yield lambda title: None
             return
         from rich.console import Console
 
-        with Console(stderr=True).status(title):
-            yield
+        with Console(stderr=True).status(title) as status:
+            yield status.update

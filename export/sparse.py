@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..runtime.maps import SLABBED_LEVELS, KernelMaps
+from ..runtime.maps import FORMATS, SLABBED_LEVELS, KernelMaps
 from .model.points import MinkUNet, PointEncoder
-from .operators import slab_convolution
+from .operators import slab_convolution, table_convolution
 
 __all__ = ["PointsGraph", "map_tensors", "point_inputs"]
 
@@ -100,11 +100,13 @@ class ChildrenConv(Convolution):
         return with_zero_row(children).index_select(0, up)
 
 
-class SlabConv(Convolution):
-    """A 3x3x3 convolution over `Slabs`."""
+class BlockConv(Convolution):
+    """A 3x3x3 convolution of a fine level, over the four arrays of `Slabs` or over a table [N, 27]."""
 
-    def forward(self, hidden: Tensor, slabs: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        return slab_convolution(hidden, self.kernel, self.bias, *slabs)
+    def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor, Tensor, Tensor] | Tensor) -> Tensor:
+        if isinstance(maps, Tensor):
+            return table_convolution(hidden, self.kernel, self.bias, maps)
+        return slab_convolution(hidden, self.kernel, self.bias, *maps)
 
 
 class Pointwise(nn.Module):
@@ -129,7 +131,7 @@ def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module
     if kind == "transposed":
         return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
     if kind == "block" and level < SLABBED_LEVELS:
-        return SlabConv(kernel, bias)
+        return BlockConv(kernel, bias)
     return GatherConv(kernel.flatten(0, 1), bias)
 
 
@@ -174,7 +176,7 @@ def replace(net: MinkUNet, convolution: str, norm: str, form: nn.Module) -> None
 def map_tensors(maps: KernelMaps) -> dict[str, Any]:
     """Kernel maps as the arguments of `PointsGraph`."""
     inputs = {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
-    lists: dict[str, Any] = {}
+    lists: dict[str, Any] = {f"slab_{part}": [] for part in ("rows", "bounds", "offsets", "place")}
     for name, tensor in inputs.items():
         stem, _, number = name.rpartition("_")
         if number.isdigit():
@@ -184,15 +186,16 @@ def map_tensors(maps: KernelMaps) -> dict[str, Any]:
     return lists
 
 
-def point_inputs(channels: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Example inputs of the graph and their dynamic axes."""
+def point_inputs(channels: int, map_format: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example inputs of the graph and their dynamic axes; `map_format` is that of the kernel maps."""
     coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
-    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords))}
+    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords, map_format))}
     axes: dict[str, Any] = {
         name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
         for name, value in inputs.items()
     }
-    axes["slab_bounds"] = [None] * SLABBED_LEVELS
-    axes["slab_offsets"] = [None] * SLABBED_LEVELS
-    axes["slab_place"] = [{1: Dim.DYNAMIC}] * SLABBED_LEVELS
+    slabbed = FORMATS[map_format]
+    axes["slab_bounds"] = [None] * slabbed
+    axes["slab_offsets"] = [None] * slabbed
+    axes["slab_place"] = [{1: Dim.DYNAMIC}] * slabbed
     return inputs, axes

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from .encoders import Kept
 from .meter import Meter
 from .prompt import Prompt
 from .rays import Rays
@@ -22,7 +24,7 @@ class View:
         selection: the frames that were chosen.
         voxels: voxels of the scene.
         rays: view directions.
-        pcd_features: [N, features] float32, in the order of `voxels`.
+        points: `pcd_features`, in memory or on the GPU.
         video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
         meter: time and memory, by stage.
     """
@@ -30,9 +32,14 @@ class View:
     selection: Selection
     voxels: Voxels
     rays: Rays
-    pcd_features: np.ndarray
+    points: np.ndarray | Kept
     video_tokens: np.ndarray
     meter: Meter
+
+    @cached_property
+    def pcd_features(self) -> np.ndarray:
+        """[N, features] float32, in the order of `voxels`."""
+        return np.asarray(self.points)
 
     @property
     def pooled_features(self) -> np.ndarray:

@@ -4,6 +4,7 @@
       manifest.json
       onnx/{vision,points,aligner}[.fp16][.<provider>].onnx    graphs; .data files hold their weights
       llm/<QUANT>.gguf
+      engines/<target>/{vision,points,aligner}[.fp16].{engine,json}
 
 This module is the one definition of the format: the export writes through `BundleWriter`, the runtime reads through
 `Bundle`. Files are staged inside the bundle and renamed into place; the manifest is written last.
@@ -26,14 +27,14 @@ from .errors import BadBundle, BadInput
 from .files import atomic_path
 from .geometry import Geometry
 
-__all__ = ["CPU", "ENCODERS", "PORTABLE", "Bundle", "BundleWriter", "Defaults", "Graph"]
+__all__ = ["CPU", "ENCODERS", "PORTABLE", "TENSORRT", "Bundle", "BundleWriter", "Defaults", "Graph"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 STAGING = ".staging-"
 ENCODERS = ("vision", "points", "aligner")
-PORTABLE, CPU = "portable", "cpu"
+PORTABLE, CPU, TENSORRT = "portable", "cpu", "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Bundle:
         manifest: the content of `manifest.json`.
         geometry: sizes of the model.
         defaults: options recorded at export.
+        engines: TensorRT engines by target, precision and encoder; none unless they were built.
     """
 
     def __init__(self, path: Path):
@@ -138,6 +140,7 @@ class Bundle:
             self._files = {
                 name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in self.manifest["files"].items()
             }
+            self.engines: dict[str, dict[str, dict[str, Any]]] = dict(self.manifest.get("engines", {}))
             for precision, encoders in self._encoders.items():
                 for name in ENCODERS:
                     if PORTABLE not in encoders.get(name, {}):
@@ -178,11 +181,15 @@ class Bundle:
         """Bytes of a file, as the manifest states them."""
         return self._files[name][0] if name in self._files else 0
 
+    def sha256(self, name: str) -> str:
+        """SHA-256 of a file, as the manifest states it."""
+        return self._files[name][1]
+
     def digest(self, names: list[str]) -> str:
         """One SHA-256 over files and what the manifest says of the model: equal where answers are."""
         described = json.dumps([self.manifest[key] for key in ("geometry", "defaults", "stop_ids")], sort_keys=True)
         model = hashlib.sha256(described.encode()).hexdigest()
-        return joint_digest({"model": model, **{name: self._files[name][1] for name in names}})
+        return joint_digest({"model": model, **{name: self.sha256(name) for name in names}})
 
     def check(self, names: list[str], *, fresh: bool = False) -> None:
         """Compare files with the manifest: present, size, SHA-256.
@@ -277,17 +284,17 @@ class BundleWriter:
             self.manifest[key] = value
 
     def require_absent(self, kind: str, name: str) -> None:
-        """Refuse to replace a part unless forced; `kind` is `encoders` or `llm`.
+        """Refuse to replace a part unless forced; `kind` is `encoders`, `llm` or `engines`.
 
         Raises:
             BadInput: the part is there.
         """
-        if name in self.manifest[kind] and not self.force:
+        if name in self.manifest.get(kind, {}) and not self.force:
             raise BadInput(f"{self.path} already holds {kind} {name}; --force replaces it")
 
     def add(self, kind: str, name: str, entry: Mapping[str, Any], files: list[str]) -> None:
         """Record a part whose files lie in `staging`; they are renamed into place at the end."""
-        self.manifest[kind][name] = entry
+        self.manifest.setdefault(kind, {})[name] = entry
         self._staged = list(dict.fromkeys([*self._staged, *files]))
 
     def record_parity(self, name: str, record: Mapping[str, Any]) -> None:

@@ -1,20 +1,34 @@
-"""The encoders on ONNX Runtime: arrays in, arrays out, in this process or in one of their own."""
+"""The encoders, on ONNX Runtime or as TensorRT engines: arrays in, arrays out, here or in a process of their own."""
 
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
-from .errors import BadBundle, MissingDependency, StllmError
+from .errors import BadBundle, BadInput, MissingDependency, StllmError
 from .memory import Usage, own_usage
 
-__all__ = ["ChildEncoder", "Encoder", "LocalEncoder", "serve"]
+__all__ = ["CPU_PROVIDER", "ChildEncoder", "Encoder", "Kept", "LocalEncoder", "load", "serve"]
+
+CPU_PROVIDER = "CPUExecutionProvider"
+ENGINE = ".engine"
+# where a provider's memory is, by the name that ONNX Runtime's binding takes; the other providers are on a GPU
+MEMORY = {CPU_PROVIDER: "cpu"}
+GPU = "cuda"
+
+
+class Kept(Protocol):
+    """An output that stays in the memory where it was computed; numpy copies it when it reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
 
 
 class Encoder(Protocol):
@@ -23,8 +37,8 @@ class Encoder(Protocol):
     def __enter__(self) -> "Encoder": ...
     def __exit__(self, *exception: object) -> None: ...
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
-        """Run the graph on its inputs by name."""
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the graph on arrays by name; one that an encoder in this process kept may be among them."""
         ...
 
     @property
@@ -33,14 +47,43 @@ class Encoder(Protocol):
         ...
 
 
+def load(
+    path: Path,
+    threads: int,
+    literal: bool = False,
+    providers: Sequence[str] = (CPU_PROVIDER,),
+    keep: bool = False,
+) -> Encoder:
+    """A TensorRT engine, or a graph on ONNX Runtime, in this process; arguments as those of `LocalEncoder`."""
+    if path.suffix != ENGINE:
+        return LocalEncoder(path, threads, literal, providers, keep)
+    from .tensorrt import EngineEncoder
+
+    return EngineEncoder(path, path.with_suffix(".json"), keep)
+
+
 class LocalEncoder:
     """A graph in this process; ONNX Runtime keeps part of its memory after it is closed."""
 
-    def __init__(self, path: Path, threads: int, literal: bool = False):
-        """Load a graph on the CPU; `literal` keeps every cast of it, and is slow.
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        literal: bool = False,
+        providers: Sequence[str] = (CPU_PROVIDER,),
+        keep: bool = False,
+    ):
+        """Load a graph.
+
+        Args:
+            path: the graph.
+            threads: of the CPU.
+            literal: keep every cast of the graph, which is slow.
+            providers: ONNX Runtime's execution providers, the preferred one first.
+            keep: leave outputs in the memory of the first provider, as `Kept`.
 
         Raises:
-            MissingDependency: ONNX Runtime is not installed.
+            MissingDependency: ONNX Runtime is not installed, or its first provider does not start.
             BadBundle: ONNX Runtime refuses the graph.
         """
         runtime = onnx_runtime()
@@ -57,18 +100,36 @@ class LocalEncoder:
         if literal:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # ONNX Runtime's exceptions have no public base
             raise BadBundle(f"{path}: ONNX Runtime could not load it ({first_line(error)}); export it again") from None
+        if providers[0] not in self._session.get_providers():
+            raise MissingDependency(f"ONNX Runtime could not start its {providers[0]}; use --device cpu")
         self._path = path
+        self._kept_in = MEMORY.get(providers[0], GPU) if keep else None
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, **inputs: Any) -> Any:
         """Run the graph; raises StllmError when ONNX Runtime fails."""
         try:
-            (output,) = self._session.run(None, inputs)
+            if self._kept_in or any(isinstance(values, KeptValue) for values in inputs.values()):
+                return self._run_bound(inputs)
+            (output,) = self._session.run(None, {name: np.asarray(values) for name, values in inputs.items()})
         except Exception as error:
             raise StllmError(f"{self._path}: failed in ONNX Runtime ({first_line(error)})") from None
         return np.asarray(output)
+
+    def _run_bound(self, inputs: Mapping[str, Any]) -> Any:
+        """Run on inputs where they are, and leave the output where it is wanted."""
+        binding = self._session.io_binding()
+        for name, values in inputs.items():
+            if isinstance(values, KeptValue):
+                binding.bind_ortvalue_input(name, values.value)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(values))
+        binding.bind_output(self._session.get_outputs()[0].name, self._kept_in or "cpu")
+        self._session.run_with_iobinding(binding)
+        (output,) = binding.get_outputs()
+        return KeptValue(output) if self._kept_in else output.numpy()
 
     @property
     def usage(self) -> Usage:
@@ -81,21 +142,36 @@ class LocalEncoder:
         del self._session
 
 
+class KeptValue:
+    """An output of ONNX Runtime in the memory of its provider."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value.numpy(), dtype)
+
+
 class ChildEncoder:
     """A graph in a short-lived process, which gives all its memory back at the end.
 
     Arrays travel over pipes as one line of JSON with names, types and shapes, and then their bytes.
     """
 
-    def __init__(self, path: Path, threads: int, literal: bool = False):
-        """Start the process; it loads the graph meanwhile.
+    def __init__(self, path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)):
+        """Start the process; it loads the graph or the engine meanwhile.
 
         Raises:
             MissingDependency: ONNX Runtime is not installed.
         """
         self._path = path
         self._usage = Usage()
-        command = [sys.executable, "-m", __package__ + ".worker", str(path), str(threads), str(int(literal))]
+        arguments = [str(path), str(threads), str(int(literal)), ",".join(providers)]
+        command = [sys.executable, "-m", __package__ + ".worker", *arguments]
         # modules in the current folder must not shadow the installed ones
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -138,13 +214,22 @@ class ChildEncoder:
         self._process.wait()
 
 
-ERRORS: dict[str, type[StllmError]] = {kind.__name__: kind for kind in (StllmError, BadBundle, MissingDependency)}
+ERRORS: dict[str, type[StllmError]] = {
+    kind.__name__: kind for kind in (StllmError, BadBundle, BadInput, MissingDependency)
+}
 
 
-def serve(path: Path, threads: int, literal: bool, requests: IO[bytes], replies: IO[bytes]) -> None:
+def serve(
+    path: Path,
+    threads: int,
+    literal: bool,
+    requests: IO[bytes],
+    replies: IO[bytes],
+    providers: Sequence[str] = (CPU_PROVIDER,),
+) -> None:
     """Answer requests of a `ChildEncoder` until there are no more."""
     try:
-        encoder = LocalEncoder(path, threads, literal)
+        encoder = load(path, threads, literal, providers)
         while True:
             try:
                 head = read_head(requests)

@@ -14,10 +14,22 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["LEVELS", "SLABBED_LEVELS", "SLAB_OFFSETS", "KernelMaps", "Level", "Slabs", "build_levels", "offsets"]
+__all__ = [
+    "FORMATS",
+    "LEVELS",
+    "SLABBED_LEVELS",
+    "SLAB_OFFSETS",
+    "KernelMaps",
+    "Level",
+    "Slabs",
+    "build_levels",
+    "offsets",
+]
 
 LEVELS = 5
 SLABBED_LEVELS = 2
+# levels whose 3x3x3 kernels come as slabs, by the format that a graph takes
+FORMATS = {"slabs": SLABBED_LEVELS, "tables": 0}
 SLAB_OFFSETS = (9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 5, 4, 4, 4, 3, 3)
 PLANES = 3
 PLANE = 9
@@ -244,8 +256,8 @@ class KernelMaps:
     Attributes:
         runs: [R+1, 5] int32, the caller's rows of five voxels along x; the last run is all missing.
         stem: [N, 25] int32, the runs that the 5x5x5 kernel reads.
-        slabs: maps of the 3x3x3 kernels at the two finest levels.
-        tables: maps [N_l, 27] int32 of those at the three coarser ones.
+        slabs: maps of the 3x3x3 kernels at the two finest levels; none in the format `tables`.
+        tables: maps [N_l, 27] int32 of those at the other levels.
         down: four tables [N_(l+1), 8] int32 into level l, for the strided convolutions.
         up: four arrays [N_l + 1] int32, `8 * parent + offset` for the transposed ones.
         order: [N] int32, where each voxel of the caller stands.
@@ -260,8 +272,9 @@ class KernelMaps:
     order: np.ndarray
 
     @classmethod
-    def build(cls, coords: np.ndarray) -> "KernelMaps":
-        """Maps of voxels [N, 3] int32, unique, minimum 0."""
+    def build(cls, coords: np.ndarray, map_format: str = "slabs") -> "KernelMaps":
+        """Maps of voxels [N, 3] int32, unique, minimum 0, in one of `FORMATS`."""
+        slabbed = FORMATS[map_format]
         sorting = np.argsort(Level.of(coords).keys)
         levels, parents = build_levels(coords[sorting])
         order = np.empty(len(coords), np.int32)
@@ -271,8 +284,8 @@ class KernelMaps:
         return cls(
             runs=runs,
             stem=stem,
-            slabs=tuple(Slabs.build(table) for table in neighbours[:SLABBED_LEVELS]),
-            tables=tuple(np.ascontiguousarray(table.T) for table in neighbours[SLABBED_LEVELS:]),
+            slabs=tuple(Slabs.build(table) for table in neighbours[:slabbed]),
+            tables=tuple(np.ascontiguousarray(table.T) for table in neighbours[slabbed:]),
             down=tuple(
                 children(fine, len(coarse), parent)
                 for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)

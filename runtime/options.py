@@ -19,7 +19,9 @@ class Options:
         threads: CPU threads.
         kv: type of the language model's keys and values, f16, q8_0 or f32.
         flash_attention: on, off, or libllama's own choice.
-        gpu_layers: layers of the language model on the GPU, -1 for all.
+        device: where the encoders run, auto, cpu, cuda or tensorrt.
+        strict: whether running elsewhere than on that device is an error.
+        gpu_layers: layers of the language model on the GPU, -1 for all; None for none with the device cpu, else all.
         resident: keep the encoders and the language model loaded in this process until the session is closed, instead
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         check_digests: hash the bundle's files even if they look unchanged.
@@ -33,7 +35,9 @@ class Options:
     threads: int | None = None
     kv: str = "f16"
     flash_attention: bool | None = None
-    gpu_layers: int = -1
+    device: str = "auto"
+    strict: bool = False
+    gpu_layers: int | None = None
     resident: bool = False
     check_digests: bool = False
     provider: str = CPU

@@ -2,14 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from .answer import Answer, View
-from .bundle import ENCODERS, Bundle
+from .bundle import ENCODERS, Bundle, Graph
+from .encoders import Kept
+from .engines import choose_profile
 from .errors import BadInput
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
@@ -18,6 +20,7 @@ from .meter import Meter
 from .options import Options
 from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .providers import place
 from .rays import camera_rays, encode_directions
 from .scene import Scene, projected_share
 from .stages import Stages
@@ -54,11 +57,13 @@ class Session:
         self.threads = options.threads or len(os.sched_getaffinity(0))
         self.precision = options.precision or self._default_precision()
         self.quant = options.quant or self._default_quant()
-        self.graphs = {name: self.bundle.graph(name, self.precision, options.provider) for name in ENCODERS}
+        self.placement = place(options.device, options.strict, self.bundle, self.precision)
+        self.provider = self.placement.graphs or options.provider
+        self.graphs = {name: self.bundle.graph(name, self.precision, self.provider) for name in ENCODERS}
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
-        self._stages = Stages(self.bundle, self.graphs, self.llm, self.threads, options)
+        self._stages = Stages(self.bundle, self.graphs, self.llm, self.placement, self.threads, options)
 
     def __enter__(self) -> "Session":
         return self
@@ -72,13 +77,15 @@ class Session:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all that the bundle contributes to an answer."""
-        return self.bundle.digest(self.files)
+        """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
+        graphs = [self.bundle.graph(name, self.precision, self.options.provider) for name in ENCODERS]
+        return self.bundle.digest([*graph_files(graphs), self.llm.file])
 
     @property
     def files(self) -> list[str]:
         """The bundle's files that this session reads."""
-        return [*(name for graph in self.graphs.values() for name in (graph.file, graph.weights)), self.llm.file]
+        engines = [f"{engine.file.relative_to(self.bundle.path)}" for engine in self.placement.engines.values()]
+        return [*(engines or graph_files(self.graphs.values())), self.llm.file]
 
     def ask(
         self,
@@ -128,12 +135,14 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
+        if engine := self.placement.engines.get("points"):
+            choose_profile(engine.sidecar, {"voxel_feats": voxels.feats})
         require_memory(
             Plan(
                 bundle=self.bundle,
                 precision=self.precision,
                 quant=self.quant,
-                provider=self.options.provider,
+                provider=self.provider,
                 kv=self.options.kv,
                 frames=len(selection),
                 voxels=len(voxels),
@@ -144,6 +153,7 @@ class Session:
         )
         if self.options.precision is None or self.options.quant is None:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
+        LOG.info("encoders run on %s", self.placement.name)
         with meter.measure("rays"):
             rays = camera_rays(
                 voxels.coords,
@@ -160,7 +170,7 @@ class Session:
             voxels=voxels,
             rays=rays,
             video_tokens=self._encode_frames(selection, meter),
-            pcd_features=self._encode_points(voxels, meter),
+            points=self._encode_points(voxels, meter),
             meter=meter,
         )
 
@@ -226,7 +236,7 @@ class Session:
         pooled = view.pooled_features
         with self._stages.encoder("aligner", meter) as encode:
             return encode(
-                pcd_features=view.pcd_features,
+                pcd_features=view.points,
                 pcd_rays=pcd_rays,
                 pooled_features=pooled.reshape(-1, pooled.shape[-1]),
                 img_rays=img_rays,
@@ -248,19 +258,20 @@ class Session:
         grid, size = geometry.vision.grid, geometry.vision.image_size
         tokens = np.empty((len(selection), grid, grid + 1, geometry.llm.width), np.float32)
         source = selection.clip.read(selection.indices)
+        at_once = self._frames_at_once()
         with self._stages.encoder("vision", meter) as encode:
-            for start in range(0, len(selection), FRAMES_AT_ONCE):
-                stop = min(start + FRAMES_AT_ONCE, len(selection))
+            for start in range(0, len(selection), at_once):
+                stop = min(start + at_once, len(selection))
                 with meter.measure("video"):
                     batch = np.stack([pixel_values(next(source), size) for _ in range(start, stop)])
                 tokens[start:stop] = encode(frames=batch)
         meter.milliseconds["vision"] -= meter.milliseconds["video"]
         return tokens
 
-    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray:
-        """Point features [N, features] in the order of the voxels."""
+    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray | Kept:
+        """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
         with meter.measure("maps"):
-            maps = KernelMaps.build(voxels.coords)
+            maps = KernelMaps.build(voxels.coords, self._map_format())
         with self._stages.encoder("points", meter) as encode:
             return encode(voxel_feats=voxels.feats, **maps.inputs())
 
@@ -296,6 +307,16 @@ class Session:
                 "lower --frames or --max-new-tokens"
             )
 
+    def _map_format(self) -> str:
+        """Of the kernel maps that the point encoder takes."""
+        engine = self.placement.engines.get("points")
+        return (engine.sidecar.maps if engine else self.graphs["points"].maps) or "slabs"
+
+    def _frames_at_once(self) -> int:
+        """Frames that the vision tower encodes together: as many as its engine takes, or one."""
+        engine = self.placement.engines.get("vision")
+        return engine.sidecar.profiles[-1]["frames"][-1][0] if engine else FRAMES_AT_ONCE
+
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
 
@@ -317,6 +338,11 @@ class Session:
                 100 * share,
                 *selection.clip.size,
             )
+
+
+def graph_files(graphs: Iterable[Graph]) -> list[str]:
+    """Graphs and weights as the bundle names them."""
+    return [name for graph in graphs for name in (graph.file, graph.weights)]
 
 
 def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:

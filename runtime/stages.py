@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from .bundle import Bundle, Graph, Llm
-from .encoders import ChildEncoder, Encoder, LocalEncoder
+from .encoders import ChildEncoder, Encoder, load
 from .errors import StllmError
 from .llm import LanguageModel, Vocabulary
 from .memory import available
 from .meter import Meter
 from .options import Options
+from .providers import Placement
 
 __all__ = ["Stages"]
 
 LOG = logging.getLogger(__name__)
+ALL_LAYERS = -1
 CONTEXT_STEP = 256
 # the mapped weights, a packed copy of them, and the rest
 REPACK_ROOM = 2.5
@@ -23,12 +25,20 @@ REPACK_ROOM = 2.5
 class Stages:
     """Encoders and language model as they are needed; kept loaded when the options say resident."""
 
-    def __init__(self, bundle: Bundle, graphs: Mapping[str, Graph], llm: Llm, threads: int, options: Options):
-        """Load nothing yet; `graphs` are the encoders by name."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        graphs: Mapping[str, Graph],
+        llm: Llm,
+        placement: Placement,
+        threads: int,
+        options: Options,
+    ):
+        """Load nothing yet; `graphs` are the encoders by name, which `placement` may have engines of."""
         self._bundle, self._graphs, self._llm = bundle, graphs, llm
-        self._threads, self._options = threads, options
+        self._placement, self._threads, self._options = placement, threads, options
         self._kept = ExitStack()
-        self._encoders: dict[str, LocalEncoder] = {}
+        self._encoders: dict[str, Encoder] = {}
         self._model: LanguageModel | None = None
         self._vocabulary: Vocabulary | None = None
         self._speaker: object = None
@@ -49,12 +59,18 @@ class Stages:
 
     @contextmanager
     def encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
-        """A loaded encoder; its time and memory count for the stage of its name."""
-        choice = (self._bundle.file(self._graphs[name].file), self._threads, self._options.literal)
+        """A loaded encoder; its time and memory count for the stage of its name.
+
+        Loaded in this process, the point encoder leaves its output on the GPU, where the aligner reads it.
+        """
+        engine = self._placement.engines.get(name)
+        file = engine.file if engine else self._bundle.file(self._graphs[name].file)
+        choice = (file, self._threads, self._options.literal, self._placement.providers)
         with meter.measure(name):
             if self._options.resident:
                 if name not in self._encoders:
-                    self._encoders[name] = self._kept.enter_context(LocalEncoder(*choice))
+                    keep = name == "points" and self._placement.on_gpu
+                    self._encoders[name] = self._kept.enter_context(load(*choice, keep))
                 yield self._encoders[name]
                 return
             with ChildEncoder(*choice) as encoder:
@@ -97,9 +113,14 @@ class Stages:
             kv=self._options.kv,
             flash_attention=self._options.flash_attention,
             threads=self._threads,
-            gpu_layers=self._options.gpu_layers,
+            gpu_layers=self._gpu_layers(),
             repack=repack,
         )
+
+    def _gpu_layers(self) -> int:
+        if self._options.gpu_layers is not None:
+            return self._options.gpu_layers
+        return 0 if self._options.device == "cpu" else ALL_LAYERS
 
 
 def whole_steps(positions: int) -> int:

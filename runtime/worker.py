@@ -1,4 +1,4 @@
-"""The process of a `ChildEncoder`: one graph, requests on stdin, replies on stdout."""
+"""The process of a `ChildEncoder`: one graph or engine, requests on stdin, replies on stdout."""
 
 import contextlib
 import sys
@@ -7,5 +7,6 @@ from pathlib import Path
 from .encoders import serve
 
 if __name__ == "__main__":
+    path, threads, literal, providers = sys.argv[1:]
     with contextlib.suppress(KeyboardInterrupt):
-        serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1", sys.stdin.buffer, sys.stdout.buffer)
+        serve(Path(path), int(threads), literal == "1", sys.stdin.buffer, sys.stdout.buffer, providers.split(","))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from stllm_edge.runtime import BadBundle, Options, Session, StllmError, load_clip, load_scene
 from stllm_edge.runtime.encoders import ChildEncoder, LocalEncoder, read_arrays, read_head, serve, write_arrays
+from stllm_edge.runtime.maps import KernelMaps
 from stllm_edge.runtime.memory import own_usage
 
 
@@ -69,6 +70,34 @@ def test_a_session_gives_the_same_either_way(tiny_bundle: Path, inputs: Any, rel
     for name, values in stages[0].items():
         assert values.shape == stages[1][name].shape
         assert rel_rms(values, stages[1][name]) <= 1e-6, name
+
+
+def test_an_output_can_stay_where_it_is_until_another_encoder_takes_it(tiny_bundle: Path) -> None:
+    """On the CPU, whose memory is the only one here; a GPU's provider binds in the same way."""
+    generator = np.random.default_rng(0)
+    coords = np.argwhere(np.ones((6, 5, 4))).astype(np.int32)
+    feats = generator.uniform(-1, 1, (len(coords), 3)).astype(np.float32)
+    given = {
+        name: generator.normal(size=(rows, columns)).astype(np.float32)
+        for name, rows, columns in (
+            ("pcd_rays", len(coords), 387),
+            ("pooled_features", 8, 256),
+            ("img_rays", 8, 387),
+            ("text_embeds", 3, 256),
+        )
+    }
+    maps = KernelMaps.build(coords).inputs()
+    prefixes = []
+    for keep in (False, True):
+        with LocalEncoder(tiny_bundle / "onnx/points.onnx", 1, keep=keep) as points:
+            features = points(voxel_feats=feats, **maps)
+        assert isinstance(features, np.ndarray) != keep
+        assert features.shape == (len(coords), 128)
+        with LocalEncoder(tiny_bundle / "onnx/aligner.onnx", 1) as aligner:
+            prefixes.append((np.asarray(features), aligner(pcd_features=features, **given)))
+    (features, prefix), (kept_features, kept_prefix) = prefixes
+    assert np.array_equal(features, kept_features)
+    assert np.allclose(prefix, kept_prefix, rtol=1e-5, atol=1e-6)
 
 
 def test_usage_is_that_of_the_process_that_runs_the_graph(vision: Path, frames: np.ndarray) -> None:

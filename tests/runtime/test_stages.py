@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, Options, Session, StllmError, View, load_clip, load_scene, stages
+from stllm_edge.runtime import Answer, Options, Session, StllmError, View, encoders, load_clip, load_scene, stages
 from stllm_edge.runtime.encoders import LocalEncoder
 from stllm_edge.runtime.llm import LanguageModel
+from stllm_edge.runtime.providers import Placement
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
 QUESTIONS = ("Where is the cup?", "Left?", "Where is the cup?")
@@ -32,7 +34,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counted["closed"] += 1
             super().close()
 
-    monkeypatch.setattr(stages, "LocalEncoder", Encoder)
+    monkeypatch.setattr(encoders, "LocalEncoder", Encoder)
     monkeypatch.setattr(stages, "LanguageModel", Model)
     return counted
 
@@ -75,6 +77,30 @@ def test_without_resident_nothing_stays(tiny_bundle, view, loads) -> None:
     for question in QUESTIONS[:2]:
         list(session.answer(view, question, max_new_tokens=2))
     assert loads == {"llm": 2, "closed": 2}
+
+
+def test_point_features_stay_where_they_are_computed_for_all_questions(
+    tiny_bundle, inputs, loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, in the only memory here; a closed session, and one with processes of its own, read them too."""
+    plain = Session(tiny_bundle, EXACT)
+    expected = read(plain.answer(look(plain, inputs), QUESTIONS[0], max_new_tokens=4))[0]
+    plain.close()
+
+    class OnGpu(Placement):
+        on_gpu = True
+
+    monkeypatch.setattr("stllm_edge.runtime.session.place", lambda *_: OnGpu("a GPU"))
+    loads.clear()
+    with Session(tiny_bundle, EXACT) as session:
+        view = look(session, inputs)
+        assert not isinstance(view.points, np.ndarray)
+        for _ in range(2):
+            assert read(session.answer(view, QUESTIONS[0], max_new_tokens=4))[0] == expected
+    assert loads == {"vision": 1, "points": 1, "aligner": 1, "llm": 1, "closed": 1}
+    apart = Session(tiny_bundle, replace(EXACT, resident=False))
+    assert read(apart.answer(view, QUESTIONS[0], max_new_tokens=4))[0] == expected
+    assert isinstance(look(apart, inputs).points, np.ndarray)
 
 
 def test_answers_of_a_resident_session_are_read_one_after_the_other(tiny_bundle, view) -> None:

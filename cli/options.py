@@ -1,0 +1,66 @@
+"""What the commands share: options, and how errors and peak memory are reported."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..runtime.errors import StllmError
+
+__all__ = ["FOLDER", "logging_options", "options", "peak_memory", "reports_errors"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+USAGE_ERROR = 2
+FOLDER = click.Path(path_type=Path)
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def reports_errors(command: Command) -> Command:
+    """Print an error that the user can mend as one line and leave with status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
+        level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger = logging.getLogger("stllm_edge")
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(level)
+        try:
+            return command(*arguments, quiet=quiet, **values)
+        except StllmError as error:
+            click.echo(f"{click.get_current_context().command_path}: {' '.join(str(error).split())}", err=True)
+            sys.exit(USAGE_ERROR)
+
+    return wrapped  # type: ignore[return-value]
+
+
+logging_options = options(
+    click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
+    click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
+)
+
+
+@contextmanager
+def peak_memory(quiet: bool) -> Iterator[None]:
+    """Print the process's peak resident memory once the work is done."""
+    import resource
+
+    yield
+    if not quiet:
+        click.echo(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", err=True)

@@ -1,0 +1,186 @@
+"""From a graph to a serialised engine: one way for TensorRT on a device and TensorRT for RTX ahead of time."""
+
+import importlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.engines import Shapes
+from ...runtime.errors import BadInput, MissingDependency, StllmError
+from ...runtime.files import atomic_path
+from ...runtime.tensorrt import PACKAGES
+from ..progress import Progress
+from .targets import RTX, TENSORRT
+
+__all__ = ["Builder", "Compiled"]
+
+INSTALL = {
+    TENSORRT: "on Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere: pip install tensorrt",
+    RTX: "pip install 'stllm-edge[rtx]'",
+}
+ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+)")
+ERRORS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A serialised engine.
+
+    Attributes:
+        engine: its bytes, as a buffer.
+        activation_bytes: device memory for activations at the largest profile, from the builder's report.
+    """
+
+    engine: Any
+    activation_bytes: int
+
+
+class Builder:
+    """TensorRT's builder for one compute capability."""
+
+    def __init__(self, backend: str, capability: tuple[int, int], workspace: int, progress: Progress):
+        """Load the library.
+
+        Args:
+            backend: `tensorrt` or `tensorrt-rtx`.
+            capability: to build for; `tensorrt` builds for the GPU that is there.
+            workspace: bytes of scratch that a layer may use.
+            progress: where phases of a build are shown.
+
+        Raises:
+            MissingDependency: the library is not installed; the message names the package.
+        """
+        try:
+            self._trt = importlib.import_module(PACKAGES[backend])
+        except ImportError as error:
+            raise MissingDependency(f"{backend} is not installed ({error}); {INSTALL[backend]}") from None
+        self.backend, self.capability, self.workspace = backend, capability, workspace
+        self._progress = progress
+        self._report = report(self._trt)
+        self._builder = self._trt.Builder(self._report)
+
+    @property
+    def version(self) -> str:
+        return str(self._trt.__version__)
+
+    def refusals(self, graph: Path) -> list[str]:
+        """What the parser refuses in a graph, one line a node; empty when it takes it."""
+        network = self._network()
+        parser = self._trt.OnnxParser(network, self._report)
+        if parser.parse_from_file(str(graph)):
+            return []
+        return [refusal(parser.get_error(index)) for index in range(parser.num_errors)]
+
+    def compile(self, graph: Path, profiles: Sequence[Shapes], timing_cache: Path | None = None) -> Compiled:
+        """Parse and build.
+
+        Args:
+            graph: strongly typed: computed in the types that it states.
+            profiles: shapes of its inputs, one entry a bucket.
+            timing_cache: measurements of kernels, kept from build to build.
+
+        Raises:
+            BadInput: the parser refuses the graph.
+            StllmError: the build fails; the message has TensorRT's reason.
+        """
+        network = self._network()
+        parser = self._trt.OnnxParser(network, self._report)
+        if not parser.parse_from_file(str(graph)):
+            errors = "; ".join(
+                refusal(parser.get_error(index)) for index in range(min(ERRORS_SHOWN, parser.num_errors))
+            )
+            raise BadInput(f"{graph}: {self.backend} {self.version} refuses it: {errors}")
+        config = self._configuration(profiles)
+        with self._timings(config, timing_cache), monitored(self._trt, config, self._progress, graph.stem):
+            self._report.begin()
+            engine = self._builder.build_serialized_network(network, config)
+        if engine is None:
+            raise StllmError(f"{graph}: {self.backend} {self.version} could not build it: {self._report.reason}")
+        return Compiled(engine, self._report.activation_bytes)
+
+    def _network(self) -> Any:
+        """An empty network in which every tensor has the type that the graph states."""
+        flags = getattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        return self._builder.create_network(0 if flags is None else 1 << int(flags))
+
+    def _configuration(self, profiles: Sequence[Shapes]) -> Any:
+        config = self._builder.create_builder_config()
+        config.set_memory_pool_limit(self._trt.MemoryPoolType.WORKSPACE, self.workspace)
+        # an FP32 graph is computed in FP32; for speed there is FP16
+        config.clear_flag(self._trt.BuilderFlag.TF32)
+        config.profiling_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+        if self.backend == RTX:
+            config.num_compute_capabilities = 1
+            name = "SM{}{}".format(*self.capability)
+            config.set_compute_capability(getattr(self._trt.ComputeCapability, name), 0)
+        for shapes in profiles:
+            profile = self._builder.create_optimization_profile()
+            for name, bounds in shapes.items():
+                profile.set_shape(name, *bounds)
+            config.add_optimization_profile(profile)
+        return config
+
+    @contextmanager
+    def _timings(self, config: Any, file: Path | None) -> Iterator[None]:
+        """Use and renew a file of kernel timings, where this library times kernels while it builds."""
+        if file is None or self.backend == RTX:
+            yield
+            return
+        cache = config.create_timing_cache(file.read_bytes() if file.exists() else b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+        yield
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+
+
+def refusal(error: Any) -> str:
+    """A parser's error as one line."""
+    node = f"{error.node_operator()} {error.node_name()}".strip()
+    return " ".join(f"{node}: {error.desc()}".split())
+
+
+def report(trt: Any) -> Any:
+    """A logger that keeps what matters of the verbose report: errors, and the memory for activations."""
+
+    class Report(trt.ILogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begin()
+
+        def begin(self) -> None:
+            """Forget what earlier builds said."""
+            self.reason, self.activation_bytes = "no reason given", 0
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.reason = " ".join(message.split())
+            elif found := ACTIVATIONS.search(message):
+                self.activation_bytes = max(self.activation_bytes, int(found.group(1)))
+
+    return Report()
+
+
+@contextmanager
+def monitored(trt: Any, config: Any, progress: Progress, title: str) -> Iterator[None]:
+    """Show the steps of a build's phases while inside."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self, advance: Callable[[str], None]) -> None:
+            super().__init__()
+            self._advance = advance
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self._advance(f"{title}: {phase}")
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            return True
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+    with progress.stage(title) as update:
+        config.progress_monitor = Monitor(update)
+        yield

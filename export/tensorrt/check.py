@@ -1,0 +1,85 @@
+"""Whether engines could be built: every graph parsed and compiled ahead of time, on any machine; nothing is kept."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...runtime.bundle import ENCODERS, TENSORRT
+from .builder import Builder
+from .engines import Engines
+from .operators import count_operators, matrix_source, unsupported
+from .targets import RTX, TARGETS, dotted
+
+__all__ = ["Finding", "check"]
+
+LOG = logging.getLogger(__name__)
+DEFAULT_TARGET = "orin"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found out about one graph.
+
+    Attributes:
+        precision: fp32 or fp16.
+        encoder: vision, points or aligner.
+        operators: how often each occurs.
+        refused: what the library's parser refuses, one line a node.
+        unsupported: what TensorRT 10.3's published matrix does not hold.
+        engine_bytes: size of the engine; 0 when it was refused.
+        activation_bytes: device memory for activations at the largest profile.
+        seconds: of the build.
+    """
+
+    precision: str
+    encoder: str
+    operators: dict[str, int]
+    refused: list[str]
+    unsupported: list[str]
+    engine_bytes: int = 0
+    activation_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not self.refused and not self.unsupported
+
+    def __str__(self) -> str:
+        operators = ", ".join(f"{name} {count}" for name, count in self.operators.items())
+        outcome = (
+            f"engine {self.engine_bytes / 1e6:.1f} MB, activations {self.activation_bytes / 1e6:.1f} MB, "
+            f"{self.seconds:.1f} s"
+        )
+        faults = [*(f"refused: {line}" for line in self.refused), *(f"10.3: {line}" for line in self.unsupported)]
+        mark = "✓" if self.passed else "✗"
+        return f"{mark} {self.precision} {self.encoder:8} {'; '.join(faults) or outcome} ({operators})"
+
+
+def check(engines: Engines) -> Iterator[Finding]:
+    """Parse and compile every graph for the nearest capability that TensorRT for RTX knows.
+
+    Raises:
+        MissingDependency: TensorRT for RTX is not installed.
+    """
+    target = engines.target or TARGETS[DEFAULT_TARGET]
+    builder = Builder(RTX, target.nearest, target.workspace, engines.progress)
+    LOG.info("%s %s, compute capability %s", RTX, builder.version, dotted(target.nearest))
+    LOG.info("10.3: %s; TensorRT 10.3 itself was not run", matrix_source())
+    engines.log_profiles()
+    for precision in engines.precisions:
+        for encoder in ENCODERS:
+            yield examine(engines, builder, encoder, precision)
+
+
+def examine(engines: Engines, builder: Builder, encoder: str, precision: str) -> Finding:
+    """What becomes of one graph."""
+    graph = engines.bundle.file(engines.bundle.graph(encoder, precision, TENSORRT).file)
+    operators, missing = count_operators(graph), unsupported(graph)
+    if refused := builder.refusals(graph):
+        return Finding(precision, encoder, operators, refused, missing)
+    start = time.perf_counter()
+    compiled = builder.compile(graph, engines.shapes(encoder))
+    spent = time.perf_counter() - start
+    size = memoryview(compiled.engine).nbytes
+    return Finding(precision, encoder, operators, [], missing, size, compiled.activation_bytes, spent)

@@ -1,0 +1,89 @@
+"""The operators of a graph against what TensorRT 10.3's ONNX parser takes, from its published support matrix.
+
+TensorRT 10.3, that of JetPack 6, runs only on its devices: this check reads documents and runs nothing.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+__all__ = ["count_operators", "matrix_source", "unsupported"]
+
+TYPES = {
+    ir.DataType.FLOAT: "FP32",
+    ir.DataType.FLOAT16: "FP16",
+    ir.DataType.BFLOAT16: "BF16",
+    ir.DataType.INT32: "INT32",
+    ir.DataType.INT64: "INT64",
+    ir.DataType.BOOL: "BOOL",
+    ir.DataType.INT8: "INT8",
+    ir.DataType.UINT8: "UINT8",
+}
+QUANTISED = ("QuantizeLinear", "DequantizeLinear")
+ZERO_POINT = 2
+
+
+def count_operators(graph: Path) -> dict[str, int]:
+    """Operators of a graph by how often they occur, the most frequent first; others than ONNX's with their domain."""
+    return dict(Counter(map(operator_name, ir.load(graph).graph.all_nodes())).most_common())
+
+
+def unsupported(graph: Path) -> list[str]:
+    """Operators that the matrix does not hold, each with the reason; empty where the parser takes the graph."""
+    model = ir.load(graph)
+    first, last = matrix()["opsets"]
+    version = model.opset_imports.get("", 0)
+    reasons = [] if first <= version <= last else [f"opset {version}: the parser knows {first} to {last}"]
+    return reasons + list(dict.fromkeys(reason for node in model.graph.all_nodes() for reason in refusals(node)))
+
+
+def refusals(node: ir.Node) -> Iterator[str]:
+    """Why the parser would refuse a node."""
+    name = operator_name(node)
+    types = supported_types().get(name)
+    if types is None:
+        yield f"{name}: not in the matrix"
+        return
+    dtype = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    if dtype is not None and TYPES.get(dtype, str(dtype)) not in types:
+        yield f"{name}: takes {' '.join(types)}, not {TYPES.get(dtype, dtype)}"
+    if name in QUANTISED and len(node.inputs) > ZERO_POINT and not zero(node.inputs[ZERO_POINT]):
+        yield f"{name}: {matrix()['restrictions'][name]}"
+    if name == "LayerNormalization" and len(node.outputs) > 1:
+        yield f"{name}: {matrix()['restrictions'][name]}"
+    if name == "ScatterND" and node.attributes.get_string("reduction", "none") != "none":
+        yield f"{name}: {matrix()['restrictions'][name]}"
+
+
+def matrix_source() -> str:
+    """Version and documents behind the matrix."""
+    return f"{matrix()['version']} ({matrix()['source']})"
+
+
+def operator_name(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def zero(value: ir.Value | None) -> bool:
+    """Whether a value is absent or a constant of zeros."""
+    if value is None:
+        return True
+    constant = ir.convenience.get_const_tensor(value)
+    return constant is not None and not constant.numpy().any()
+
+
+@cache
+def matrix() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(resources.files(__package__).joinpath("onnx_parser.json").read_text())
+    return content
+
+
+@cache
+def supported_types() -> dict[str, list[str]]:
+    return {name: types.split() for types, names in matrix()["operators"].items() for name in names}

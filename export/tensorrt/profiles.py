@@ -1,0 +1,198 @@
+"""Optimisation profiles: the sizes that an engine takes, in buckets of voxels.
+
+Rows are never padded. Every profile begins at one row, a scene takes the smallest bucket that holds it, and a scene
+beyond the largest is refused with its count.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...runtime.bundle import Bundle
+from ...runtime.engines import Shapes
+from ...runtime.errors import BadInput
+from ...runtime.geometry import Geometry
+from ...runtime.maps import RUN, KernelMaps
+from ...runtime.rays import LIVE_COLUMNS
+from ...runtime.scene import load_points
+from ...runtime.voxels import voxelise
+
+__all__ = ["Profile", "Range", "plan_profiles"]
+
+KERNEL, CHILDREN = 27, 8
+NAMES = ("batch", "frames", "voxels", "text")
+BATCH = (1, 4, 4)
+TEXT = (1, 64, 512)
+BUCKETS = ((1, 10_000, 16_000), (1, 30_000, 40_000))
+# rows for each voxel, usual and most: runs of five, which cannot be more than five and a missing one; coarser voxels
+USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
+MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
+MISSING_RUN = 1
+# a scene may be this much larger than those that were measured
+HEADROOM = 1.25
+
+
+@dataclass(frozen=True)
+class Range:
+    """Least, usual and most rows."""
+
+    least: int
+    usual: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.usual <= self.most:
+            raise ValueError(f"{self}: expected 1 <= MIN <= OPT <= MAX")
+
+    def __str__(self) -> str:
+        return f"{self.least}:{self.usual}:{self.most}"
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.least, self.usual, self.most))
+
+    def times(self, factor: int) -> "Range":
+        return Range(*(factor * rows for rows in self))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes that an engine is built for.
+
+    Attributes:
+        batch: frames that the vision tower encodes at once.
+        frames: frames of a question.
+        text: tokens of a question.
+        voxels: voxels of a scene.
+        rows: runs of five voxels, and voxels of the four coarser levels.
+    """
+
+    batch: Range
+    frames: Range
+    text: Range
+    voxels: Range
+    rows: tuple[Range, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {getattr(self, name)}" for name in NAMES)
+
+    def shapes(self, encoder: str, geometry: Geometry) -> Shapes:
+        """Least, usual and largest shape of each input of an encoder's graph."""
+        inputs = {"vision": self._vision, "points": self._points, "aligner": self._aligner}[encoder](geometry)
+        return {name: tuple((rows, *tail) for rows in range_) for name, (range_, tail) in inputs.items()}
+
+    def _vision(self, geometry: Geometry) -> "Inputs":
+        size = geometry.vision.image_size
+        return {"frames": (self.batch, (3, size, size))}
+
+    def _points(self, geometry: Geometry) -> "Inputs":
+        runs, *coarse = self.rows
+        levels = (self.voxels, *coarse)
+        inputs: Inputs = {
+            "voxel_feats": (self.voxels, (geometry.points.channels[0],)),
+            "runs": (runs, (RUN,)),
+            "stem": (self.voxels, (RUN * RUN,)),
+            "order": (self.voxels, ()),
+        }
+        inputs |= {f"tables_{level}": (rows, (KERNEL,)) for level, rows in enumerate(levels)}
+        inputs |= {f"down_{level}": (rows, (CHILDREN,)) for level, rows in enumerate(coarse)}
+        inputs |= {f"up_{level}": (Range(*(n + 1 for n in rows)), ()) for level, rows in enumerate(levels[:-1])}
+        return inputs
+
+    def _aligner(self, geometry: Geometry) -> "Inputs":
+        patches = self.frames.times(geometry.vision.grid**2)
+        return {
+            "pcd_features": (self.voxels, (geometry.aligner.point_features,)),
+            "pcd_rays": (self.voxels, (LIVE_COLUMNS,)),
+            "pooled_features": (patches, (geometry.llm.width,)),
+            "img_rays": (patches, (LIVE_COLUMNS,)),
+            "text_embeds": (self.text, (geometry.llm.width,)),
+        }
+
+
+Inputs = dict[str, tuple[Range, tuple[int, ...]]]
+
+
+def plan_profiles(bundle: Bundle, options: Sequence[str], measured: Path | None) -> list[Profile]:
+    """One profile a bucket of voxels, the smallest first.
+
+    Args:
+        bundle: says how many frames a question has.
+        options: `NAME=MIN:OPT:MAX` of batch, frames, voxels and text; voxels may repeat.
+        measured: an REA file whose scenes say how many voxels there are; options go before it.
+
+    Raises:
+        BadInput: an option cannot be read, excludes its optimum, or contradicts the file.
+    """
+    given: dict[str, list[Range]] = {}
+    for option in options:
+        name, bounds = read_option(option)
+        given.setdefault(name, []).append(bounds)
+    for name, ranges in given.items():
+        if len(ranges) > 1 and name != "voxels":
+            raise BadInput(f"--profile {name}: given {len(ranges)} times; only voxels may repeat, one a bucket")
+    if measured is not None and "voxels" in given:
+        raise BadInput(f"--profile voxels and --profile-from {measured}: both say how many voxels; give one")
+    frames = bundle.defaults.frames
+    batch = given.get("batch", [Range(*BATCH)])[0]
+    question = given.get("frames", [Range(1, frames, frames)])[0]
+    text = given.get("text", [Range(*TEXT)])[0]
+    if measured is not None:
+        buckets = [measured_bucket(scene_rows(measured, bundle.defaults.voxel_size))]
+    else:
+        ranges = given.get("voxels") or [Range(*bounds) for bounds in BUCKETS]
+        buckets = [(voxels, estimated_rows(voxels)) for voxels in sorted(ranges, key=lambda range_: range_.most)]
+    return [Profile(batch, question, text, voxels, rows) for voxels, rows in buckets]
+
+
+def read_option(option: str) -> tuple[str, Range]:
+    """Name and range of `NAME=MIN:OPT:MAX`."""
+    name, _, bounds = option.partition("=")
+    if name not in NAMES:
+        raise BadInput(f"--profile {option}: expected NAME=MIN:OPT:MAX with a NAME of {', '.join(NAMES)}")
+    try:
+        least, usual, most = map(int, bounds.split(":"))
+        return name, Range(least, usual, most)
+    except ValueError:
+        raise BadInput(f"--profile {option}: expected {name}=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX") from None
+
+
+def estimated_rows(voxels: Range) -> tuple[Range, ...]:
+    """Rows of the kernel maps of scenes that have so many voxels: surfaces, scanned from inside."""
+    return tuple(
+        Range(1, math.ceil(usual * voxels.usual), math.ceil(most * voxels.most) + MISSING_RUN)
+        for usual, most in zip(USUAL, MOST, strict=True)
+    )
+
+
+def measured_bucket(scenes: np.ndarray) -> tuple[Range, tuple[Range, ...]]:
+    """One bucket that holds all scenes, [S, 6] rows each, with some headroom."""
+    usual = np.median(scenes, axis=0).astype(int)
+    most = np.ceil(HEADROOM * scenes.max(axis=0)).astype(int)
+    voxels, *rows = (Range(1, int(low), int(high)) for low, high in zip(usual, most, strict=True))
+    return voxels, tuple(rows)
+
+
+def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
+    """Voxels, runs and coarser voxels of each point cloud of an REA file, [S, 6] int64; paths are beside the file.
+
+    Raises:
+        BadInput: the file is no list of REA entries, or a cloud cannot be read.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        clouds = sorted({entry["pointcloud"] for entry in entries})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"--profile-from {file}: not a list of REA entries with a pointcloud ({error!r})") from None
+    if not clouds:
+        raise BadInput(f"--profile-from {file}: has no entries")
+    return np.array([map_rows(file.parent / cloud, voxel_size) for cloud in clouds])
+
+
+def map_rows(cloud: Path, voxel_size: float) -> list[int]:
+    voxels = voxelise(*load_points(cloud), voxel_size)
+    maps = KernelMaps.build(voxels.coords, "tables")
+    return [len(voxels), len(maps.runs), *(len(table) for table in maps.tables[1:])]

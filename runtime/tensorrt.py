@@ -1,0 +1,120 @@
+"""A TensorRT engine as an encoder. It needs a GPU, so no test of the project runs it."""
+
+import importlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .engines import Sidecar, choose_profile
+from .errors import BadBundle, MissingDependency, StllmError
+from .gpu import Buffer, Stream
+from .memory import Usage, own_usage
+
+__all__ = ["PACKAGES", "EngineEncoder", "installed_versions"]
+
+# Python packages by the name of the backend
+PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+class EngineEncoder:
+    """An engine with its execution context, buffers and stream.
+
+    Inputs are copied to the GPU and the engine runs in one stream; buffers are kept from call to call and grow to the
+    largest call.
+    """
+
+    def __init__(self, engine: Path, sidecar: Path, keep: bool = False):
+        """Load an engine that `find_engines` accepted; `keep` leaves outputs on the GPU, as `KeptBuffer`.
+
+        Raises:
+            BadBundle: TensorRT refuses it.
+        """
+        self._sidecar = Sidecar.read(sidecar)
+        library = load_library(self._sidecar.backend)
+        self._stream = Stream()
+        self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+        if self._engine is None:
+            raise BadBundle(
+                f"{engine}: TensorRT {library.__version__} could not load it; "
+                f"run stllm-export tensorrt --target {self._sidecar.target} again with --force"
+            )
+        self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == library.TensorIOMode.INPUT]
+        (self._output,) = set(names) - set(self._inputs)
+        self._dtype = np.dtype(library.nptype(self._engine.get_tensor_dtype(self._output)))
+        self._buffers = {name: Buffer() for name in names}
+        self._profile, self._keep = -1, keep
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the engine; raises BadInput when no profile takes the inputs, StllmError when TensorRT fails."""
+        profile = choose_profile(self._sidecar, inputs)
+        if profile != self._profile:
+            self._context.set_optimization_profile_async(profile, self._stream.handle.value)
+            self._profile = profile
+        for name, values in inputs.items():
+            self._context.set_input_shape(name, values.shape)
+            self._context.set_tensor_address(name, self._address(name, values))
+        shape = tuple(self._context.get_tensor_shape(self._output))
+        buffer = Buffer() if self._keep else self._buffers[self._output]
+        size = math.prod(shape) * self._dtype.itemsize
+        self._context.set_tensor_address(self._output, buffer.reserve(max(1, size)))
+        if not self._context.execute_async_v3(self._stream.handle.value):
+            raise StllmError(f"{self._sidecar.encoder}: TensorRT could not run its engine; is the GPU's memory full?")
+        self._stream.wait()
+        output = KeptBuffer(buffer, shape, self._dtype)
+        return output if self._keep else np.asarray(output)
+
+    def _address(self, name: str, values: Any) -> int:
+        """Where an input lies on the GPU; one that was not kept there is copied."""
+        if isinstance(values, KeptBuffer):
+            return values.buffer.address.value
+        return self._buffers[name].upload(np.ascontiguousarray(values), self._stream)
+
+    @property
+    def usage(self) -> Usage:
+        return own_usage()
+
+    def __enter__(self) -> "EngineEncoder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+        del self._buffers, self._context, self._engine, self._runtime
+
+
+@dataclass(frozen=True)
+class KeptBuffer:
+    """An output on the GPU."""
+
+    buffer: Buffer
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.empty(self.shape, self.dtype)
+        self.buffer.download(array)
+        return array
+
+
+def load_library(backend: str) -> Any:
+    """TensorRT's Python module; raises MissingDependency when it is not installed."""
+    try:
+        return importlib.import_module(PACKAGES[backend])
+    except ImportError as error:
+        raise MissingDependency(f"{backend} is not installed ({error}); see docs/jetson.md") from None
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the libraries that load here, by the name of the backend."""
+    versions = {}
+    for backend, package in PACKAGES.items():
+        try:
+            versions[backend] = importlib.import_module(package).__version__
+        except ImportError:
+            continue
+    return versions

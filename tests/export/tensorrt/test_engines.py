@@ -1,0 +1,180 @@
+"""Engines are built ahead of time, without a GPU, and every reason not to is one line."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from stllm_edge.export.progress import Progress
+from stllm_edge.export.tensorrt.builder import Builder
+from stllm_edge.export.tensorrt.profiles import plan_profiles
+from stllm_edge.runtime import BadInput, Bundle
+from stllm_edge.runtime.bundle import ENCODERS
+from stllm_edge.runtime.engines import Sidecar, find_engines
+from stllm_edge.runtime.gpu import find_gpu
+
+rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'stllm-edge[rtx]'")
+without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="what happens where there is no GPU")
+
+
+def builder(capability: tuple[int, int] = (8, 6)) -> Builder:
+    return Builder("tensorrt-rtx", capability, 2**30, Progress(quiet=True))
+
+
+def test_all_graphs_are_parsed_and_compiled_without_a_gpu(stllm: Any, tiny_bundle: Path, small: Any) -> None:
+    before = (tiny_bundle / "manifest.json").read_bytes()
+    result = stllm("export", "tensorrt", "--bundle", tiny_bundle, "--check", "--json", "--quiet", *small)
+    assert result.exit_code == 0, result.output
+    findings = json.loads(result.stdout)
+    assert [(found["precision"], found["encoder"]) for found in findings] == [
+        (precision, encoder) for precision in ("fp32", "fp16") for encoder in ENCODERS
+    ]
+    for found in findings:
+        assert found["refused"] == found["unsupported"] == []
+        assert found["engine_bytes"] > 10_000
+        assert found["activation_bytes"] > 0
+        assert "MatMul" in found["operators"]
+    assert (tiny_bundle / "manifest.json").read_bytes() == before
+    assert not (tiny_bundle / "engines").exists()
+
+
+def test_a_check_says_what_stands_in_for_what(stllm: Any, tiny_bundle: Path, small: Any) -> None:
+    result = stllm(
+        "export", "tensorrt", "--bundle", tiny_bundle, "--check", "--target", "rtx-ada", "--precision", "fp16", *small
+    )
+    assert f"tensorrt-rtx {rtx.__version__}, compute capability 8.9" in result.stderr
+    assert "TensorRT 10.3 itself was not run" in result.stderr
+    assert "profile: batch 1:2:4, frames 1:2:4, voxels 1:200:400, text 1:64:512" in result.stderr
+    assert re.findall(r"^✓ fp16 (\w+)", result.stdout, re.M) == list(ENCODERS)
+
+
+@pytest.fixture(scope="module")
+def built(stllm: Any, tiny_bundle: Path, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundle with engines for an Ampere card."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("built") / "bundle"))
+    options = ["--target", "rtx-ampere", "--precision", "fp16", *small]
+    result = stllm("export", "tensorrt", "--bundle", bundle, *options)
+    assert result.exit_code == 0, result.output
+    return bundle
+
+
+def test_engines_lie_in_the_bundle_with_sidecars(built: Path, stllm: Any) -> None:
+    bundle = Bundle(built)
+    bundle.check([name for name in bundle.manifest["files"] if name.startswith("engines/")])
+    found = find_engines(bundle, "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
+    for name, engine in found.items():
+        assert engine.file == built / f"engines/rtx-ampere/{name}.fp16.engine"
+        assert engine.sidecar.activation_bytes > 0
+        entry = bundle.engines["rtx-ampere"]["fp16"][name]
+        assert entry["activation_bytes"] == engine.sidecar.activation_bytes
+    assert len(found["vision"].sidecar.profiles) == 1
+    assert len(found["points"].sidecar.profiles) == len(found["aligner"].sidecar.profiles) == 2
+    assert found["points"].sidecar == Sidecar.read(built / "engines/rtx-ampere/points.fp16.json")
+
+    message = refused(stllm, built, "--target", "rtx-ampere", "--precision", "fp16")
+    assert "already holds engines rtx-ampere fp16; --force replaces" in message
+
+
+def test_a_graph_that_is_exported_again_makes_its_engines_stale(built: Path, tmp_path: Path) -> None:
+    stale = Path(shutil.copytree(built, tmp_path / "bundle"))
+    manifest = json.loads((stale / "manifest.json").read_text())
+    manifest["files"]["onnx/points.fp16.tensorrt.onnx"]["sha256"] = "0" * 64
+    (stale / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Exception, match="the graph of points was changed after its engine was built; run stllm-export"):
+        find_engines(Bundle(stale), "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
+
+
+def quantise(source: Path, target: Path, zero: np.ndarray) -> None:
+    """Put quantisation and its inverse before both factors of every product with a weight."""
+    model = onnx.load(source)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(zero, "zero")]
+    )
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            for place in (0, 1):
+                name = f"{node.name or node.output[0]}_{place}"
+                nodes.append(helper.make_node("QuantizeLinear", [node.input[place], "scale", "zero"], [f"{name}_q"]))
+                nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_dq"]))
+                node.input[place] = f"{name}_dq"
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+def test_a_symmetric_int8_form_of_the_tower_compiles_and_an_asymmetric_one_does_not(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle(tiny_bundle)
+    source, graph = tiny_bundle / "onnx/vision.tensorrt.onnx", tmp_path / "vision.onnx"
+    (profile,) = plan_profiles(bundle, ["batch=1:1:2", "voxels=1:2:3"], None)
+    shapes = [profile.shapes("vision", bundle.geometry)]
+    quantise(source, graph, np.int8(0))
+    for capability in ((8, 6), (8, 9)):
+        assert builder(capability).compile(graph, shapes).activation_bytes > 0
+    quantise(source, graph, np.uint8(128))
+    with pytest.raises(BadInput, match=r"vision\.onnx: tensorrt-rtx 1\.\S+ refuses it: .*QuantizeLinear"):
+        builder().compile(graph, shapes)
+
+
+def test_refused_operators_are_listed_with_the_reason(one_node: Callable[..., Path]) -> None:
+    constants = {"indices": np.array([[0]]), "updates": np.ones((1, 3), np.float32)}
+    (line,) = builder().refusals(one_node("ScatterND", constants, reduction="add"))
+    assert line.startswith("ScatterND")
+    assert len(line) > len("ScatterND: ")
+
+
+# errors
+
+
+def test_an_unknown_target_is_answered_with_the_known_ones(stllm: Any, tiny_bundle: Path) -> None:
+    message = refused(stllm, tiny_bundle, "--target", "xavier")
+    assert "--target xavier: unknown; known are orin-nano, orin-nx, orin, thor, rtx-turing" in message
+
+
+@without_gpu
+def test_jetson_engines_are_built_on_a_jetson(stllm: Any, tiny_bundle: Path) -> None:
+    message = refused(stllm, tiny_bundle, "--target", "orin-nano")
+    assert "TensorRT builds on the device itself, compute capability 8.7, and here there is no GPU" in message
+
+
+@without_gpu
+def test_without_a_gpu_a_target_has_to_be_named(stllm: Any, tiny_bundle: Path) -> None:
+    assert "there is no GPU here to build for; name one of orin-nano" in refused(stllm, tiny_bundle)
+
+
+def test_a_missing_library_is_named(stllm: Any, tiny_bundle: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    message = refused(stllm, tiny_bundle, "--target", "rtx-ada", "--check")
+    assert "tensorrt-rtx is not installed" in message
+    assert "pip install 'stllm-edge[rtx]'" in message
+
+
+def test_a_bundle_from_before_tensorrt_says_what_to_run(stllm: Any, bundle_copy: Path) -> None:
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    del manifest["encoders"]["fp32"]["vision"]["tensorrt"]
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    message = refused(stllm, bundle_copy, "--check")
+    assert "has no graph of vision for TensorRT; run stllm-export onnx again with --force" in message
+
+
+def test_a_damaged_graph_is_noticed(stllm: Any, bundle_copy: Path) -> None:
+    graph = bundle_copy / "onnx/vision.tensorrt.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    assert "vision.tensorrt.onnx: has" in refused(stllm, bundle_copy, "--check")
+
+
+def refused(stllm: Any, bundle: Path, *options: str) -> str:
+    """The only line that a command prints, with status 2."""
+    result = stllm("export", "tensorrt", "--bundle", bundle, *options)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    return str(result.stderr)

@@ -1,0 +1,150 @@
+"""Engines are loaded only where they fit: sidecars, profiles, and a reason for each refusal."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stllm_edge.runtime import BadBundle, BadInput, Bundle, Options, Session, load_clip, load_scene
+from stllm_edge.runtime.bundle import ENCODERS, BundleWriter
+from stllm_edge.runtime.engines import Shapes, Sidecar, choose_profile, find_engines, graph_digest
+from stllm_edge.runtime.gpu import Gpu
+
+VERSIONS = {"tensorrt": "10.3.0"}
+Build = Callable[..., Bundle]
+
+
+def shapes(most: int) -> Shapes:
+    return {"voxel_feats": ((1, 3), (most // 2, 3), (most, 3)), "order": ((1,), (most // 2,), (most,))}
+
+
+SIDECAR = Sidecar(
+    target="orin",
+    encoder="points",
+    precision="fp32",
+    backend="tensorrt",
+    version="10.3.0",
+    capability="8.7",
+    graph="",
+    maps="tables",
+    profiles=[shapes(100), shapes(1000)],
+    flags={"strongly_typed": True},
+    activation_bytes=2**20,
+)
+
+
+@pytest.fixture
+def build(bundle: Path) -> Build:
+    """Adds engines for Orin to the copied bundle; arguments change their sidecars."""
+
+    def make(encoders: tuple[str, ...] = ENCODERS, **changes: Any) -> Bundle:
+        held = Bundle(bundle)
+        with BundleWriter.open(bundle) as writer:
+            (writer.staging / "engines/orin").mkdir(parents=True)
+            entry, files = {}, []
+            for encoder in encoders:
+                digest = graph_digest(held, encoder, "fp32")
+                sidecar = replace(SIDECAR, **{"encoder": encoder, "graph": digest, **changes})
+                entry[encoder] = {"file": f"engines/orin/{encoder}.engine", "sidecar": f"engines/orin/{encoder}.json"}
+                (writer.staging / entry[encoder]["file"]).write_bytes(b"plan" * 100)
+                (writer.staging / entry[encoder]["sidecar"]).write_text(sidecar.to_json())
+                files += entry[encoder].values()
+            writer.add("engines", "orin", {"fp32": entry}, files)
+        return Bundle(bundle)
+
+    return make
+
+
+def refusal(bundle: Bundle, capability: str = "8.7", precision: str = "fp32", versions: Any = VERSIONS) -> str:
+    with pytest.raises(BadBundle) as caught:
+        find_engines(bundle, precision, capability, versions)
+    assert str(caught.value).endswith(f"; run stllm-export tensorrt --bundle {bundle.path}")
+    return str(caught.value)
+
+
+def test_engines_that_fit_are_found(build: Build) -> None:
+    bundle = build()
+    found = find_engines(bundle, "fp32", "8.7", VERSIONS)
+    assert tuple(found) == ENCODERS
+    assert found["points"].file == bundle.path / "engines/orin/points.engine"
+    assert found["points"].sidecar.profiles == SIDECAR.profiles
+
+
+def test_a_bundle_without_engines_says_so(bundle: Path) -> None:
+    assert "no engines for fp32 and compute capability 8.7: the bundle holds none" in refusal(Bundle(bundle))
+
+
+def test_engines_for_another_device_are_refused(build: Build) -> None:
+    assert "orin is for compute capability 8.7" in refusal(build(), capability="8.6")
+
+
+def test_engines_of_another_precision_are_refused(build: Build) -> None:
+    assert "orin has engines for fp32 only" in refusal(build(), precision="fp16")
+
+
+def test_engines_of_another_version_are_refused(build: Build) -> None:
+    bundle = build()
+    assert "orin was built with tensorrt 10.3.0, here is 10.16.1" in refusal(bundle, versions={"tensorrt": "10.16.1"})
+    assert "orin needs tensorrt 10.3.0, which is not installed" in refusal(bundle, versions={"tensorrt-rtx": "1.7"})
+
+
+def test_a_graph_that_was_changed_after_its_engine_was_built_is_noticed(build: Build) -> None:
+    assert "the graph of vision was changed after its engine was built" in refusal(build(graph="other"))
+
+
+def test_engines_that_are_not_complete_are_refused(build: Build) -> None:
+    assert "orin lacks an engine for aligner" in refusal(build(("vision", "points")))
+
+
+def test_a_truncated_engine_is_refused(build: Build) -> None:
+    bundle = build()
+    file = bundle.path / "engines/orin/vision.engine"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "vision.engine: has 399 bytes, the manifest says 400" in refusal(bundle)
+
+
+def test_a_damaged_sidecar_is_refused(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "points.json"
+    for content in ("", "[]", "{}", json.dumps({"profiles": {}}), SIDECAR.to_json().replace("version", "verse")):
+        file.write_text(content)
+        with pytest.raises(BadBundle, match=r"points\.json: damaged .*; build the engines again"):
+            Sidecar.read(file)
+
+
+@pytest.mark.parametrize(("rows", "index"), [(1, 0), (100, 0), (101, 1), (1000, 1)])
+def test_the_smallest_profile_that_holds_the_inputs_is_taken(rows: int, index: int) -> None:
+    inputs = {"voxel_feats": np.zeros((rows, 3), np.float32), "order": np.zeros(rows, np.int32)}
+    assert choose_profile(SIDECAR, inputs) == index
+
+
+def test_beyond_the_largest_profile_the_count_and_the_option_are_named() -> None:
+    expected = (
+        "points: 1001 rows of order, the engine for orin takes 1 to 1000; build it with a larger --profile voxels="
+    )
+    with pytest.raises(BadInput, match=expected):
+        choose_profile(SIDECAR, {"voxel_feats": np.zeros((5, 3)), "order": np.zeros(1001)})
+
+
+def test_engines_stay_when_other_parts_are_added(build: Build, stllm: Any, tiny_checkpoint: Path) -> None:
+    bundle = build()
+    added = ["--ckpt", tiny_checkpoint, "--out", bundle.path, "--quant", "F16"]
+    assert stllm("export", "gguf", *added).exit_code == 0
+    assert tuple(find_engines(Bundle(bundle.path), "fp32", "8.7", VERSIONS)) == ENCODERS
+
+
+def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
+    build: Build, inputs: Any, monkeypatch: Any
+) -> None:
+    """On a machine whose GPU and TensorRT fit the engines."""
+    bundle = build(profiles=[shapes(20)])
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7"))
+    monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", lambda: VERSIONS)
+    session = Session(bundle, Options(precision="fp32"))
+    assert session.placement.name == "TensorRT engines, Orin"
+    assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
+    assert session.digest == Session(bundle, Options(precision="fp32", device="cpu")).digest
+    with pytest.raises(BadInput, match="points: 60 rows of voxel_feats, the engine for orin takes 1 to 20"):
+        session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
