@@ -36,18 +36,30 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
         level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger = logging.getLogger("stllm_edge")
-        logger.handlers[:], logger.propagate = [handler], False
-        logger.setLevel(level)
-        try:
-            return command(*arguments, quiet=quiet, **values)
-        except StllmError as error:
-            click.echo(f"{click.get_current_context().command_path}: {' '.join(str(error).split())}", err=True)
-            sys.exit(USAGE_ERROR)
+        with logging_to_stderr(level):
+            try:
+                return command(*arguments, quiet=quiet, **values)
+            except StllmError as error:
+                click.echo(f"{click.get_current_context().command_path}: {' '.join(str(error).split())}", err=True)
+                sys.exit(USAGE_ERROR)
 
     return wrapped  # type: ignore[return-value]
+
+
+@contextmanager
+def logging_to_stderr(level: int) -> Iterator[None]:
+    """Send the package's log to stderr, for as long as a command runs."""
+    logger = logging.getLogger("stllm_edge")
+    before = logger.handlers[:], logger.propagate, logger.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers[:], logger.propagate = [handler], False
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = before[:2]
+        logger.setLevel(before[2])
 
 
 logging_options = options(
