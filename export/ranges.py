@@ -37,16 +37,7 @@ class SampleRun:
             frames = [pixel_values(frame, vision.image_size) for frame in clip.read(selection.indices)]
         self._frames = torch.from_numpy(np.stack(frames))
         self._voxels = voxelise(scene.points, scene.colours, voxel_size)
-        self._rays = camera_rays(
-            self._voxels.coords,
-            selection.poses,
-            scene.intrinsics,
-            voxel_min=self._voxels.minimum,
-            voxel_size=voxel_size,
-            frame_size=clip.size,
-            image_size=vision.image_size,
-            grid=vision.grid,
-        )
+        self._rays = camera_rays(self._voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
         self._text = token_embeddings(checkpoint, torch.arange(min(TEXT_IDS, inventory.geometry.llm.vocabulary)))
         self._outputs: dict[str, Tensor] = {}
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bf16 import round_bf16
+from .geometry import VisionGeometry
+from .voxels import Voxels
 
 __all__ = [
     "LIVE_COLUMNS",
@@ -39,34 +41,29 @@ class Rays:
 
 
 def camera_rays(
-    voxel_coords: np.ndarray,
+    voxels: Voxels,
     poses: np.ndarray,
     intrinsics: np.ndarray,
     *,
-    voxel_min: np.ndarray,
-    voxel_size: float,
     frame_size: tuple[int, int],
-    image_size: int,
-    grid: int,
+    vision: VisionGeometry,
 ) -> Rays:
     """Directions to all voxels and through all pooled pixels.
 
     Args:
-        voxel_coords: [N, 3] int32 voxel indices, minimum 0.
+        voxels: the N voxels of the scene.
         poses: [T, 4, 4] float64 camera-to-world, OpenCV axes, metres.
         intrinsics: [3, 3] float64 of the frames as they are on disk.
-        voxel_min: [3] float64, the minimum that was subtracted from the voxel indices.
-        voxel_size: metres.
         frame_size: width and height of the frames on disk, pixels.
-        image_size: side of the square vision input, pixels.
-        grid: pooled patches along one side of a frame.
+        vision: what frames are resized to and pooled to.
     """
-    cameras = voxel_poses(poses, voxel_min, voxel_size)
+    cameras = voxel_poses(poses, voxels.minimum, voxels.size)
     w2c_0 = world_to_first_camera(cameras)
+    size = vision.image_size
     return Rays(
         w2c_0=w2c_0,
-        voxels=voxel_directions(voxel_coords, w2c_0),
-        frames=frame_directions(cameras, w2c_0, scale_intrinsics(intrinsics, frame_size, image_size), image_size, grid),
+        voxels=voxel_directions(voxels.coords, w2c_0),
+        frames=frame_directions(cameras, w2c_0, scale_intrinsics(intrinsics, frame_size, size), size, vision.grid),
     )
 
 

@@ -155,16 +155,7 @@ class Session:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
         LOG.info("encoders run on %s", self.placement.name)
         with meter.measure("rays"):
-            rays = camera_rays(
-                voxels.coords,
-                selection.poses,
-                scene.intrinsics,
-                voxel_min=voxels.minimum,
-                voxel_size=voxels.size,
-                frame_size=clip.size,
-                image_size=vision.image_size,
-                grid=vision.grid,
-            )
+            rays = camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
         return View(
             selection=selection,
             voxels=voxels,

@@ -1,63 +1,98 @@
-"""A file of JSON lines that a job appends to, one a finished item, and resumes from."""
+"""A file of JSON lines that one job appends to, a line a finished item, and takes up from.
 
+The first line is a header that names the job. A line is forced to disk before the next item begins; what a crash leaves
+of a last line was never acknowledged, so it is cut off and its item is done again.
+"""
+
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
 
-__all__ = ["Journal"]
+__all__ = ["Item", "Journal", "make_folder", "whole_lines"]
 
-HEADER = b'{"header"'
+Item = dict[str, Any]
+BEGINNING = b'{"header"'
 
 
 class Journal:
-    """What was done before, and a place for what is done next; the first line is a header that names the job.
+    """An open file; use `Journal.open`.
 
     Attributes:
-        done: finished items by id.
-
-    Raises:
-        BadInput: the file belongs to another job, or is none of these files.
+        items: what is finished, in the order of the file.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path = path
-        self.done: dict[str, dict[str, Any]] = {}
+    def __init__(self, path: Path, file: FileIO, items: list[Item]):
+        self._path = path
+        self._file = file
+        self.items = items
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, header: Mapping[str, Any], read: Callable[[bytes], list[Item]]) -> Iterator["Journal"]:
+        """Create a file, or go on with one; no other process can write to it meanwhile.
+
+        Args:
+            path: the file; its folder is made.
+            header: what the first line says of the job.
+            read: from the whole lines of a file that exists to its items; raises BadInput if it is of another job.
+
+        Raises:
+            BadInput: the file cannot be used, belongs to something else, or is being written by another process.
+        """
+        make_folder(path.parent)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = path.read_bytes() if path.exists() else b""
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise BadInput(f"{path}: cannot be used ({error.strerror}); choose another --out") from None
-        # a crash may have cut the last line; it was never acknowledged, so its item is done again
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole or not content.startswith(HEADER[: len(content)]):
-            self.read(whole.decode("utf-8", errors="replace").splitlines(), dict(header))
-        if len(whole) < len(content):
-            os.truncate(path, len(whole))
-        if not whole:
-            self.write({"header": dict(header)})
+            raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+        with FileIO(descriptor, "r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
+            content = file.readall()
+            if not content.startswith(BEGINNING[: len(content)]):
+                raise BadInput(f"{path}: exists and is not a file of this command; choose another --out")
+            whole = whole_lines(content)
+            journal = cls(path, file, read(whole) if whole else [])
+            file.truncate(len(whole))
+            file.seek(len(whole))
+            if not whole:
+                journal._write({"header": dict(header)})
+            yield journal
 
-    def read(self, lines: list[str], header: dict[str, Any]) -> None:
+    def append(self, item: Item) -> None:
+        """Add a finished item; it is on disk when this returns, or BadInput says why it cannot be."""
+        self._write(item)
+        self.items.append(item)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        rest = json.dumps(line).encode() + b"\n"
         try:
-            first, *items = (json.loads(line) for line in lines)
-            found = dict(first["header"])
-            self.done = {item["id"]: item for item in items}
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{self.path}: exists and is not a file of this command; choose another --out") from None
-        if found != header:
-            differing = ", ".join(sorted(key for key in found.keys() | header if found.get(key) != header.get(key)))
-            raise BadInput(f"{self.path}: was written with another {differing}; choose another --out or delete it")
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            reason = (
+                f"{self._path}: cannot be written ({error.strerror}); lines before are kept, and a new start goes on"
+            )
+            raise BadInput(reason) from None
 
-    def add(self, item: Mapping[str, Any]) -> None:
-        """Record one finished item; it is on the disk when this returns."""
-        self.write(item)
-        self.done[item["id"]] = dict(item)
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+def make_folder(out: Path) -> None:
+    """Make the folder of results; raises BadInput where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: no folder can be made there ({error.strerror})") from None
+
+
+def whole_lines(data: bytes) -> bytes:
+    """Without a torn last line."""
+    return data[: data.rfind(b"\n") + 1]

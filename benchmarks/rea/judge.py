@@ -6,13 +6,15 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...runtime.errors import BadInput
 from ...runtime.files import atomic_path
-from .journal import Journal
+from .journal import Item, Journal
 from .metrics import Estimate, Resampling, wilson
 from .predictions import Record
 
@@ -117,16 +119,33 @@ def judge(
     asked = [[record["id"], body["messages"]] for record, body in zip(records, bodies, strict=True)]
     prompts = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     header = {"model": model, "scale": scale, "prompts": prompts}
-    journal = Journal(out, header)
-    if journal.done:
-        LOG.info("%d of %d verdicts are in %s already", len(journal.done), len(records), out)
-    for record, body in zip(records, bodies, strict=True):
-        if record["id"] not in journal.done:
-            reply = complete(body)
-            verdict = read_verdict(reply, scale)
-            item = {"id": record["id"], "question_type": record["question_type"], "verdict": verdict, "reply": reply}
-            journal.add(item)
-    return summarise([journal.done[record["id"]] for record in records], scale, seed)
+    with Journal.open(out, header, partial(read_verdicts, out, header)) as journal:
+        verdicts = {item["id"]: item for item in journal.items}
+        if verdicts:
+            LOG.info("%d of %d verdicts are in %s already", len(verdicts), len(records), out)
+        for record, body in zip(records, bodies, strict=True):
+            name, question_type = record["id"], record["question_type"]
+            if name not in verdicts:
+                reply = complete(body)
+                verdict = read_verdict(reply, scale)
+                verdicts[name] = {"id": name, "question_type": question_type, "verdict": verdict, "reply": reply}
+                journal.append(verdicts[name])
+    return summarise([verdicts[record["id"]] for record in records], scale, seed)
+
+
+def read_verdicts(path: Path, header: dict[str, Any], whole: bytes) -> list[Item]:
+    """Verdicts in a file, which must be of the same header."""
+    try:
+        first, *items = (json.loads(line) for line in whole.splitlines())
+        found = dict(first["header"])
+        if len({item["id"] for item in items}) < len(items):
+            raise ValueError("doubled")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadInput(f"{path}: exists and is not a file of this command; choose another --out") from None
+    if found != header:
+        differing = ", ".join(sorted(key for key in found.keys() | header if found.get(key) != header.get(key)))
+        raise BadInput(f"{path}: was written with another {differing}; choose another --out or delete it")
+    return items
 
 
 def read_verdict(reply: str, scale: str) -> int | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.errors import BadInput
-from .results import Record, in_order, make_folder, read_results, write_predictions, write_results
+from .journal import make_folder
+from .results import Record, in_order, read_results, write_predictions, write_results
 
 __all__ = ["Merged", "merge_results"]
 

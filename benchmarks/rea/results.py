@@ -1,28 +1,24 @@
-"""Answers on disk: a header line that says what they are answers to, then one JSON line each.
+"""Answers on disk: a header line that says what they are answers to, then one JSON line each."""
 
-A line is forced to disk before the next question is asked. What a crash leaves of a last line is cut off on resuming.
-"""
-
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...runtime.errors import BadInput
 from ...runtime.files import atomic_path
+from .journal import Item, Journal, whole_lines
 
-__all__ = ["Header", "Record", "ResultsFile", "make_folder", "read_results", "write_predictions", "write_results"]
+__all__ = ["Header", "Record", "open_results", "read_results", "write_predictions", "write_results"]
 
 LOG = logging.getLogger(__name__)
 SCHEMA = 1
 REQUIRED = ("id", "question_type", "query", "gt", "pred")
 
-Record = dict[str, Any]
+Record = Item
 
 
 @dataclass(frozen=True)
@@ -69,51 +65,23 @@ def normalised(header: Header) -> Header:
     return Header(**json.loads(json.dumps(asdict(header))))
 
 
-class ResultsFile:
-    """A file that answers are appended to; use `ResultsFile.open`."""
+@contextmanager
+def open_results(path: Path, header: Header) -> Iterator[Journal]:
+    """Create a file of answers, or go on with one of the same header; what it holds is in `items`.
 
-    def __init__(self, file: IO[bytes], records: list[Record]):
-        self._file = file
-        self.records = records
+    Raises:
+        BadInput: the file is damaged, belongs to something else, or is being written by another process, or its
+            folder cannot be made.
+    """
 
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path, header: Header) -> Iterator["ResultsFile"]:
-        """Create a file, or go on with one of the same header; its answers are in `records`.
+    def read(whole: bytes) -> list[Record]:
+        found, records = parse(path, whole)
+        if reason := found.difference(normalised(header)):
+            raise BadInput(f"{path}: {reason}; give another --out, or delete it to start again")
+        return records
 
-        Raises:
-            BadInput: the file is damaged, belongs to something else, or is being written by another process, or its
-                folder cannot be made.
-        """
-        header = normalised(header)
-        make_folder(path.parent)
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
-            whole = whole_lines(file.read())
-            records: list[Record] = []
-            if whole:
-                found, records = parse(path, whole)
-                if reason := found.difference(header):
-                    raise BadInput(f"{path}: {reason}; give another --out, or delete it to start again")
-            file.truncate(len(whole))
-            file.seek(len(whole))
-            results = cls(file, records)
-            if not whole:
-                results._write({"header": asdict(header)})
-            yield results
-
-    def append(self, record: Record) -> None:
-        """Add an answer; it is on disk when this returns."""
-        self._write(record)
-        self.records.append(record)
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    with Journal.open(path, asdict(header), read) as journal:
+        yield journal
 
 
 def read_results(path: Path) -> tuple[Header, list[Record]]:
@@ -130,14 +98,6 @@ def read_results(path: Path) -> tuple[Header, list[Record]]:
     if len(whole) < len(data):
         LOG.warning("%s: its last line is torn and does not count", path)
     return parse(path, whole)
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of results; raises BadInput where that cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {out}: no folder can be made there ({error.strerror})") from None
 
 
 def write_results(path: Path, header: Header, records: Iterable[Record]) -> None:
@@ -158,10 +118,6 @@ def in_order(header: Header, records: Iterable[Record]) -> list[Record]:
     """Answers in the order of the data set."""
     places = {name: place for place, name in enumerate(header.ids)}
     return sorted(records, key=lambda record: places[record["id"]])
-
-
-def whole_lines(data: bytes) -> bytes:
-    return data[: data.rfind(b"\n") + 1]
 
 
 def parse(path: Path, data: bytes) -> tuple[Header, list[Record]]:

@@ -11,7 +11,7 @@ from ...runtime.options import Options
 from ...runtime.session import Session
 from .answering import Request, answer_clip
 from .dataset import Broken, ReaDataset, Sample, by_clip
-from .results import Header, Record, ResultsFile, in_order, write_predictions
+from .results import Header, Record, in_order, open_results, write_predictions
 from .subset import Subset
 from .swap import swap
 
@@ -120,8 +120,8 @@ def run_subset(
             ids=[sample.id for sample in samples],
             shard=str(shard),
         )
-        with ResultsFile.open(shard.file(out, "results", ".jsonl"), header) as file:
-            done = {record["id"] for record in file.records}
+        with open_results(shard.file(out, "results", ".jsonl"), header) as journal:
+            done = {record["id"] for record in journal.items}
             advance(len(done))
             rest = [[sample for sample in group if sample.id not in done] for group in groups]
             broken = []
@@ -130,9 +130,9 @@ def run_subset(
                     LOG.warning("skipped %s: %s", outcome.id, outcome.reason)
                     broken.append(outcome)
                 else:
-                    file.append(outcome)
+                    journal.append(outcome)
                 advance(1)
-            records = in_order(header, file.records)
+            records = in_order(header, journal.items)
     write_predictions(shard.file(out, "predictions", ".json"), header, records)
     return Run(shard.file(out, "results", ".jsonl"), records, len(records) - len(done), broken)
 

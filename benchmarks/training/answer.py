@@ -69,16 +69,7 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
     vision = model.geometry.vision
     voxels = voxelise(scene.points, scene.colours, VOXEL_SIZE)
     selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
-    rays = camera_rays(
-        voxels.coords,
-        selection.poses,
-        scene.intrinsics,
-        voxel_min=voxels.minimum,
-        voxel_size=voxels.size,
-        frame_size=clip.size,
-        image_size=vision.image_size,
-        grid=vision.grid,
-    )
+    rays = camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
     frames = [torch.from_numpy(pixel_values(frame, vision.image_size)) for frame in clip.read(selection.indices)]
     pooled = model.vision(torch.stack(frames))
     points = model.points(torch.from_numpy(voxels.feats), MapTensors.build(voxels.coords))

@@ -141,16 +141,7 @@ def load_clip(
     scene, clip = samples[0].load()
     vision = geometry.vision
     selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
-    rays = camera_rays(
-        voxels.coords,
-        selection.poses,
-        scene.intrinsics,
-        voxel_min=voxels.minimum,
-        voxel_size=VOXEL_SIZE,
-        frame_size=clip.size,
-        image_size=vision.image_size,
-        grid=vision.grid,
-    )
+    rays = camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
     return Clip(
         pixels=np.stack([resized(frame, vision.image_size) for frame in clip.read(selection.indices)]),
         point_rays=rays.voxels,

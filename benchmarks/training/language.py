@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ...export.model.llm import Qwen2, rotary_tables
 from .model import SmallModel, low_rays
 from .text import Tokens
 
-__all__ = ["Guides", "Outcome", "SeenClip", "answers"]
+__all__ = ["Guides", "Outcome", "SeenClip", "answers", "hidden_after"]
 
 IGNORED = -100
 
@@ -110,22 +111,20 @@ def answers(model: SmallModel, clips: Sequence[SeenClip | None], questions: Sequ
         questions: for each clip its questions.
     """
     embed = model.llm.model["embed_tokens"]
-    prompts = [question.prompt for group in questions for question in group]
-    head, between = (
-        embed(torch.tensor(ids)).expand(len(prompts), -1, -1) for ids in (prompts[0].head, prompts[0].between)
-    )
+    prompt = questions[0][0].prompt
+    head = embed(torch.tensor([prompt.head]))
+    between = embed(torch.tensor(prompt.between)).expand(sum(map(len, questions)), -1, -1)
     prefix = [align(model, clip, group) for clip, group in zip(clips, questions, strict=True) if clip is not None]
     video = [
         clip.video.expand(len(group), -1, -1) for clip, group in zip(clips, questions, strict=True) if clip is not None
     ]
-    before = [head, *([torch.cat(prefix)] if prefix else []), between, *([torch.cat(video)] if video else [])]
+    before = [*([torch.cat(prefix)] if prefix else []), between, *([torch.cat(video)] if video else [])]
 
     asked = [torch.tensor([*q.prompt.tail, *q.answer]) for group in questions for q in group]
     targets = [torch.tensor([IGNORED] * len(q.prompt.tail) + list(q.answer)) for group in questions for q in group]
     ids = pad_sequence(asked, batch_first=True)
     target = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-    sequence = torch.cat([*before, embed(ids)], dim=1)
-    hidden = model.llm.hidden(sequence)[:, -ids.shape[1] - 1 : -1]
+    hidden = hidden_after(model.llm, head, torch.cat([*before, embed(ids)], dim=1))[:, -ids.shape[1] - 1 : -1]
     judged = target != IGNORED
     logits = model.llm.lm_head(hidden[judged])
     right = judged.new_ones(judged.shape)
@@ -135,6 +134,31 @@ def answers(model: SmallModel, clips: Sequence[SeenClip | None], questions: Sequ
         correct=right.all(dim=1),
         prefix=torch.cat(prefix) if prefix else torch.empty(0),
     )
+
+
+def hidden_after(llm: Qwen2, head: Tensor, rest: Tensor) -> Tensor:
+    """What `llm.hidden` gives for sequences that begin alike, at their remainders; the beginning is computed once.
+
+    Args:
+        llm: the language model.
+        head: [1, H, d] embeddings that all sequences begin with.
+        rest: [B, L, d] embeddings of the remainders.
+    """
+    split = head.shape[1]
+    tables = rotary_tables(llm.geometry, split + rest.shape[1])
+    first, then = tuple(table[:split] for table in tables), tuple(table[split:] for table in tables)
+    seen = torch.ones(rest.shape[1], split + rest.shape[1], dtype=torch.bool).tril(split)
+    layers: Any = llm.model["layers"]
+    for layer in layers:
+        attention = layer.self_attn
+        _, *shared = attention.project(layer.input_layernorm(head), first)
+        query, *own = attention.project(layer.input_layernorm(rest), then)
+        key, value = (torch.cat([a.expand(len(rest), -1, -1, -1), b], dim=2) for a, b in zip(shared, own, strict=True))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        rest = rest + attention.mix(mixed)
+        rest = rest + layer.mlp(layer.post_attention_layernorm(rest))
+        head = layer(head, first)
+    return llm.model["norm"](rest)
 
 
 def align(model: SmallModel, clip: SeenClip, questions: Sequence[Tokens]) -> Tensor:

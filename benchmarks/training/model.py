@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...export.geometry import PREFIXES, build
+from ...export.model.aligner import Layer
 from ...export.model.points import PointwiseConv, SparseConv
 from ...runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
 from ...runtime.rays import FREQUENCIES
@@ -92,7 +93,8 @@ class SmallModel(nn.Module):
     def specialise(self) -> None:
         """Replace modules by others with the same parameters that compute the same at less cost in training.
 
-        Loops over kernel offsets become one gather each, and the ray projections take what `low_rays` gives.
+        Loops over kernel offsets become one gather each, the ray projections take what `low_rays` gives, and the
+        aligner's last layer computes the latents alone, the only rows that are read.
         """
         net = self.points.net3d
         for name, module in list(net.named_modules()):
@@ -100,6 +102,8 @@ class SmallModel(nn.Module):
                 net.set_submodule(name, WideConv(module.kernel))
         for parent, name in self.ray_projections():
             parent[name] = LowProjection(parent[name])
+        layers = self.aligner.qformer.encoder["layer"]
+        layers[-1] = LatentLayer(layers[-1], self.geometry.aligner.latents)
 
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Names and values as the trainer saves them."""
@@ -131,6 +135,20 @@ class LowProjection(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         return F.linear(encoded, self.weight[:, LOW_COLUMNS], self.bias)
+
+
+class LatentLayer(Layer):
+    """A layer of the aligner for its first rows alone."""
+
+    def __init__(self, layer: Layer, latents: int):
+        nn.Module.__init__(self)
+        self.latents = latents
+        self.crossattention = layer.crossattention
+        for name, part in layer.named_children():
+            self.add_module(name, part)
+
+    def forward(self, rows: Tensor, hidden: Tensor, points: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(rows[..., : self.latents, :], hidden, points, mask)
 
 
 def initialise(name: str, module: nn.Module, generator: torch.Generator) -> None:

@@ -65,12 +65,20 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(geometry.head_width * geometry.heads, geometry.width, bias=False)
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        query, key, value = self.project(hidden, rotary)
+        return self.mix(F.scaled_dot_product_attention(query, key, value, is_causal=True))
+
+    def project(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, heads, L, head width] of [B, L, d], turned by the positions of `rotary`."""
         query = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2), rotary)
         key = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2), rotary)
         value = self.v_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return query, key, value
+
+    def mix(self, heads: Tensor) -> Tensor:
+        """What attention gave, [B, heads, L, head width], as [B, L, d]."""
+        return self.o_proj(heads.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

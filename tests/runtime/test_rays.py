@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stllm_edge.runtime.geometry import VisionGeometry
 from stllm_edge.runtime.rays import (
     LIVE_COLUMNS,
     Rays,
@@ -18,9 +19,13 @@ from stllm_edge.runtime.rays import (
 )
 from stllm_edge.runtime.scene import load_scene
 from stllm_edge.runtime.video import load_clip
-from stllm_edge.runtime.voxels import voxelise
+from stllm_edge.runtime.voxels import Voxels, voxelise
 
 INTRINSICS = np.array([[290.0, 0, 221.3], [0, 275.5, 120.7], [0, 0, 1]])
+
+
+def vision(image_size: int, grid: int) -> VisionGeometry:
+    return VisionGeometry(image_size=image_size, patch_size=14, width=8, layers=1, heads=1, mlp=8, grid=grid)
 
 
 def random_poses(seed: int, count: int) -> np.ndarray:
@@ -136,18 +141,10 @@ def test_intrinsics_are_scaled_by_axis() -> None:
 
 def test_only_the_first_camera_places_the_voxels() -> None:
     poses, coords = random_poses(9, 4), np.random.default_rng(0).integers(0, 90, (50, 3)).astype(np.int32)
+    voxels = Voxels(coords, np.zeros((50, 3), np.float32), minimum=np.zeros(3), size=0.06)
 
     def rays(chosen: np.ndarray) -> Rays:
-        return camera_rays(
-            coords,
-            chosen,
-            INTRINSICS,
-            voxel_min=np.zeros(3),
-            voxel_size=0.06,
-            frame_size=(456, 256),
-            image_size=28,
-            grid=2,
-        )
+        return camera_rays(voxels, chosen, INTRINSICS, frame_size=(456, 256), vision=vision(28, 2))
 
     together, alone = rays(poses), rays(poses[:1])
     assert np.array_equal(together.voxels, alone.voxels)
@@ -190,16 +187,8 @@ def rays_of(golden) -> Rays:
     scene = load_scene(golden.scene)
     voxels = voxelise(scene.points, scene.colours, golden.case["voxel_size"])
     poses = np.stack([scene.poses[f"frame_{number:010d}"] for number in golden.case["frame_index"]])
-    return camera_rays(
-        voxels.coords,
-        poses,
-        scene.intrinsics,
-        voxel_min=voxels.minimum,
-        voxel_size=voxels.size,
-        frame_size=load_clip(golden.video).size,
-        image_size=70,
-        grid=3,
-    )
+    frame_size = load_clip(golden.video).size
+    return camera_rays(voxels, poses, scene.intrinsics, frame_size=frame_size, vision=vision(70, 3))
 
 
 def test_reference_rays_are_reproduced_bit_for_bit(golden) -> None:

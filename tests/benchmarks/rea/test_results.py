@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stllm_edge.benchmarks.rea.results import Header, ResultsFile, read_results, write_predictions
+from stllm_edge.benchmarks.rea.results import Header, open_results, read_results, write_predictions
 from stllm_edge.runtime import BadInput
 
 HEADER = Header("b" * 64, "r" * 64, {"frames": 4}, {"spec": "all"}, ["a", "b", "c"])
@@ -25,7 +25,7 @@ def record(name: str) -> dict[str, str]:
 def file(tmp_path: Path) -> Path:
     """Answers to c and a."""
     path = tmp_path / "out" / "results.jsonl"
-    with ResultsFile.open(path, HEADER) as results:
+    with open_results(path, HEADER) as results:
         results.append(record("c"))
         results.append(record("a"))
     return path
@@ -33,8 +33,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_answers_come_back_with_their_header(file) -> None:
     assert read_results(file) == (HEADER, [record("c"), record("a")])
-    with ResultsFile.open(file, HEADER) as results:
-        assert results.records == [record("c"), record("a")]
+    with open_results(file, HEADER) as results:
+        assert results.items == [record("c"), record("a")]
         results.append(record("b"))
     assert [answer["id"] for answer in read_results(file)[1]] == ["c", "a", "b"]
 
@@ -46,8 +46,8 @@ def test_a_torn_last_line_is_cut_off_on_resuming(file, left: int, caplog) -> Non
     kept = 1 if left < 300 else 0
     assert len(read_results(file)[1]) == kept
     assert "its last line is torn" in caplog.text
-    with ResultsFile.open(file, HEADER) as results:
-        assert len(results.records) == kept
+    with open_results(file, HEADER) as results:
+        assert len(results.items) == kept
         results.append(record("b"))
     assert [answer["id"] for answer in read_results(file)[1]] == ["c", "b"][1 - kept :]
 
@@ -55,8 +55,8 @@ def test_a_torn_last_line_is_cut_off_on_resuming(file, left: int, caplog) -> Non
 @pytest.mark.parametrize("content", [b"", b'{"header": {"bun'])
 def test_a_crash_before_the_header_was_whole(file, content: bytes) -> None:
     file.write_bytes(content)
-    with ResultsFile.open(file, HEADER) as results:
-        assert results.records == []
+    with open_results(file, HEADER) as results:
+        assert results.items == []
     assert read_results(file) == (HEADER, [])
 
 
@@ -77,7 +77,7 @@ def test_answers_to_something_else_are_refused_and_left_alone(file, change, word
     before = file.read_bytes()
     with (
         pytest.raises(BadInput, match=rf"results\.jsonl: {words}.*; give another --out, or delete it to start again"),
-        ResultsFile.open(file, replace(HEADER, **change)),
+        open_results(file, replace(HEADER, **change)),
     ):
         pass
     assert file.read_bytes() == before
@@ -97,7 +97,7 @@ def test_damaged_lines_are_named(file, line: str, words: str) -> None:
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(BadInput, match=words):
         read_results(file)
-    with pytest.raises(BadInput, match=words), ResultsFile.open(file, HEADER):
+    with pytest.raises(BadInput, match=words), open_results(file, HEADER):
         pass
 
 
@@ -110,9 +110,9 @@ def test_a_file_of_something_else(tmp_path, content: str) -> None:
 
 def test_two_runs_do_not_write_to_one_file(file) -> None:
     with (
-        ResultsFile.open(file, HEADER),
+        open_results(file, HEADER),
         pytest.raises(BadInput, match="another process is writing to it"),
-        ResultsFile.open(file, HEADER),
+        open_results(file, HEADER),
     ):
         pass
 

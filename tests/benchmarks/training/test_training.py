@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from stllm_edge.benchmarks.rea.synth import write_synth
 from stllm_edge.benchmarks.training import answer, train
+from stllm_edge.benchmarks.training.language import hidden_after
 from stllm_edge.benchmarks.training.model import SMALL, SmallModel, low_rays
 from stllm_edge.benchmarks.training.train import Steps
 from stllm_edge.export.model.aligner import encode_all
@@ -42,6 +43,14 @@ def test_specialised_modules_compute_what_they_replace(rel_rms: Any) -> None:
         ours = special.aligner(points, low_rays(directions), frames, low_rays(directions[:2]), text)
         reference = plain.aligner(points, encode_all(directions), frames, encode_all(directions[:2]), text)
         assert rel_rms(ours, reference) < 3e-6
+
+
+def test_a_shared_beginning_is_computed_once_with_the_same_result(rel_rms: Any) -> None:
+    llm = SmallModel(seed=1).llm.eval()
+    head, rest = torch.randn(1, 7, SMALL.llm.width), torch.randn(3, 5, SMALL.llm.width)
+    with torch.inference_mode():
+        whole = llm.hidden(torch.cat([head.expand(3, -1, -1), rest], dim=1))
+        assert rel_rms(hidden_after(llm, head, rest), whole[:, 7:]) < 1e-6
 
 
 def test_a_stopped_training_takes_up_and_ends_the_same(world: Path, trained: Path, tmp_path: Path) -> None:
