@@ -1,36 +1,65 @@
-"""The demo: a generated checkpoint to a bundle, and answers about a generated scene and about a real capture."""
+"""The demo: a small trained ST-LLM, exported, asked about rooms that it has never seen, and about a real capture."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from .. import cli
-from ..export.sample import write_sample
+from ..export.checkpoint import Checkpoint
 from .captures import write_arc2017
-from .checkpoints import TINY, write_checkpoint
+from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
+from .rea.picture import draw_clip
+from .rea.results import Record, read_results
+from .training.checkpoint import TRAINED
 
 __all__ = ["main"]
 
-QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
+ROOMS, SEED = 3, 20_260_000
+SETTINGS = ("--voxel-size", 0.2, "--frames", 4, "--no-time-instruction")
 
 
 def main() -> None:
-    """Build the bundle once and ask; every step prints the command that does the same."""
+    """Build bundle and rooms once and ask; every step prints the command that does the same."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for checkpoint, bundle and scenes")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for bundle, rooms, answers and pictures")
     out: Path = parser.parse_args().out
-    checkpoint, bundle = out / "checkpoint", out / "bundle"
-    scenes = {"generated corridor": write_sample(out / "corridor"), "real RGB-D frame": write_arc2017(out / "arc2017")}
+    bundle, rooms, answers = out / "bundle", out / "rooms", out / "answers"
 
-    if not (bundle / "manifest.json").exists():
-        shutil.rmtree(bundle, ignore_errors=True)
-        write_checkpoint(checkpoint, TINY)
-        call("export", "all", "--ckpt", checkpoint, "--out", bundle, "--quant", "Q8_0")
-    for (scene, video), frames in zip(scenes.values(), (4, 1), strict=True):
-        options = ["--frames", frames, "--max-new-tokens", 24]
-        call("run", "--bundle", bundle, "--scene", scene, "--video", video, "-q", QUESTION, *options)
-    print("\nThe demo's weights are random: every stage above is the real one, the words mean nothing.")
-    print("With a trained checkpoint, the same three commands answer about your scene.")
+    if not is_of(bundle, TRAINED):
+        for stale in (bundle, answers):
+            shutil.rmtree(stale, ignore_errors=True)
+        call("export", "all", "--ckpt", TRAINED, "--out", bundle, "--quant", "Q8_0", *SETTINGS)
+    if not (rooms / "val.json").exists():
+        call("bench", "rea", "synth", "--out", rooms, "--scenes", ROOMS, "--seed", SEED, "--val-share", 1)
+    call("bench", "rea", "run", "--bundle", bundle, "--rea", rooms / "val.json", "--root", rooms, "--out", answers)
+
+    samples = {sample.id: sample for sample in ReaDataset(rooms / "val.json", rooms).samples}
+    _, records = read_results(answers / "results.jsonl")
+    for question_type in QUESTION_TYPES:
+        record = next(record for record in records if record["question_type"] == question_type)
+        show(record, samples[record["id"]], rooms, out)
+    print(f"\nAll {len(records)} answers:")
+    call("bench", "rea", "score", answers / "results.jsonl")
+    scene, video = write_arc2017(out / "arc2017")
+    options = ["--scene", scene, "--video", video, "--frames", 1, "-q", records[0]["query"]]
+    call("run", "--bundle", bundle, *options)
+    print("\nThe last answer is about a real RGB-D frame: the small model knows generated rooms only and has to guess.")
+
+
+def is_of(bundle: Path, checkpoint: Path) -> bool:
+    """Whether a bundle is there and was made from a checkpoint."""
+    manifest = bundle / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text())["source"]["sha256"] == Checkpoint(checkpoint).digest()
+
+
+def show(record: Record, sample: Sample, world: Path, out: Path) -> None:
+    """Print a question with answer and truth, and draw the room that it is about."""
+    picture = out / f"{record['question_type']}.png"
+    draw_clip(sample, world / "world" / f"{sample.scene_id}.json", picture)
+    print(f"\n{record['question_type']}, room {sample.scene_id}, drawn in {picture}")
+    for label, text in (("question", record["query"]), ("answer", record["pred"]), ("truth", record["gt"])):
+        print(f"  {label:<9}{text}")
 
 
 def call(command: str, *arguments: object) -> None:

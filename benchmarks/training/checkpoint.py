@@ -14,7 +14,9 @@ from ..checkpoints import write_descriptions
 from .model import SmallModel
 from .text import DATA, SPECIAL
 
-__all__ = ["load", "save"]
+__all__ = ["TRAINED", "load", "save"]
+
+TRAINED = DATA / "small"
 
 
 def save(model: SmallModel, tokenizer: Tokenizer, folder: Path) -> None:

