@@ -1,10 +1,11 @@
-"""Checkpoints with random weights in the trainer's layout, of any size, written in a stream.
+"""Checkpoints in the trainer's layout: a small trained one, and random ones of any size, written in a stream.
 
-For trying the toolchain and for testing it at scale: the answers mean nothing, the arithmetic is the model's.
+Random weights are for testing the toolchain at scale: the answers mean nothing, the arithmetic is the model's.
 """
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from ..runtime.bf16 import round_bf16
 from ..runtime.files import atomic_path
 from ..runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
 
-__all__ = ["FULL", "TINY", "write_checkpoint", "write_descriptions"]
+__all__ = ["FULL", "TINY", "TRAINED", "copy_trained", "write_checkpoint", "write_descriptions"]
 
 DATA = Path(__file__).parent / "data"
+TRAINED = DATA / "small"
 SHARD_BYTES = 4 * 2**30
 VALUES_AT_ONCE = 2**24
 SPECIAL_TOKENS = {"<|endoftext|>": 1000, "<|im_start|>": 1001, "<|im_end|>": 1002}
@@ -72,6 +74,11 @@ FULL = Geometry(
         tied=False,
     ),
 )
+
+
+def copy_trained(folder: Path) -> Path:
+    """Copy the small ST-LLM that was trained on generated rooms, with its model card; returns the folder."""
+    return Path(shutil.copytree(TRAINED, folder, dirs_exist_ok=True))
 
 
 def write_checkpoint(folder: Path, geometry: Geometry = TINY, *, seed: int = 0, layers: int | None = None) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 from .. import cli
 from ..export.checkpoint import Checkpoint
 from .captures import write_arc2017
+from .checkpoints import TRAINED
 from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
 from .rea.picture import draw_clip
 from .rea.results import Record, read_results
-from .training.checkpoint import TRAINED
 
 __all__ = ["main"]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ..runtime.errors import BadInput
 from .options import FOLDER, logging_options, peak_memory, reports_errors
 from .rea import rea
 
@@ -23,19 +24,24 @@ bench.add_command(rea)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint.")
 @click.option(
     "--size",
-    type=click.Choice(["tiny", "full"]),
+    type=click.Choice(["small", "tiny", "full"]),
     default="tiny",
     show_default=True,
-    help="full is the released model's.",
+    help="small is trained; tiny and full, the released model's size, have random weights.",
 )
 @click.option("--layers", type=int, help="Layers of the language model; by default the size's.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random weights.")
 @logging_options
 @reports_errors
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
-    """Write a checkpoint with random weights: its answers mean nothing, its arithmetic is the model's."""
-    from ..benchmarks.checkpoints import FULL, TINY, write_checkpoint
+    """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
+    from ..benchmarks.checkpoints import FULL, TINY, copy_trained, write_checkpoint
 
+    if size == "small":
+        if layers is not None or seed:
+            raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
+        copy_trained(out)
+        return
     with peak_memory(quiet):
         write_checkpoint(out, {"tiny": TINY, "full": FULL}[size], seed=seed, layers=layers)
 

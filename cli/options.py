@@ -12,7 +12,7 @@ import click
 
 from ..runtime.errors import StllmError
 
-__all__ = ["FOLDER", "logging_options", "options", "peak_memory", "reports_errors"]
+__all__ = ["FOLDER", "logging_options", "options", "peak_memory", "reports_errors", "session_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 USAGE_ERROR = 2
@@ -65,6 +65,23 @@ def logging_to_stderr(level: int) -> Iterator[None]:
 logging_options = options(
     click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
     click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
+)
+
+
+session_options = options(
+    click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it."),
+    click.option("--quant", help="Language model; by default the smallest that the bundle holds."),
+    click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer."),
+    click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number."),
+    click.option("--threads", type=int, help="CPU threads; by default all cores."),
+    click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32."),
+    click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides."),
+    click.option("--device", default="auto", show_default=True, help="Of the encoders: auto, cpu, cuda or tensorrt."),
+    click.option("--strict", is_flag=True, help="Fail rather than run elsewhere than on that device."),
+    click.option(
+        "--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu."
+    ),
+    click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..runtime.errors import BadInput
-from .options import FOLDER, logging_options, options, reports_errors
+from .options import FOLDER, logging_options, options, reports_errors, session_options
 
 __all__ = ["rea"]
 
@@ -138,11 +138,7 @@ def rea_check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: b
 @click.option("--scene", "scenes", multiple=True, help="Scene id, before the subset is cut; may repeat.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
 @click.option("--shard", default="1/1", show_default=True, help="Part i of n of the subset, as i/n.")
-@click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer.")
-@click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it.")
-@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
-@click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number.")
-@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@session_options
 @click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask scheduler answer.")
 @click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import FOLDER, logging_options, reports_errors
+from .options import FOLDER, logging_options, reports_errors, session_options
 
 __all__ = ["run"]
 
@@ -26,22 +26,12 @@ __all__ = ["run"]
 @click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps.")
 @click.option("--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC.")
 @click.option("-q", "--question", required=True, help="What to ask.")
-@click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it.")
-@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
-@click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+@session_options
 @click.option("-t", "--temperature", type=float, default=0.0, show_default=True, help="0 takes the best token.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws above temperature 0.")
-@click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number.")
 @click.option("--time-instruction/--no-time-instruction", default=None, help="By default as the bundle records it.")
 @click.option("--bare-prompt", is_flag=True, help="Leave out the assistant's header; the model writes it itself.")
-@click.option("--threads", type=int, help="CPU threads; by default all cores.")
-@click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32.")
-@click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides.")
-@click.option("--device", default="auto", show_default=True, help="Of the encoders: auto, cpu, cuda or tensorrt.")
-@click.option("--strict", is_flag=True, help="Fail rather than run elsewhere than on that device.")
-@click.option("--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu.")
 @click.option("--resident/--no-resident", help="Keep the stages loaded in this process: takes more memory.")
-@click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged.")
 @click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
 @click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")
 @logging_options

@@ -9,7 +9,7 @@ import numpy as np
 from .encoders import Kept
 from .meter import Meter
 from .prompt import Prompt
-from .rays import Rays
+from .rays import Rays, encode_directions
 from .video import Selection
 from .voxels import Voxels
 
@@ -40,6 +40,15 @@ class View:
     def pcd_features(self) -> np.ndarray:
         """[N, features] float32, in the order of `voxels`."""
         return np.asarray(self.points)
+
+    @cached_property
+    def encoded_rays(self) -> tuple[np.ndarray, np.ndarray]:
+        """What `encode_rays` gives, kept for further questions."""
+        return self.encode_rays()
+
+    def encode_rays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Encodings of the voxels' and of the pooled pixels' directions, [N, 387] and [T*n*n, 387] float32."""
+        return encode_directions(self.rays.voxels), encode_directions(self.rays.frames.reshape(-1, 3))
 
     @property
     def pooled_features(self) -> np.ndarray:

@@ -23,19 +23,7 @@ def answer_question(values: dict[str, Any]) -> None:
         raise BadInput(f"--dump {dump}: the folder {dump.parent} does not exist")
     if dump is not None and dump.is_dir():
         raise BadInput(f"--dump {dump}: is a folder, expected the name of a .safetensors file")
-    options = Options(
-        precision=values["precision"],
-        quant=values["quant"],
-        threads=values["threads"],
-        kv=values["kv"],
-        flash_attention=values["flash_attention"],
-        device=values["device"],
-        strict=values["strict"],
-        gpu_layers=values["gpu_layers"],
-        resident=values["resident"],
-        check_digests=values["check_digests"],
-    )
-    with Session(values["bundle"], options) as session:
+    with Session(values["bundle"], Options.of(values)) as session:
         scene = load_scene(
             values["scene"],
             poses=values["poses"],

@@ -1,6 +1,8 @@
 """How to run a bundle."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from .bundle import CPU
 from .errors import BadInput
@@ -43,6 +45,11 @@ class Options:
     provider: str = CPU
     repack: bool | None = None
     literal: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Options":
+        """The options among named values, as a command has them; others keep their defaults."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""

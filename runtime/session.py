@@ -21,7 +21,7 @@ from .options import Options
 from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .providers import place
-from .rays import camera_rays, encode_directions
+from .rays import camera_rays
 from .scene import Scene, projected_share
 from .stages import Stages
 from .video import Clip, Selection, pixel_values, select_frames
@@ -222,8 +222,7 @@ class Session:
         """Prefix tokens [latents, d] float32 for a view and the embeddings [L, d] of the user turn."""
         meter = meter or Meter()
         with meter.measure("rays"):
-            pcd_rays = encode_directions(view.rays.voxels)
-            img_rays = encode_directions(view.rays.frames.reshape(-1, 3))
+            pcd_rays, img_rays = view.encoded_rays if self.options.resident else view.encode_rays()
         pooled = view.pooled_features
         with self._stages.encoder("aligner", meter) as encode:
             return encode(

@@ -22,19 +22,13 @@ def answer_subset(values: dict[str, Any]) -> int:
     dataset = ReaDataset(values["file"], values["root"], fps=values["fps"])
     shard = Shard.parse(values["shard"])
     subset = Subset(values["spec"], values["types"], values["scenes"], values["seed"])
-    options = Options(
-        precision=values["precision"],
-        quant=values["quant"],
-        threads=values["threads"],
-        resident=values["resident"],
-    )
     groups = shard.of(by_clip(subset.of(dataset.samples)))
     with Progress(values["quiet"]).bar("answer", sum(map(len, groups))) as advance:
         run = run_subset(
             values["bundle"],
             dataset,
             values["out"],
-            options=options,
+            options=Options.of(values),
             subset=subset,
             shard=shard,
             frames=values["frames"],

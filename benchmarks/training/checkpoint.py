@@ -14,9 +14,7 @@ from ..checkpoints import write_descriptions
 from .model import SmallModel
 from .text import DATA, SPECIAL
 
-__all__ = ["TRAINED", "load", "save"]
-
-TRAINED = DATA / "small"
+__all__ = ["load", "save"]
 
 
 def save(model: SmallModel, tokenizer: Tokenizer, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stllm_edge.benchmarks import checkpoints
-from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
+from stllm_edge.benchmarks.checkpoints import TINY, TRAINED, write_checkpoint
 from stllm_edge.export.checkpoint import Checkpoint
 from stllm_edge.export.geometry import take_inventory
 
@@ -33,6 +33,21 @@ def test_layers_may_be_told(layers: int, stllm: Any, tmp_path: Path) -> None:
     inventory.require_complete(tmp_path / "c")
     assert inventory.geometry == replace(TINY, llm=replace(TINY.llm, layers=layers))
     assert inventory.unused
+
+
+def test_the_trained_one_is_copied(stllm: Any, tmp_path: Path) -> None:
+    result = stllm("bench", "checkpoint", "--size", "small", "--out", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    assert content(tmp_path / "c") == content(TRAINED)
+    take_inventory(Checkpoint(tmp_path / "c")).require_complete(tmp_path / "c")
+
+
+@pytest.mark.parametrize("option", ["--layers", "--seed"])
+def test_the_trained_one_is_as_it_is(option: str, stllm: Any, tmp_path: Path) -> None:
+    result = stllm("bench", "checkpoint", "--size", "small", "--out", tmp_path / "c", option, 3)
+    assert result.exit_code == 2
+    assert "--layers and --seed are for random weights" in result.stderr
+    assert not (tmp_path / "c").exists()
 
 
 def test_other_layers_do_not_change_the_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
