@@ -1,6 +1,6 @@
 """Train the small ST-LLM on a generated data set: encoders on what they see, then the rest on answers.
 
-stllm-bench rea synth --out world --scenes 2500 --seed 0
+stllm-bench rea synth --out world --scenes 2200 --seed 1
 python -m stllm_edge.benchmarks.training.train --rea world --out small
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="gets the checkpoint, and state/ to take up from")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument(
-        "--steps", type=int, nargs=3, default=(3000, 5000, 12000), metavar=("POINTS", "VISION", "LANGUAGE")
+        "--steps", type=int, nargs=3, default=(1500, 1500, 1000), metavar=("POINTS", "VISION", "LANGUAGE")
     )
     parser.add_argument("--blind", action="store_true", help="train a model that reads the questions alone")
     values = parser.parse_args()
