@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from itertools import cycle
 from pathlib import Path
 
 from .. import cli
@@ -32,18 +33,17 @@ def main() -> None:
         call("export", "all", "--ckpt", TRAINED, "--out", bundle, "--quant", "Q8_0", *SETTINGS)
     if not (rooms / "val.json").exists():
         call("bench", "rea", "synth", "--out", rooms, "--scenes", ROOMS, "--seed", SEED, "--val-share", 1)
-    call("bench", "rea", "run", "--bundle", bundle, "--rea", rooms / "val.json", "--root", rooms, "--out", answers)
+    places = ("--rea", rooms / "val.json", "--root", rooms)
+    call("bench", "rea", "run", "--bundle", bundle, *places, "--out", answers, "--threads", 1)
 
     samples = {sample.id: sample for sample in ReaDataset(rooms / "val.json", rooms).samples}
     _, records = read_results(answers / "results.jsonl")
-    for question_type in QUESTION_TYPES:
-        record = next(record for record in records if record["question_type"] == question_type)
+    scenes = cycle(sorted({sample.scene_id for sample in samples.values()}))
+    for asked in zip(QUESTION_TYPES, scenes, strict=False):
+        record = next(record for record in records if (record["question_type"], record["scene_id"]) == asked)
         show(record, samples[record["id"]], rooms, out)
-    print(f"\nAll {len(records)} answers:")
-    call("bench", "rea", "score", answers / "results.jsonl")
     scene, video = write_arc2017(out / "arc2017")
-    options = ["--scene", scene, "--video", video, "--frames", 1, "-q", records[0]["query"]]
-    call("run", "--bundle", bundle, *options)
+    call("run", "--bundle", bundle, "--scene", scene, "--video", video, "--frames", 1, "-q", records[0]["query"])
     print("\nThe last answer is about a real RGB-D frame: the small model knows generated rooms only and has to guess.")
 
 
