@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed-$(LISTED)
 .PHONY: demo test install lint docs clean
 
 demo: install
-	@echo "== demo: builds a bundle from a small generated checkpoint and asks it about a sample scene and clip"
+	@echo "== demo: exports the small trained ST-LLM and asks it about rooms that it never saw"
 	@$(BIN)/python -m stllm_edge.benchmarks.demo --out demo
 
 test: install lint
