@@ -18,7 +18,7 @@ from ..runtime.bf16 import round_bf16
 from ..runtime.files import atomic_path
 from ..runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
 
-__all__ = ["FULL", "TINY", "TRAINED", "copy_trained", "write_checkpoint", "write_descriptions"]
+__all__ = ["DATA", "FULL", "TINY", "TRAINED", "copy_trained", "write_checkpoint", "write_descriptions"]
 
 DATA = Path(__file__).parent / "data"
 TRAINED = DATA / "small"

@@ -13,11 +13,12 @@ from .checkpoints import TRAINED
 from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
 from .rea.picture import draw_clip
 from .rea.results import Record, read_results
+from .training.features import FRAMES, VOXEL_SIZE
 
 __all__ = ["main"]
 
 ROOMS, SEED = 3, 20_260_000
-SETTINGS = ("--voxel-size", 0.2, "--frames", 4, "--no-time-instruction")
+SETTINGS = ("--voxel-size", VOXEL_SIZE, "--frames", FRAMES, "--no-time-instruction")
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from ...export.checkpoint import Checkpoint
 from ...export.geometry import PREFIXES, take_inventory
 from ...runtime.files import atomic_path
-from ..checkpoints import write_descriptions
+from ..checkpoints import DATA, write_descriptions
 from .model import SmallModel
-from .text import DATA, SPECIAL
+from .text import SPECIAL
 
 __all__ = ["load", "save"]
 

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import models, trainers
 
 from ...runtime.prompt import Prompt, build_prompt
+from ..checkpoints import DATA
 
 __all__ = ["END", "SPECIAL", "Tokens", "encode", "train_tokenizer"]
 
-DATA = Path(__file__).parents[1] / "data"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END = "<|im_end|>"
 
