@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,7 @@ def normalised(header: Header) -> Header:
     return Header(**json.loads(json.dumps(asdict(header))))
 
 
-@contextmanager
-def open_results(path: Path, header: Header) -> Iterator[Journal]:
+def open_results(path: Path, header: Header) -> AbstractContextManager[Journal]:
     """Create a file of answers, or go on with one of the same header; what it holds is in `items`.
 
     Raises:
@@ -80,8 +79,7 @@ def open_results(path: Path, header: Header) -> Iterator[Journal]:
             raise BadInput(f"{path}: {reason}; give another --out, or delete it to start again")
         return records
 
-    with Journal.open(path, asdict(header), read) as journal:
-        yield journal
+    return Journal.open(path, asdict(header), read)
 
 
 def read_results(path: Path) -> tuple[Header, list[Record]]:
