@@ -36,10 +36,12 @@ bench.add_command(rea)
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
     """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
     from ..benchmarks.checkpoints import FULL, TINY, copy_trained, write_checkpoint
+    from ..benchmarks.rea.journal import make_folder
 
+    if size == "small" and (layers is not None or seed):
+        raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
+    make_folder(out)
     if size == "small":
-        if layers is not None or seed:
-            raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
         copy_trained(out)
         return
     with peak_memory(quiet):

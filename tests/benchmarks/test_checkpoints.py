@@ -50,6 +50,14 @@ def test_the_trained_one_is_as_it_is(option: str, stllm: Any, tmp_path: Path) ->
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("size", ["small", "tiny"])
+def test_no_folder_can_be_made(size: str, stllm: Any, tmp_path: Path) -> None:
+    (tmp_path / "c").touch()
+    result = stllm("bench", "checkpoint", "--size", size, "--out", tmp_path / "c")
+    assert result.exit_code == 2
+    assert "no folder can be made there (File exists)" in result.stderr
+
+
 def test_other_layers_do_not_change_the_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
     ours = load_file(write_checkpoint(tmp_path / "c", layers=1) / "model-00001-of-00001.safetensors")
     theirs = load_file(tiny_checkpoint / "model-00001-of-00001.safetensors")
