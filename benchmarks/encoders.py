@@ -27,7 +27,7 @@ from ..export.geometry import PREFIXES, build
 from ..export.graphs import AlignerGraph, VisionGraph, transpose_linears
 from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
-from ..export.onnx import trace, write_variants
+from ..export.onnx import trace, trace_variants, write_variants
 from ..export.sparse import GatherConv, PointsGraph, fold, with_zero_row
 from ..runtime.bundle import CPU, PORTABLE
 from ..runtime.encoders import LocalEncoder
@@ -246,7 +246,7 @@ def write_graph(name: str, module: nn.Module, folder: Path, provider: str = PORT
     """Export a graph module; the file for the provider."""
     (folder / "onnx").mkdir(exist_ok=True)
     transpose_linears(module)
-    entries = write_variants(folder, name, name, module, FULL, None)
+    entries = write_variants(folder, name, trace_variants(name, module, FULL), None)
     return folder / str(entries[provider]["file"])
 
 

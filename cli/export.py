@@ -138,6 +138,9 @@ def verify(scene: Path | None, video: Path | None, positions: int, **values: Any
 @export.command()
 @click.option("--bundle", type=FOLDER, required=True, help="Bundle folder.")
 @click.option("--target", help="Kind of device, as orin-nano or rtx-ada; by default this machine's GPU.")
+@click.option(
+    "--backend", help="tensorrt, on the device, or tensorrt-rtx, ahead of time; by default as the target has it."
+)
 @click.option("--precision", "precisions", multiple=True, help="Encoders to build; by default all.")
 @click.option("--profile", multiple=True, help="NAME=MIN:OPT:MAX of batch, frames, voxels or text; voxels may repeat.")
 @click.option("--profile-from", "measured", type=FOLDER, help="REA file; its scenes say how many voxels there are.")

@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .parts import load_part
 from .progress import Progress
 from .ranges import SampleRun
 
-__all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "write_variants"]
+__all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "trace_variants", "write_variants"]
 
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
@@ -33,47 +34,57 @@ OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefi
 
 
 def add_encoders(
-    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, precision: str, progress: Progress
+    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, precisions: Sequence[str], progress: Progress
 ) -> None:
-    """Write the three encoders at one precision into a bundle.
-
-    Raises:
-        BadInput: the precision is there already.
-    """
-    writer.require_absent("encoders", precision)
+    """Write the three encoders into a bundle, each traced once for all precisions."""
     (writer.staging / "onnx").mkdir(exist_ok=True)
     sample = (
-        SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"]) if precision == "fp16" else None
+        SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"]) if "fp16" in precisions else None
     )
-    entry: dict[str, Any] = {}
-    files: list[str] = []
+    entries: dict[str, dict[str, Any]] = {precision: {} for precision in precisions}
     for name in ENCODERS:
-        with progress.stage(f"export {name} ({precision})"):
+        with progress.stage(f"trace {name}"):
             module = GRAPHS[name](load_part(checkpoint, inventory, name))
             transpose_linears(module)
-            safe = None if sample is None else sample.safe_weights(name, module)
-            stem = name if precision == "fp32" else f"{name}.{precision}"
-            entry[name] = write_variants(writer.staging, stem, name, module, inventory.geometry, safe)
-            files += [file for graph in entry[name].values() for file in (graph["file"], graph["weights"])]
-    writer.add("encoders", precision, entry, files)
+            traced = trace_variants(name, module, inventory.geometry)
+        safe = None if sample is None else sample.safe_weights(name, module)
+        for precision, entry in entries.items():
+            with progress.stage(f"export {name} ({precision})"):
+                stem = name if precision == "fp32" else f"{name}.{precision}"
+                entry[name] = write_variants(writer.staging, stem, traced, None if precision == "fp32" else safe)
+    for precision, entry in entries.items():
+        graphs = [graph for variants in entry.values() for graph in variants.values()]
+        writer.add("encoders", precision, entry, [graph[key] for graph in graphs for key in ("file", "weights")])
 
 
-def write_variants(
-    root: Path, stem: str, name: str, module: nn.Module, geometry: Geometry, safe: set[str] | None
-) -> dict[str, Any]:
-    """Trace a module for each provider and write graphs that share one weights file; the manifest's entries.
+@dataclass(frozen=True)
+class Traced:
+    """An encoder as it was traced, and the format of the kernel maps that it takes, if it does."""
+
+    model: ir.Model
+    maps: str | None
+
+
+def trace_variants(name: str, module: nn.Module, geometry: Geometry) -> dict[str, Traced]:
+    """What each provider's graph is made from; providers that take the same inputs share it."""
+    formats = MAPS if name == "points" else dict.fromkeys(PROVIDERS)
+    traced = {
+        maps: Traced(trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name]), maps)
+        for maps in dict.fromkeys(formats.values())
+    }
+    return {provider: traced[maps] for provider, maps in formats.items()}
+
+
+def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: set[str] | None) -> dict[str, Any]:
+    """Write an encoder's graphs for all providers, which share one weights file; the manifest's entries.
 
     `safe` names the weights whose products are FP16; None writes float32 graphs.
     """
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
     external: dict[str, ir.ExternalTensor] = {}
-    traced: dict[str | None, ir.Model] = {}
-    for provider in MAPS if name == "points" else PROVIDERS:
-        maps = MAPS[provider] if name == "points" else None
-        if maps not in traced:
-            traced[maps] = trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name])
-        model = traced[maps].clone()
+    for provider, source in traced.items():
+        model = source.model.clone()
         expand(model, provider, ("Attention", "FeedForward"), safe)
         if safe is not None:
             fp16.convert(model, safe)
@@ -82,7 +93,7 @@ def write_variants(
         share_weights(model, external)
         file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
         ir.save(model, root / file)
-        entries[provider] = {"file": file, "weights": weights, "maps": maps}
+        entries[provider] = {"file": file, "weights": weights, "maps": source.maps}
     return entries
 
 

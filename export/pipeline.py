@@ -81,8 +81,8 @@ class Export:
                 for name in names:
                     writer.require_absent(kind, name)
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
-            for precision in dict.fromkeys(precisions):
-                add_encoders(writer, self.checkpoint, self.inventory, precision, self.progress)
+            if precisions:
+                add_encoders(writer, self.checkpoint, self.inventory, tuple(dict.fromkeys(precisions)), self.progress)
             for quant in dict.fromkeys(quants):
                 add_llm(writer, self.checkpoint, self.inventory, quant, self.progress)
             writer.manifest["tools"] = tool_versions()

@@ -9,10 +9,10 @@ import numpy as np
 
 from .errors import StllmError
 
-__all__ = ["Buffer", "Gpu", "Stream", "find_gpu"]
+__all__ = ["Buffer", "Gpu", "Stream", "find_gpu", "shared_stream"]
 
 LIBRARY = "libcuda.so.1"
-MAJOR, MINOR = 75, 76
+INTEGRATED, MAJOR, MINOR = 18, 75, 76
 NAME_BYTES = 100
 
 
@@ -23,10 +23,14 @@ class Gpu:
     Attributes:
         name: as the driver calls it.
         capability: CUDA compute capability, `8.7`.
+        memory: bytes.
+        shared: whether the memory is the system's.
     """
 
     name: str
     capability: str
+    memory: int
+    shared: bool
 
 
 @cache
@@ -48,12 +52,17 @@ def find_gpu() -> Gpu | None:
         return None
     name = ctypes.create_string_buffer(NAME_BYTES)
     library.cuDeviceGetName(name, NAME_BYTES, 0)
-    numbers = []
-    for attribute in (MAJOR, MINOR):
-        number = ctypes.c_int()
-        library.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
-        numbers.append(number.value)
-    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}")
+    memory = ctypes.c_size_t()
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), 0)
+    shared, major, minor = (read_attribute(library, attribute) for attribute in (INTEGRATED, MAJOR, MINOR))
+    return Gpu(name.value.decode(), f"{major}.{minor}", memory.value, bool(shared))
+
+
+def read_attribute(library: Any, attribute: int) -> int:
+    """An attribute of the first GPU."""
+    number = ctypes.c_int()
+    library.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
+    return number.value
 
 
 def call(function: str, *arguments: Any) -> None:
@@ -73,8 +82,11 @@ class Stream:
         """Return when all work is done."""
         call("cuStreamSynchronize", self.handle)
 
-    def close(self) -> None:
-        call("cuStreamDestroy_v2", self.handle)
+
+@cache
+def shared_stream() -> Stream:
+    """The one stream of this process: what is queued in it runs in order."""
+    return Stream()
 
 
 class Buffer:

@@ -16,7 +16,7 @@ import numpy as np
 from .bundle import Embedding
 from .errors import BadBundle, BadInput, DoesNotFit, MissingDependency, StllmError
 
-__all__ = ["KV_TYPES", "LanguageModel", "Vocabulary", "embedding_rows"]
+__all__ = ["KV_TYPES", "LanguageModel", "Vocabulary", "embedding_rows", "offloads"]
 
 LOG = logging.getLogger(__name__)
 KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
@@ -309,6 +309,11 @@ def assign(parameters: ctypes.Structure, **values: Any) -> None:
         if name not in known:
             raise MissingDependency(f"this llama-cpp-python has no {type(parameters).__name__}.{name}; install 0.3.36")
         setattr(parameters, name, value)
+
+
+def offloads() -> bool:
+    """Whether libllama was built for a GPU; raises MissingDependency when it is not installed."""
+    return bool(libllama().llama_supports_gpu_offload())
 
 
 def libllama() -> Any:

@@ -1,13 +1,15 @@
 """What a question will need in memory, stage by stage, said before anything is loaded.
 
 The terms are those of the largest arrays of each stage. Their factors were fitted to peaks measured on the released
-model's size, and err on the side of more.
+model's size, and err on the side of more. For a TensorRT engine its builder's report takes their place: on a board the
+GPU's memory is the host's.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from .bundle import Bundle
+from .engines import Engine
 from .errors import DoesNotFit
 from .memory import available
 from .rays import LIVE_COLUMNS
@@ -36,6 +38,7 @@ class Plan:
         voxels: voxels of the scene.
         new_tokens: longest answer.
         resident: whether the stages stay loaded side by side.
+        engines: TensorRT engines by encoder, where they run.
     """
 
     bundle: Bundle
@@ -47,6 +50,7 @@ class Plan:
     voxels: int
     new_tokens: int
     resident: bool = False
+    engines: Mapping[str, Engine] = field(default_factory=dict)
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
@@ -60,15 +64,10 @@ class Plan:
         kv = 2 * positions * llm.layers * llm.kv_heads * llm.head_width * KV_BYTES[self.kv]
         buffer = MICRO_BATCH * (3 * llm.ffn + 8 * llm.width) * FLOAT + positions * MICRO_BATCH * 2
         peaks = {
-            "vision": self._weights("vision") + 12 * vision.patches * (vision.mlp + 4 * vision.width) + tokens,
-            "points": self._weights("points")
-            + self.voxels * FLOAT * (12 * geometry.points.channels[-1])
-            + 2 * features,
-            "aligner": self._weights("aligner")
-            + 7 * features
-            + 2 * rays
-            + 4 * tokens
-            + 8 * rows * aligner.width * FLOAT,
+            "vision": self._encoder("vision", 12 * vision.patches * (vision.mlp + 4 * vision.width)) + tokens,
+            "points": self._encoder("points", self.voxels * FLOAT * (12 * geometry.points.channels[-1])) + 2 * features,
+            "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * aligner.width * FLOAT)
+            + 2 * (features + rays + tokens),
             "llm": self.bundle.size(self.bundle.llm(self.quant).file) + kv + buffer + 2 * tokens + features,
         }
         return {stage: int(PROCESS + peak) for stage, peak in peaks.items()}
@@ -97,8 +96,11 @@ class Plan:
             yield f"--frames {half}", replace(self, frames=half)
         yield "all of these together", together
 
-    def _weights(self, encoder: str) -> int:
-        return self.bundle.size(self.bundle.graph(encoder, self.precision, self.provider).weights)
+    def _encoder(self, name: str, activations: int) -> int:
+        """Bytes of an encoder's weights and of what it computes, which an engine's sidecar knows better."""
+        if engine := self.engines.get(name):
+            return engine.file.stat().st_size + engine.sidecar.activation_bytes
+        return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
 
 
 def require_memory(plan: Plan, held: int = 0) -> None:

@@ -1,4 +1,7 @@
-"""Where the encoders run: TensorRT engines, or ONNX Runtime on TensorRT, CUDA or the CPU; chosen, and said why."""
+"""Where the stages run, chosen and said why.
+
+The encoders: TensorRT engines, or ONNX Runtime on TensorRT, CUDA or the CPU. The language model: libllama's GPU or CPU.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,11 +12,13 @@ from .encoders import CPU_PROVIDER, onnx_runtime
 from .engines import Engine, find_engines
 from .errors import BadInput, MissingDependency, StllmError
 from .gpu import find_gpu
+from .llm import offloads
 
-__all__ = ["DEVICES", "Placement", "place"]
+__all__ = ["DEVICES", "Placement", "gpu_layers", "place"]
 
 LOG = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+ALL_LAYERS = -1
 TENSORRT_PROVIDER, CUDA_PROVIDER = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -81,11 +86,11 @@ def engines(bundle: Bundle, precision: str) -> Placement:
     gpu = find_gpu()
     if gpu is None:
         raise MissingDependency("TensorRT engines need a GPU, and the CUDA driver finds none")
-    from .tensorrt import installed_versions
+    from .tensorrt import INSTALL, installed_versions
 
     versions = installed_versions()
     if not versions:
-        raise MissingDependency("neither tensorrt nor tensorrt_rtx is installed for Python; see docs/jetson.md")
+        raise MissingDependency(f"TensorRT is not installed; {INSTALL['tensorrt']}")
     found = find_engines(bundle, precision, gpu.capability, versions)
     return Placement(f"TensorRT engines, {gpu.name}", engines=found)
 
@@ -109,7 +114,30 @@ def cpu(bundle: Bundle, precision: str) -> Placement:
 
 def no_gpu(bundle: Bundle, precision: str) -> Placement:
     """The CPU, for want of anything else."""
-    return Placement("the CPU: there is no GPU")
+    unused = f" for the bundle's engines ({', '.join(bundle.engines)})" if bundle.engines else ""
+    return Placement(f"the CPU: there is no GPU{unused}")
+
+
+def gpu_layers(device: str, strict: bool, asked: int | None) -> int:
+    """Layers of the language model on the GPU, -1 for all; a warning says when libllama has none to put them on.
+
+    Args:
+        device: one of `DEVICES`.
+        strict: whether the CPU in the GPU's place is an error.
+        asked: how many; None for none on the CPU and else all.
+
+    Raises:
+        MissingDependency: strict, and libllama was built without a GPU.
+    """
+    on_cpu = device == "cpu" or (device == "auto" and find_gpu() is None)
+    layers = asked if asked is not None else 0 if on_cpu else ALL_LAYERS
+    if not layers or offloads():
+        return layers
+    reason = "llama-cpp-python was built for the CPU; docs/jetson.md builds it with CUDA"
+    if strict:
+        raise MissingDependency(f"--device {device} --strict: {reason}")
+    LOG.warning("--device %s: the language model runs on the CPU instead: %s", device, reason)
+    return 0
 
 
 def require_provider(name: str) -> None:

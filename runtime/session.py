@@ -20,7 +20,7 @@ from .meter import Meter
 from .options import Options
 from .plan import Plan, require_memory
 from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
-from .providers import place
+from .providers import gpu_layers, place
 from .rays import camera_rays
 from .scene import Scene, projected_share
 from .stages import Stages
@@ -49,6 +49,7 @@ class Session:
         Raises:
             BadBundle: the bundle lacks what was asked for, or its files are damaged.
             BadInput: an option has a value that is not known.
+            MissingDependency: the options are strict, and the first choice of a device is not to be had.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
         options = options or Options()
@@ -63,7 +64,8 @@ class Session:
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
-        self._stages = Stages(self.bundle, self.graphs, self.llm, self.placement, self.threads, options)
+        layers = gpu_layers(options.device, options.strict, options.gpu_layers)
+        self._stages = Stages(self.bundle, self.graphs, self.llm, self.placement, layers, self.threads, options)
 
     def __enter__(self) -> "Session":
         return self
@@ -148,6 +150,7 @@ class Session:
                 voxels=len(voxels),
                 new_tokens=max_new_tokens,
                 resident=self.options.resident,
+                engines=self.placement.engines,
             ),
             held=own_usage().anonymous if self.options.resident else 0,
         )

@@ -16,7 +16,6 @@ from .providers import Placement
 __all__ = ["Stages"]
 
 LOG = logging.getLogger(__name__)
-ALL_LAYERS = -1
 CONTEXT_STEP = 256
 # the mapped weights, a packed copy of them, and the rest
 REPACK_ROOM = 2.5
@@ -31,12 +30,13 @@ class Stages:
         graphs: Mapping[str, Graph],
         llm: Llm,
         placement: Placement,
+        gpu_layers: int,
         threads: int,
         options: Options,
     ):
         """Load nothing yet; `graphs` are the encoders by name, which `placement` may have engines of."""
         self._bundle, self._graphs, self._llm = bundle, graphs, llm
-        self._placement, self._threads, self._options = placement, threads, options
+        self._placement, self._gpu_layers, self._threads, self._options = placement, gpu_layers, threads, options
         self._kept = ExitStack()
         self._encoders: dict[str, Encoder] = {}
         self._model: LanguageModel | None = None
@@ -113,14 +113,9 @@ class Stages:
             kv=self._options.kv,
             flash_attention=self._options.flash_attention,
             threads=self._threads,
-            gpu_layers=self._gpu_layers(),
+            gpu_layers=self._gpu_layers,
             repack=repack,
         )
-
-    def _gpu_layers(self) -> int:
-        if self._options.gpu_layers is not None:
-            return self._options.gpu_layers
-        return 0 if self._options.device == "cpu" else ALL_LAYERS
 
 
 def whole_steps(positions: int) -> int:

@@ -10,20 +10,24 @@ import numpy as np
 
 from .engines import Sidecar, choose_profile
 from .errors import BadBundle, MissingDependency, StllmError
-from .gpu import Buffer, Stream
+from .gpu import Buffer, shared_stream
 from .memory import Usage, own_usage
 
-__all__ = ["PACKAGES", "EngineEncoder", "installed_versions"]
+__all__ = ["INSTALL", "PACKAGES", "EngineEncoder", "installed_versions"]
 
 # Python packages by the name of the backend
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+INSTALL = {
+    "tensorrt": "on Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere: pip install tensorrt",
+    "tensorrt-rtx": "pip install 'stllm-edge[rtx]'",
+}
 
 
 class EngineEncoder:
     """An engine with its execution context, buffers and stream.
 
-    Inputs are copied to the GPU and the engine runs in one stream; buffers are kept from call to call and grow to the
-    largest call.
+    Inputs are copied to the GPU and the engine runs in the stream that all engines of a process share; buffers are kept
+    from call to call and grow to the largest call. Memory for activations is that of the profile in use.
     """
 
     def __init__(self, engine: Path, sidecar: Path, keep: bool = False):
@@ -34,15 +38,17 @@ class EngineEncoder:
         """
         self._sidecar = Sidecar.read(sidecar)
         library = load_library(self._sidecar.backend)
-        self._stream = Stream()
+        self._stream = shared_stream()
         self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+        # mapped: on a board, a copy in memory would lie beside the engine that is made of it
+        self._engine = self._runtime.deserialize_cuda_engine(np.memmap(engine, np.uint8, "r"))
         if self._engine is None:
             raise BadBundle(
                 f"{engine}: TensorRT {library.__version__} could not load it; "
                 f"run stllm-export tensorrt --target {self._sidecar.target} again with --force"
             )
-        self._context = self._engine.create_execution_context()
+        allocation = library.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        self._context = self._engine.create_execution_context(allocation)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == library.TensorIOMode.INPUT]
         (self._output,) = set(names) - set(self._inputs)
@@ -83,7 +89,6 @@ class EngineEncoder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stream.close()
         del self._buffers, self._context, self._engine, self._runtime
 
 
@@ -106,7 +111,7 @@ def load_library(backend: str) -> Any:
     try:
         return importlib.import_module(PACKAGES[backend])
     except ImportError as error:
-        raise MissingDependency(f"{backend} is not installed ({error}); see docs/jetson.md") from None
+        raise MissingDependency(f"{backend} is not installed ({error}); {INSTALL[backend]}") from None
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """From a graph to a serialised engine: one way for TensorRT on a device and TensorRT for RTX ahead of time."""
 
 import importlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,16 +12,13 @@ from typing import Any
 from ...runtime.engines import Shapes
 from ...runtime.errors import BadInput, MissingDependency, StllmError
 from ...runtime.files import atomic_path
-from ...runtime.tensorrt import PACKAGES
+from ...runtime.tensorrt import INSTALL, PACKAGES
 from ..progress import Progress
-from .targets import RTX, TENSORRT
+from .targets import RTX
 
 __all__ = ["Builder", "Compiled"]
 
-INSTALL = {
-    TENSORRT: "on Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere: pip install tensorrt",
-    RTX: "pip install 'stllm-edge[rtx]'",
-}
+LOG = logging.getLogger(__name__)
 ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+)")
 ERRORS_SHOWN = 3
 
@@ -99,6 +97,8 @@ class Builder:
             engine = self._builder.build_serialized_network(network, config)
         if engine is None:
             raise StllmError(f"{graph}: {self.backend} {self.version} could not build it: {self._report.reason}")
+        if not self._report.activation_bytes:
+            LOG.warning("%s: the report of %s %s has no activation memory", graph, self.backend, self.version)
         return Compiled(engine, self._report.activation_bytes)
 
     def _network(self) -> Any:
@@ -129,8 +129,12 @@ class Builder:
         if file is None or self.backend == RTX:
             yield
             return
-        cache = config.create_timing_cache(file.read_bytes() if file.exists() else b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+        for kept in (file.read_bytes() if file.exists() else b"", b""):
+            # held until the build has ended: the configuration does not keep it alive
+            cache = config.create_timing_cache(kept)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                break
+            LOG.warning("%s: is not of this device and version; kernels are timed anew", file)
         yield
         with atomic_path(file) as temporary:
             temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))

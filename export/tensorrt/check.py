@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...runtime.bundle import ENCODERS, TENSORRT
+from ...runtime.errors import StllmError
 from .builder import Builder
 from .engines import Engines
 from .operators import count_operators, matrix_source, unsupported
@@ -25,7 +26,7 @@ class Finding:
         precision: fp32 or fp16.
         encoder: vision, points or aligner.
         operators: how often each occurs.
-        refused: what the library's parser refuses, one line a node.
+        refused: what the library's parser refuses, one line a node, or why it could not compile what it parsed.
         unsupported: what TensorRT 10.3's published matrix does not hold.
         engine_bytes: size of the engine; 0 when it was refused.
         activation_bytes: device memory for activations at the largest profile.
@@ -79,7 +80,10 @@ def examine(engines: Engines, builder: Builder, encoder: str, precision: str) ->
     if refused := builder.refusals(graph):
         return Finding(precision, encoder, operators, refused, missing)
     start = time.perf_counter()
-    compiled = builder.compile(graph, engines.shapes(encoder))
+    try:
+        compiled = builder.compile(graph, engines.shapes(encoder))
+    except StllmError as error:
+        return Finding(precision, encoder, operators, [str(error)], missing)
     spent = time.perf_counter() - start
     size = memoryview(compiled.engine).nbytes
     return Finding(precision, encoder, operators, [], missing, size, compiled.activation_bytes, spent)

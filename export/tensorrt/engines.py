@@ -1,7 +1,6 @@
 """Engines of a bundle: what they are built for, and building them, each with its sidecar."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,14 @@ from typing import Any
 from ...runtime.bundle import ENCODERS, TENSORRT, Bundle, BundleWriter
 from ...runtime.engines import Sidecar, graph_digest
 from ...runtime.errors import BadBundle, BadInput
-from ...runtime.gpu import find_gpu
 from ..progress import Progress
 from .builder import Builder
 from .profiles import plan_profiles
-from .targets import TARGETS, Target, dotted, find_target
-from .targets import TENSORRT as ON_DEVICE
+from .targets import Target, choose_backend, dotted, find_target, this_device
 
 __all__ = ["Engines"]
 
 LOG = logging.getLogger(__name__)
-# firmware keeps a part of a board's memory to itself
-RESERVED = 0.8
 
 
 class Engines:
@@ -30,6 +25,7 @@ class Engines:
         self,
         path: Path,
         target: str | None,
+        backend: str | None,
         precisions: Sequence[str],
         profile: Sequence[str],
         measured: Path | None,
@@ -40,6 +36,7 @@ class Engines:
         Args:
             path: the bundle.
             target: kind of device; None for the GPU of this machine.
+            backend: what builds; None for the target's usual one.
             precisions: of the encoders; all that the bundle holds where none are given.
             profile: options as `plan_profiles` takes them.
             measured: an REA file with scenes to measure.
@@ -51,6 +48,7 @@ class Engines:
         """
         self.bundle = Bundle(path)
         self.target = None if target is None else find_target(target)
+        self.backend = backend
         self.precisions = tuple(dict.fromkeys(precisions)) or tuple(self.bundle.precisions)
         for precision in self.precisions:
             self.bundle.check([name for encoder in ENCODERS for name in self._files(encoder, precision)])
@@ -61,18 +59,17 @@ class Engines:
         """Add engines for the target to the bundle.
 
         Raises:
-            BadInput: they are there already, or the target's engines cannot be built on this machine.
+            BadInput: they are there already, or the target's engines cannot be built so, or not on this machine.
             MissingDependency: TensorRT is not installed.
         """
-        target = self.target or local_target()
-        if target.backend == ON_DEVICE:
-            require_device(target)
-        builder = Builder(target.backend, target.capability, target.workspace, self.progress)
+        target = self.target or this_device()
+        backend = choose_backend(target, self.backend)
+        builder = Builder(backend, target.capability, target.workspace, self.progress)
         with BundleWriter.open(self.bundle.path, force=force) as writer:
             held = dict(self.bundle.engines.get(target.name, {}))
             if (there := [name for name in self.precisions if name in held]) and not force:
                 raise BadInput(f"{self.bundle.path} already holds engines {target.name} {there[0]}; --force replaces")
-            LOG.info("%s %s for %s", target.backend, builder.version, target.name)
+            LOG.info("%s %s for %s", backend, builder.version, target.name)
             self.log_profiles()
             files: list[str] = []
             for precision in self.precisions:
@@ -130,31 +127,3 @@ class Engines:
         """Say what sizes the engines take."""
         for profile in self.profiles:
             LOG.info("profile: %s", profile)
-
-
-def local_target() -> Target:
-    """The kind of device that this machine is; raises BadInput when it has no GPU or an unknown one."""
-    gpu = find_gpu()
-    if gpu is None:
-        raise BadInput(f"--target: there is no GPU here to build for; name one of {', '.join(TARGETS)}, or add --check")
-    alike = [target for target in TARGETS.values() if dotted(target.capability) == gpu.capability]
-    if not alike:
-        raise BadInput(f"--target: {gpu.name} has compute capability {gpu.capability}; known are {', '.join(TARGETS)}")
-    fitting = [target for target in alike if target.memory * RESERVED <= total_memory()]
-    return max(fitting or alike, key=lambda target: target.memory if fitting else -target.memory)
-
-
-def total_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def require_device(target: Target) -> None:
-    """Refuse to build anywhere but on the target."""
-    gpu = find_gpu()
-    here = "there is no GPU" if gpu is None else f"{gpu.name} has {gpu.capability}"
-    if gpu is None or gpu.capability != dotted(target.capability):
-        raise BadInput(
-            f"--target {target.name}: TensorRT builds on the device itself, compute capability "
-            f"{dotted(target.capability)}, and here {here}; run it there, or add --check to compile for a near one"
-        )

@@ -140,8 +140,9 @@ def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
 ) -> None:
     """On a machine whose GPU and TensorRT fit the engines."""
     bundle = build(profiles=[shapes(20)])
-    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7"))
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
     monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", lambda: VERSIONS)
+    monkeypatch.setattr("stllm_edge.runtime.providers.offloads", lambda: True)
     session = Session(bundle, Options(precision="fp32"))
     assert session.placement.name == "TensorRT engines, Orin"
     assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}

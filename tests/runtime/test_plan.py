@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,19 @@ def test_larger_questions_need_more_where_they_are_larger(plan: Plan, more: dict
     assert {stage for stage in before if after[stage] > before[stage]} == stages
     assert all(after[stage] >= before[stage] for stage in before)
     assert replace(plan, **more).peak() == max(after.values())
+
+
+def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "points.engine"
+    file.write_bytes(bytes(1000))
+
+    def stages(activations: int) -> dict[str, int]:
+        engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
+        return replace(plan, engines={"points": engine}).stages()
+
+    assert stages(500)["points"] == stages(0)["points"] + 500
+    assert stages(0)["points"] < plan.stages()["points"]
+    assert {**stages(0), "points": 0} == {**plan.stages(), "points": 0}
 
 
 def test_what_fits_passes_and_so_does_what_nobody_knows(plan: Plan, free: Any) -> None:

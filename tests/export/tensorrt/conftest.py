@@ -42,3 +42,34 @@ def one_node(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return make
+
+
+@pytest.fixture(scope="session")
+def quantise() -> Callable[[Path, Path, np.ndarray], None]:
+    """Puts quantisation and its inverse before both factors of every product with a weight.
+
+    The weights stay in their file, beside which the graph is written.
+    """
+
+    def write(source: Path, target: Path, zero: np.ndarray) -> None:
+        model = onnx.load(source, load_external_data=False)
+        weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+        model.graph.initializer.extend(
+            [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(zero, "zero")]
+        )
+        nodes = []
+        for node in model.graph.node:
+            if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+                for place in (0, 1):
+                    name = f"{node.name or node.output[0]}_{place}"
+                    quantised, restored = f"{name}_q", f"{name}_dq"
+                    nodes.append(helper.make_node("QuantizeLinear", [node.input[place], "scale", "zero"], [quantised]))
+                    nodes.append(helper.make_node("DequantizeLinear", [quantised, "scale", "zero"], [restored]))
+                    node.input[place] = restored
+            nodes.append(node)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        target.unlink(missing_ok=True)
+        onnx.save(model, target)
+
+    return write

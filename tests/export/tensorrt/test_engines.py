@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 from stllm_edge.export.progress import Progress
 from stllm_edge.export.tensorrt.builder import Builder
 from stllm_edge.export.tensorrt.profiles import plan_profiles
@@ -90,39 +88,18 @@ def test_a_graph_that_is_exported_again_makes_its_engines_stale(built: Path, tmp
         find_engines(Bundle(stale), "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
 
 
-def quantise(source: Path, target: Path, zero: np.ndarray) -> None:
-    """Put quantisation and its inverse before both factors of every product with a weight."""
-    model = onnx.load(source)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
-    model.graph.initializer.extend(
-        [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(zero, "zero")]
-    )
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
-            for place in (0, 1):
-                name = f"{node.name or node.output[0]}_{place}"
-                nodes.append(helper.make_node("QuantizeLinear", [node.input[place], "scale", "zero"], [f"{name}_q"]))
-                nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_dq"]))
-                node.input[place] = f"{name}_dq"
-        nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, target)
-
-
 def test_a_symmetric_int8_form_of_the_tower_compiles_and_an_asymmetric_one_does_not(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, bundle_copy: Path, quantise: Any
 ) -> None:
     bundle = Bundle(tiny_bundle)
-    source, graph = tiny_bundle / "onnx/vision.tensorrt.onnx", tmp_path / "vision.onnx"
+    source, graph = tiny_bundle / "onnx/vision.tensorrt.onnx", bundle_copy / "onnx/vision.tensorrt.onnx"
     (profile,) = plan_profiles(bundle, ["batch=1:1:2", "voxels=1:2:3"], None)
     shapes = [profile.shapes("vision", bundle.geometry)]
     quantise(source, graph, np.int8(0))
     for capability in ((8, 6), (8, 9)):
         assert builder(capability).compile(graph, shapes).activation_bytes > 0
     quantise(source, graph, np.uint8(128))
-    with pytest.raises(BadInput, match=r"vision\.onnx: tensorrt-rtx 1\.\S+ refuses it: .*QuantizeLinear"):
+    with pytest.raises(BadInput, match=r"vision\.tensorrt\.onnx: tensorrt-rtx 1\.\S+ refuses it: .*QuantizeLinear"):
         builder().compile(graph, shapes)
 
 
