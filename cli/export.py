@@ -186,5 +186,5 @@ def print_rows(rows: Iterator[Any]) -> None:
         if row.passed is False:
             failed.append(f"{row.part} {row.stage}")
     if failed:
-        click.echo(f"differs from the PyTorch model: {', '.join(failed)}", err=True)
+        click.echo(f"failed: {', '.join(failed)}", err=True)
         sys.exit(1)

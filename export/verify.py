@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..runtime.answer import View
 from ..runtime.bundle import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
+from ..runtime.engines import require_current
 from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
 from ..runtime.options import Options
@@ -114,8 +115,9 @@ class Row:
 
     def __str__(self) -> str:
         mark = {True: "✓", False: "✗", None: "·"}[self.passed]
+        rel_rms = "" if np.isnan(self.rel_rms) else f"rel-rms {self.rel_rms:.1e}"
         cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
-        numbers = f"rel-rms {self.rel_rms:.1e}  {cosine:<16}"
+        numbers = f"{rel_rms:<15}  {cosine:<16}"
         return f"{mark} {self.part:<7}{self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
 
 
@@ -182,6 +184,7 @@ class Verification:
                     continue
                 rows += [*self._files(precision, new), *(row for row in self._encoders(session) if row.file in new)]
                 files |= dict.fromkeys(new)
+            rows += self._engines(precision)
             records[precision] = {"files": list(files), "rows": [row.to_json() for row in rows]}
             yield from rows
         for quant in quants:
@@ -213,6 +216,20 @@ class Verification:
         except BadBundle as error:
             LOG.warning("%s", error)
             yield Row(part, "files", float("nan"), float("nan"), False, "SHA-256 as in the manifest")
+
+    def _engines(self, precision: str) -> Iterator[Row]:
+        """Whether engines could be loaded on their devices; they are not run."""
+        for target, precisions in self.bundle.engines.items():
+            passed = True
+            for entry in precisions.get(precision, {}).values():
+                try:
+                    require_current(self.bundle, entry, fresh=True)
+                except BadBundle as error:
+                    LOG.warning("%s; run stllm-export tensorrt --target %s again with --force", error, target)
+                    passed = False
+            if precision in precisions:
+                limit = f"{target}: whole, and built from these graphs"
+                yield Row(precision, "engines", float("nan"), float("nan"), passed, limit)
 
     def _encoders(self, session: Session) -> Iterator[Row]:
         view = session.look(self.scene, self.clip, frames=self._frames())

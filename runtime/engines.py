@@ -13,7 +13,7 @@ from .bundle import ENCODERS, TENSORRT, Bundle
 from .digests import joint_digest
 from .errors import BadBundle, BadInput
 
-__all__ = ["Engine", "Shapes", "Sidecar", "choose_profile", "find_engines", "graph_digest"]
+__all__ = ["Engine", "Shapes", "Sidecar", "choose_profile", "find_engines", "graph_digest", "require_current"]
 
 # the name in --profile of what an input's rows count; rows of kernel maps go with the voxels
 OPTIONS = {"frames": "batch", "pooled_features": "frames", "img_rays": "frames", "text_embeds": "text"}
@@ -108,8 +108,7 @@ def find_engines(bundle: Bundle, precision: str, capability: str, versions: Mapp
 
 def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versions: Mapping[str, str]) -> Engine:
     """One engine with its sidecar, once it is known to fit and to be whole."""
-    bundle.check([entry["sidecar"]])
-    sidecar = Sidecar.read(bundle.file(entry["sidecar"]))
+    sidecar = read_sidecar(bundle, entry)
     if sidecar.capability != capability:
         raise BadBundle(f"{sidecar.target} is for compute capability {sidecar.capability}")
     installed = versions.get(sidecar.backend)
@@ -117,10 +116,28 @@ def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versio
         raise BadBundle(f"{sidecar.target} needs {sidecar.backend} {sidecar.version}, which is not installed")
     if installed != sidecar.version:
         raise BadBundle(f"{sidecar.target} was built with {sidecar.backend} {sidecar.version}, here is {installed}")
+    require_current(bundle, entry)
+    return Engine(bundle.file(entry["file"]), sidecar)
+
+
+def read_sidecar(bundle: Bundle, entry: Mapping[str, Any]) -> Sidecar:
+    """An engine's sidecar; raises BadBundle when it is damaged."""
+    bundle.check([entry["sidecar"]])
+    return Sidecar.read(bundle.file(entry["sidecar"]))
+
+
+def require_current(bundle: Bundle, entry: Mapping[str, Any], *, fresh: bool = False) -> None:
+    """Raise BadBundle unless an engine is whole, and was built from the graph that the bundle holds.
+
+    Args:
+        bundle: where it lies.
+        entry: its entry in the manifest.
+        fresh: hash the file even if it looks unchanged.
+    """
+    sidecar = read_sidecar(bundle, entry)
     if sidecar.graph != graph_digest(bundle, sidecar.encoder, sidecar.precision):
         raise BadBundle(f"{sidecar.target}: the graph of {sidecar.encoder} was changed after its engine was built")
-    bundle.check([entry["file"]])
-    return Engine(bundle.file(entry["file"]), sidecar)
+    bundle.check([entry["file"]], fresh=fresh)
 
 
 def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:

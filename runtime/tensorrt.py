@@ -1,8 +1,13 @@
-"""A TensorRT engine as an encoder. It needs a GPU, so no test of the project runs it."""
+"""A TensorRT engine as an encoder, with its memory on the GPU and its stream.
 
+All that needs a GPU is in this file, and no test of the project runs it.
+"""
+
+import ctypes
 import importlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import numpy as np
 
 from .engines import Sidecar, choose_profile
 from .errors import BadBundle, MissingDependency, StllmError
-from .gpu import Buffer, shared_stream
+from .gpu import driver
 from .memory import Usage, own_usage
 
 __all__ = ["INSTALL", "PACKAGES", "EngineEncoder", "installed_versions"]
@@ -90,6 +95,66 @@ class EngineEncoder:
 
     def __exit__(self, *exception: object) -> None:
         del self._buffers, self._context, self._engine, self._runtime
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call the driver; raises StllmError with its status."""
+    if status := getattr(driver(), function)(*arguments):
+        raise StllmError(f"{function} failed with CUDA status {status}; is the GPU's memory full?")
+
+
+class Stream:
+    """A queue of work on the GPU."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.c_void_p()
+        call("cuStreamCreate", ctypes.byref(self.handle), 0)
+
+    def wait(self) -> None:
+        """Return when all work is done."""
+        call("cuStreamSynchronize", self.handle)
+
+
+@cache
+def shared_stream() -> Stream:
+    """The one stream of this process: what is queued in it runs in order."""
+    return Stream()
+
+
+class Buffer:
+    """Memory on the GPU that grows to the largest array it was asked to hold."""
+
+    def __init__(self) -> None:
+        self.address = ctypes.c_uint64()
+        self._size = 0
+
+    def reserve(self, size: int) -> int:
+        """Address of at least so many bytes."""
+        if size > self._size:
+            self.free()
+            call("cuMemAlloc_v2", ctypes.byref(self.address), ctypes.c_size_t(size))
+            self._size = size
+        return self.address.value
+
+    def upload(self, array: np.ndarray, stream: Stream) -> int:
+        """Copy a contiguous array to the GPU; its address there."""
+        address = self.reserve(max(1, array.nbytes))
+        source = ctypes.c_void_p(array.ctypes.data)
+        call("cuMemcpyHtoDAsync_v2", self.address, source, ctypes.c_size_t(array.nbytes), stream.handle)
+        return address
+
+    def download(self, array: np.ndarray) -> None:
+        """Copy the first bytes back into a contiguous array, once the streams that write them have ended."""
+        call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), self.address, ctypes.c_size_t(array.nbytes))
+
+    def free(self) -> None:
+        """Give the memory back."""
+        if self._size:
+            call("cuMemFree_v2", self.address)
+            self._size = 0
+
+    def __del__(self) -> None:
+        self.free()
 
 
 @dataclass(frozen=True)

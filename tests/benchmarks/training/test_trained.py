@@ -14,7 +14,7 @@ from stllm_edge.benchmarks.rea.results import read_results
 from stllm_edge.benchmarks.rea.synth import write_synth
 from stllm_edge.benchmarks.training import answer
 
-ROOMS, UNSEEN_SEED = 8, 4_000_000
+ROOMS, UNSEEN_SEED = 5, 4_000_000
 NEEDS_CLOUD = ("relative_direction", "relative_distance", "action_planning")
 NEEDS_CLIP = ("find_my_item", "furniture_affordance")
 

@@ -1,6 +1,7 @@
 """Engines are built ahead of time, without a GPU, and every reason not to is one line."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -86,6 +87,20 @@ def test_a_graph_that_is_exported_again_makes_its_engines_stale(built: Path, tmp
     (stale / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match="the graph of points was changed after its engine was built; run stllm-export"):
         find_engines(Bundle(stale), "fp16", "8.6", {"tensorrt-rtx": rtx.__version__})
+
+
+@pytest.mark.parametrize(("cut", "mark"), [(0, "✓"), (100, "✗")], ids=["whole", "truncated"])
+def test_engines_are_verified_with_the_bundle(
+    cut: int, mark: str, built: Path, stllm: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(built, tmp_path / "bundle"))
+    engine = bundle / "engines/rtx-ampere/points.fp16.engine"
+    os.truncate(engine, engine.stat().st_size - cut)
+    options = ["--precision", "fp16", "--quant", "F32"]
+    result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle, *options)
+    assert re.search(rf"^{mark} fp16   engines +rtx-ampere: whole, and built from these graphs$", result.stdout, re.M)
+    assert (result.exit_code == 0) == (cut == 0)
+    assert (f"{engine}: has" in result.stderr) == (cut > 0)
 
 
 def test_a_symmetric_int8_form_of_the_tower_compiles_and_an_asymmetric_one_does_not(
