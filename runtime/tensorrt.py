@@ -18,7 +18,7 @@ from .errors import BadBundle, MissingDependency, StllmError
 from .gpu import driver
 from .memory import Usage, own_usage
 
-__all__ = ["INSTALL", "PACKAGES", "EngineEncoder", "installed_versions"]
+__all__ = ["INSTALL", "EngineEncoder", "installed_versions", "load_library"]
 
 # Python packages by the name of the backend
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -1,6 +1,5 @@
 """From a graph to a serialised engine: one way for TensorRT on a device and TensorRT for RTX ahead of time."""
 
-import importlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.engines import Shapes
-from ...runtime.errors import BadInput, MissingDependency, StllmError
+from ...runtime.errors import BadInput, StllmError
 from ...runtime.files import atomic_path
-from ...runtime.tensorrt import INSTALL, PACKAGES
+from ...runtime.tensorrt import load_library
 from ..progress import Progress
 from .targets import RTX
 
@@ -51,10 +50,7 @@ class Builder:
         Raises:
             MissingDependency: the library is not installed; the message names the package.
         """
-        try:
-            self._trt = importlib.import_module(PACKAGES[backend])
-        except ImportError as error:
-            raise MissingDependency(f"{backend} is not installed ({error}); {INSTALL[backend]}") from None
+        self._trt = load_library(backend)
         self.backend, self.capability, self.workspace = backend, capability, workspace
         self._progress = progress
         self._report = report(self._trt)
