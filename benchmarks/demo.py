@@ -1,13 +1,14 @@
 """The demo: a small trained ST-LLM, exported, asked about rooms that it has never seen, and about a real capture."""
 
 import argparse
-import json
 import shutil
 from itertools import cycle
 from pathlib import Path
 
 from .. import cli
 from ..export.checkpoint import Checkpoint
+from ..runtime.bundle import Bundle
+from ..runtime.errors import BadBundle
 from .captures import write_arc2017
 from .checkpoints import TRAINED
 from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
@@ -15,7 +16,7 @@ from .rea.picture import draw_clip
 from .rea.results import Record, read_results
 from .training.features import FRAMES, VOXEL_SIZE
 
-__all__ = ["main"]
+__all__ = ["SETTINGS", "main"]
 
 ROOMS, SEED = 3, 20_260_000
 SETTINGS = ("--voxel-size", VOXEL_SIZE, "--frames", FRAMES, "--no-time-instruction")
@@ -50,8 +51,10 @@ def main() -> None:
 
 def is_of(bundle: Path, checkpoint: Path) -> bool:
     """Whether a bundle is there and was made from a checkpoint."""
-    manifest = bundle / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_text())["source"]["sha256"] == Checkpoint(checkpoint).digest()
+    try:
+        return Bundle(bundle).is_of(Checkpoint(checkpoint).digest())
+    except BadBundle:
+        return False
 
 
 def show(record: Record, sample: Sample, world: Path, out: Path) -> None:

@@ -144,7 +144,7 @@ class Verification:
         self.bundle = Bundle(bundle)
         if self.bundle.geometry != inventory.geometry:
             raise BadBundle(f"{bundle}: was made from a model of other sizes than {checkpoint.path}")
-        if self.bundle.manifest["source"]["sha256"] != checkpoint.digest():
+        if not self.bundle.is_of(checkpoint.digest()):
             LOG.warning("%s is not the checkpoint that %s was made from", checkpoint.path, bundle)
         self.checkpoint, self.inventory, self.progress = checkpoint, inventory, progress
         self.scene, self.clip = scene, clip

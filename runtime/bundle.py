@@ -173,6 +173,10 @@ class Bundle:
         """A language model; raises BadBundle when the bundle does not hold this quantisation."""
         return self._part("--quant", quant, self._llm)
 
+    def is_of(self, digest: str) -> bool:
+        """Whether it was made from the checkpoint with this SHA-256."""
+        return bool(self.manifest["source"]["sha256"] == digest)
+
     def file(self, name: str) -> Path:
         """Path of a file of the bundle."""
         return self.path / name

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from stllm_edge.benchmarks.checkpoints import TRAINED
+from stllm_edge.benchmarks.demo import SETTINGS
 from stllm_edge.benchmarks.rea.compare import compare
 from stllm_edge.benchmarks.rea.dataset import ReaDataset
 from stllm_edge.benchmarks.rea.picture import draw_clip
@@ -29,7 +30,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(stllm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "bundle"
-    options = ["--voxel-size", "0.2", "--frames", "4", "--no-time-instruction", "--quant", "F32", "--quant", "Q8_0"]
+    options = [*SETTINGS, "--quant", "F32", "--quant", "Q8_0"]
     result = stllm("export", "all", "--ckpt", TRAINED, "--out", out, "--no-verify", *options)
     assert result.exit_code == 0, result.output
     return out

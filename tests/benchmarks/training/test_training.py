@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stllm_edge.benchmarks.demo import SETTINGS
 from stllm_edge.benchmarks.rea.synth import write_synth
 from stllm_edge.benchmarks.training import answer, train
 from stllm_edge.benchmarks.training.language import hidden_after
@@ -72,7 +73,7 @@ def test_the_checkpoint_exports_and_both_forms_answer(
     world: Path, trained: Path, stllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tmp_path / "bundle"
-    options = ["--voxel-size", "0.2", "--frames", "4", "--no-time-instruction", "--quant", "F32"]
+    options = [*SETTINGS, "--quant", "F32"]
     result = stllm("export", "all", "--ckpt", trained / "checkpoint", "--out", bundle, *options)
     assert result.exit_code == 0, result.output
     places = ["--rea", world / "val.json", "--root", world]

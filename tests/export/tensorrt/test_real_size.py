@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stllm_edge.runtime.digests import file_digest
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'stllm-edge[rtx]'")
 pytestmark = pytest.mark.slow
-HOST, ACTIVATIONS = 6e9, 1e9
+HOST, DISK, ACTIVATIONS = 6e9, 8e9, 1e9
 TOWER = "onnx/vision.tensorrt.onnx"
 # of the language model, the encoders know only the width
 ENCODERS_ONLY = replace(FULL, llm=replace(FULL.llm, layers=1, vocabulary=1024, ffn=256))
@@ -43,13 +44,16 @@ def check(bundle: Path, target: str) -> dict[tuple[str, str], Any]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Encoders of the released model's size at both precisions."""
     folder = tmp_path_factory.mktemp("full")
+    if shutil.disk_usage(folder).free < DISK:
+        pytest.skip(f"needs {DISK / 1e9:.0f} GB of disk in {folder}")
     checkpoint = write_checkpoint(folder / "checkpoint", ENCODERS_ONLY)
     export("onnx", "--ckpt", checkpoint, "--out", folder / "bundle", "--precision", "fp32", "--precision", "fp16")
     shutil.rmtree(checkpoint)
-    return folder / "bundle"
+    yield folder / "bundle"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
