@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import BadBundle, BadInput, Bundle, Options, Session, load_clip, load_scene
+from stllm_edge.runtime import (
+    BadBundle,
+    BadInput,
+    Bundle,
+    MissingDependency,
+    Options,
+    Session,
+    load_clip,
+    load_scene,
+)
 from stllm_edge.runtime.bundle import ENCODERS, BundleWriter
 from stllm_edge.runtime.engines import Shapes, Sidecar, choose_profile, find_engines, graph_digest
 from stllm_edge.runtime.gpu import Gpu
+from stllm_edge.runtime.providers import place
 
 VERSIONS = {"tensorrt": "10.3.0"}
 Build = Callable[..., Bundle]
@@ -133,6 +143,26 @@ def test_engines_stay_when_other_parts_are_added(build: Build, stllm: Any, tiny_
     added = ["--ckpt", tiny_checkpoint, "--out", bundle.path, "--quant", "F16"]
     assert stllm("export", "gguf", *added).exit_code == 0
     assert tuple(find_engines(Bundle(bundle.path), "fp32", "8.7", VERSIONS)) == ENCODERS
+
+
+def test_engines_for_another_device_are_passed_over_with_one_line(build: Build, monkeypatch: Any, caplog: Any) -> None:
+    bundle = build()
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("RTX 3060", "8.6", 2**33, False))
+    monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", lambda: VERSIONS)
+    with caplog.at_level("WARNING", "stllm_edge"):
+        assert place("auto", False, bundle, "fp32").name == "the CPU"
+    (record,) = caplog.records
+    reason = "no engines for fp32 and compute capability 8.6: orin is for compute capability 8.7"
+    assert f"encoders run on the CPU instead: {reason}; run stllm-export tensorrt --bundle" in record.getMessage()
+    with pytest.raises(BadBundle, match=f"--device auto --strict: {reason}"):
+        place("auto", True, bundle, "fp32")
+
+
+def test_a_gpu_without_tensorrt_is_told_what_to_install(build: Build, monkeypatch: Any) -> None:
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
+    monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", dict)
+    with pytest.raises(MissingDependency, match=r"TensorRT is not installed; on Jetson .* python3-libnvinfer"):
+        place("tensorrt", True, build(), "fp32")
 
 
 def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
