@@ -18,6 +18,13 @@ def test_help_texts_in_the_documentation_are_the_commands_own() -> None:
     assert (ROOT / "docs/commands.md").read_text(encoding="utf-8") == done.stdout, "run make docs"
 
 
+def test_documents_have_no_gaps() -> None:
+    """Placeholders for measured figures look like @@FIGURE@@."""
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("benchmarks/data/*/README.md")]
+    assert len(documents) > 5
+    assert [file.name for file in documents if "@@" in file.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.slow
 def test_type_checker_finds_an_error_in_any_module(tmp_path: Path) -> None:
     """A check of the package that found no files would pass as well."""
