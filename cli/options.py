@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ __all__ = ["FOLDER", "logging_options", "options", "peak_memory", "reports_error
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 USAGE_ERROR = 2
+# what a device goes without: the server's commands import it
+EXPORT_PACKAGES = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "gguf"}
 FOLDER = click.Path(path_type=Path)
 
 
@@ -40,10 +42,19 @@ def reports_errors(command: Command) -> Command:
             try:
                 return command(*arguments, quiet=quiet, **values)
             except StllmError as error:
-                click.echo(f"{click.get_current_context().command_path}: {' '.join(str(error).split())}", err=True)
-                sys.exit(USAGE_ERROR)
+                refuse(str(error))
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] not in EXPORT_PACKAGES:
+                    raise
+                refuse(f"{error.name} is not installed; pip install 'stllm-edge[export]'")
 
     return wrapped  # type: ignore[return-value]
+
+
+def refuse(reason: str) -> NoReturn:
+    """Print one line that begins with the command, and leave."""
+    click.echo(f"{click.get_current_context().command_path}: {' '.join(reason.split())}", err=True)
+    sys.exit(USAGE_ERROR)
 
 
 @contextmanager

@@ -81,6 +81,27 @@ def test_help_comes_at_once(path: tuple[str, ...]) -> None:
     assert min(spent) < 0.3
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "missing"),
+    [
+        ("export", ["inspect", "--ckpt", "checkpoint"], "torch"),
+        ("export", ["all", "--ckpt", "checkpoint", "--out", "bundle"], "torch"),
+        ("bench", ["checkpoint", "--out", "checkpoint"], "torch"),
+        ("bench", ["encoder", "points"], "onnx_ir"),
+    ],
+)
+def test_commands_of_the_server_say_what_to_install(
+    name: str, arguments: list[str], missing: str, tmp_path: Path
+) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; from stllm_edge.cli import {name}; {name}()"
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f": {missing} is not installed; pip install 'stllm-edge[export]'\n")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_package_s_example_runs_as_printed(tiny_bundle: Path, sample: tuple[Path, Path]) -> None:
     found = {"bundle": tiny_bundle, "scene_folder": sample[0], "video_folder": sample[1]}
     result = doctest.testmod(stllm_edge.runtime, extraglobs=found)
