@@ -35,11 +35,13 @@ bench.add_command(rea)
 @reports_errors
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
     """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
+    from ..benchmarks.arguments import make_folder, require_at_least, require_new
     from ..benchmarks.checkpoints import FULL, TINY, copy_trained, write_checkpoint
-    from ..benchmarks.rea.journal import make_folder
 
     if size == "small" and (layers is not None or seed):
         raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
+    require_at_least({"--layers": (layers, 1), "--seed": (seed, 0)})
+    require_new(out)
     make_folder(out)
     if size == "small":
         copy_trained(out)
@@ -57,8 +59,12 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 @reports_errors
 def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
     """Write a furnished room of any size and a clip through it, to run and verify a bundle at scale."""
+    from ..benchmarks.arguments import make_folder, require_at_least, require_new
     from ..benchmarks.rooms import write_room
 
+    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--seed": (seed, 0)})
+    require_new(out)
+    make_folder(out)
     write_room(out, voxels, frames, seed=seed)
 
 
@@ -73,7 +79,9 @@ def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
 def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_json: bool, quiet: bool) -> None:
     """Measure an encoder at the released model's size against its plain form, with random weights."""
     from ..benchmarks import encoders
+    from ..benchmarks.arguments import require_at_least
 
+    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--runs": (runs, 1)})
     comparison = {
         "points": lambda: encoders.compare_points(voxels or 39_000, runs),
         "maps": lambda: encoders.compare_maps(voxels or 60_000, runs),

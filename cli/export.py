@@ -105,6 +105,8 @@ def everything(scene: Path | None, video: Path | None, verified: bool, **values:
 
     with peak_memory(values["quiet"]):
         exported = Export.from_options(values)
+        if verified:
+            exported.require_views(scene, video)
         exported.run(precisions=values["precisions"], quants=values["quants"])
         if verified:
             print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))

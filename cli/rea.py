@@ -57,9 +57,11 @@ def score_answers(predictions: Path, train: Path | None, seed: int, as_json: boo
 
     PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}.
     """
+    from ..benchmarks.arguments import require_at_least
     from ..benchmarks.rea.predictions import read_predictions, read_training
     from ..benchmarks.rea.scoring import score
 
+    require_at_least({"--seed": (seed, 0)})
     records = read_predictions(predictions)
     report = score(records, train=None if train is None else read_training(train), seed=seed)
     click.echo(report.to_json() if as_json else str(report))

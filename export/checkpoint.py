@@ -55,6 +55,8 @@ class Checkpoint:
         self._lora: dict[str, tuple[Tensor, Tensor, float]] = {}
 
         adapter = read_json(self.path / ADAPTER) if (self.path / ADAPTER).is_file() else None
+        if adapter is None and base is not None:
+            raise BadInput(f"--base {base}: {path} has no {ADAPTER}, so nothing lies below it; leave --base out")
         self._base = self.path if adapter is None else base or self._find_base(adapter)
         for file in weight_files(self._base):
             self._add(open_weights(file))

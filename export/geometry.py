@@ -30,6 +30,7 @@ SO400M = {
 PUBLIC_TOWERS = {"google/siglip-so400m-patch14-384": SO400M}
 QFORMER_HEAD_WIDTH = 64
 DELETED_VISION_LAYERS = 1
+MOST_MISSING_LAYERS = 100
 PREFIXES = {"vision": "model.", "points": "pcd_encoder.", "aligner": "", "llm": ""}
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -150,6 +151,7 @@ def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
         rms_eps=real(checkpoint, "rms_norm_eps", 1e-6),
         tied=bool(checkpoint.config.get("tie_word_embeddings", False)),
     )
+    require_layers(checkpoint, geometry.layers, r"model\.layers\.(\d+)\.")
     if geometry.width % (2 * geometry.heads) or geometry.heads % geometry.kv_heads:
         raise BadInput(
             f"{checkpoint.path}: config.json: {geometry.heads} attention heads and {geometry.kv_heads} key-value heads "
@@ -186,6 +188,7 @@ def read_vision(checkpoint: Checkpoint) -> VisionGeometry:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"{checkpoint.path}: the SigLIP config.json of {name!r} lacks a size ({error})") from None
+    require_layers(checkpoint, geometry.layers, rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.")
     if geometry.heads < 1 or geometry.width % geometry.heads:
         raise BadInput(f"{checkpoint.path}: {geometry.heads} vision heads do not divide a width of {geometry.width}")
     return geometry
@@ -238,6 +241,13 @@ def shape(checkpoint: Checkpoint, name: str, rank: int) -> tuple[int, ...]:
     if len(found) != rank:
         raise BadInput(f"{checkpoint.path}: tensor {name} has shape {list(found)}, expected {rank} axes")
     return found
+
+
+def require_layers(checkpoint: Checkpoint, stated: int, pattern: str) -> None:
+    """Raise BadInput where far more layers are stated than stored, too many to list their tensors as missing."""
+    stored = count(checkpoint, pattern)
+    if stated > stored + MOST_MISSING_LAYERS:
+        raise BadInput(f"{checkpoint.path}: config.json states {stated} layers, the weights hold {stored}")
 
 
 def count(checkpoint: Checkpoint, pattern: str) -> int:

@@ -101,8 +101,7 @@ class Export:
         Raises:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
-        if (scene is None) != (video is None):
-            raise BadInput("--scene and --video go together; give both, or neither for the built-in sample")
+        self.require_views(scene, video)
         if positions < POSITIONS:
             raise BadInput(f"--positions {positions}: expected {POSITIONS} or more")
         with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +111,14 @@ class Export:
                 self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress
             )
             yield from verification.run(precisions, quants, positions)
+
+    def require_views(self, scene: Path | None, video: Path | None) -> None:
+        """Raise BadInput unless scene and clip can be read; None for both is the built-in sample."""
+        if (scene is None) != (video is None):
+            raise BadInput("--scene and --video go together; give both, or neither for the built-in sample")
+        if scene is not None and video is not None:
+            load_scene(scene)
+            load_clip(video)
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ This module is the one definition of the format: the export writes through `Bund
 import fcntl
 import hashlib
 import json
+import operator
 import os
 import secrets
 import shutil
@@ -83,6 +84,10 @@ class Embedding:
     rows: int
     columns: int
 
+    def __post_init__(self) -> None:
+        if min(map(operator.index, (self.offset, self.rows, self.columns))) < 0:
+            raise ValueError(f"embedding {self}")
+
 
 @dataclass(frozen=True)
 class Llm:
@@ -117,7 +122,9 @@ class Bundle:
             raise BadBundle(
                 f"{path}: no {MANIFEST}; make a bundle with stllm-export all --ckpt DIR --out {path}"
             ) from None
-        except ValueError as error:
+        except OSError as error:
+            raise BadBundle(f"{file}: cannot be read ({error.strerror})") from None
+        except (ValueError, RecursionError) as error:
             raise BadBundle(f"{file}: damaged ({error}); export the bundle again") from None
         found = self.manifest.get("schema") if isinstance(self.manifest, dict) else None
         if found != SCHEMA:
@@ -125,7 +132,7 @@ class Bundle:
         try:
             self.geometry = Geometry.from_json(self.manifest["geometry"])
             self.defaults = Defaults(**self.manifest["defaults"])
-            self.stop_ids: tuple[int, ...] = tuple(self.manifest["stop_ids"])
+            self.stop_ids: tuple[int, ...] = tuple(map(operator.index, self.manifest["stop_ids"]))
             self._encoders = {
                 precision: {
                     name: {provider: Graph(**graph) for provider, graph in graphs.items()}
@@ -147,7 +154,7 @@ class Bundle:
                         raise KeyError(f"encoders {precision} {name} {PORTABLE}")
             if not 0 < self.defaults.voxel_size < float("inf") or not self.defaults.frames >= 1:
                 raise ValueError(f"defaults {self.defaults}")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise BadBundle(f"{file}: lacks or misstates {error}; export the bundle again") from None
 
     @property
@@ -251,10 +258,13 @@ class BundleWriter:
         Raises:
             BadBundle: the directory holds something else, or another process writes to it.
         """
+        created = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise BadBundle(f"--out {path}: is a file or lies below one; choose a folder") from None
+        except OSError as error:
+            raise BadBundle(f"--out {path}: no folder can be made there ({error.strerror})") from None
         with exclusive(path):
             for stale in path.glob(f"{STAGING}*"):
                 shutil.rmtree(stale)
@@ -271,7 +281,10 @@ class BundleWriter:
                     shutil.rmtree(staging, ignore_errors=True)
             finally:
                 if empty and not (path / MANIFEST).exists():
-                    shutil.rmtree(path, ignore_errors=True)
+                    for entry in path.iterdir():
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    for folder in created:
+                        folder.rmdir()
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """State the source, geometry, defaults and stop ids, which all parts of a bundle share.

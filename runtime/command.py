@@ -72,7 +72,11 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
 def write_dump(path: Path, answer: Answer) -> None:
     """All stages as one safetensors file."""
     import numpy as np
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as temporary:
-        save_file({name: np.ascontiguousarray(values) for name, values in answer.stages().items()}, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            save_file({name: np.ascontiguousarray(values) for name, values in answer.stages().items()}, temporary)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"--dump {path}: cannot be written ({error})") from None

@@ -162,7 +162,7 @@ def choose_profile(sidecar: Sidecar, inputs: Mapping[str, Any]) -> int:
     rows, option = inputs[name].shape[0], OPTIONS.get(name, "voxels")
     raise BadInput(
         f"{sidecar.encoder}: {rows} rows of {name}, the engine for {sidecar.target} takes {limit[0]} to {limit[1]}; "
-        f"build it with a larger --profile {option}=MIN:OPT:MAX, or use --device cpu"
+        f"build it with a wider --profile {option}=MIN:OPT:MAX, or use --device cpu"
     )
 
 

@@ -123,9 +123,21 @@ class Geometry:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Geometry":
-        """The inverse of `to_json`; raises KeyError or TypeError when a size is missing or unknown."""
+        """The inverse of `to_json`; raises KeyError, TypeError or ValueError when a size is missing or no size."""
         parts = {}
         for name, part in get_type_hints(cls).items():
             values = {field.name: data[name][field.name] for field in fields(part)}
+            for key, value in values.items():
+                require_sizes(f"{name} {key}", value)
             parts[name] = part(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
         return cls(**parts)
+
+
+def require_sizes(name: str, value: Any) -> None:
+    """Raise ValueError unless a value is a positive number, a truth value, or a list of whole numbers."""
+    if isinstance(value, list):
+        sound = all(isinstance(entry, int) and entry >= 0 for entry in value)
+    else:
+        sound = isinstance(value, int | float) and (isinstance(value, bool) or 0 < value < float("inf"))
+    if not sound:
+        raise ValueError(f"{name} {value!r}")

@@ -31,31 +31,30 @@ class Gpu:
 
 @cache
 def driver() -> Any:
-    """The driver library with a context on the first GPU; OSError when there is none."""
+    """The driver library, ready for use; OSError when there is none, or no GPU."""
     library = ctypes.CDLL(LIBRARY)
-    context = ctypes.c_void_p()
-    if library.cuInit(0) or library.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0):
+    device = ctypes.c_int()
+    if library.cuInit(0) or library.cuDeviceGet(ctypes.byref(device), 0):
         raise OSError("the CUDA driver finds no GPU")
-    library.cuCtxSetCurrent(context)
     return library
 
 
 def find_gpu() -> Gpu | None:
-    """The first GPU; None where there is none, or no driver."""
+    """The first GPU; None where there is none, or no driver. No memory on it is taken."""
     try:
         library = driver()
+        name, memory = ctypes.create_string_buffer(NAME_BYTES), ctypes.c_size_t()
+        if library.cuDeviceGetName(name, NAME_BYTES, 0) or library.cuDeviceTotalMem_v2(ctypes.byref(memory), 0):
+            raise OSError("the CUDA driver does not know the GPU")
+        shared, major, minor = (read_attribute(library, attribute) for attribute in (INTEGRATED, MAJOR, MINOR))
     except OSError:
         return None
-    name = ctypes.create_string_buffer(NAME_BYTES)
-    library.cuDeviceGetName(name, NAME_BYTES, 0)
-    memory = ctypes.c_size_t()
-    library.cuDeviceTotalMem_v2(ctypes.byref(memory), 0)
-    shared, major, minor = (read_attribute(library, attribute) for attribute in (INTEGRATED, MAJOR, MINOR))
     return Gpu(name.value.decode(), f"{major}.{minor}", memory.value, bool(shared))
 
 
 def read_attribute(library: Any, attribute: int) -> int:
-    """An attribute of the first GPU."""
+    """An attribute of the first GPU; OSError when the driver refuses."""
     number = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
+    if library.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0):
+        raise OSError("the CUDA driver does not know the GPU")
     return number.value

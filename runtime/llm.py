@@ -259,6 +259,7 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
 
     Raises:
         BadInput: an id outside the vocabulary.
+        BadBundle: the file does not hold the matrix.
     """
     ids = np.asarray(ids, np.int64)
     if len(ids) and not 0 <= ids.min() <= ids.max() < embedding.rows:
@@ -278,7 +279,10 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
 
 
 def _map(path: Path, embedding: Embedding, dtype: np.dtype, columns: int) -> np.ndarray:
-    return np.memmap(path, dtype, "r", embedding.offset, (embedding.rows, columns))
+    try:
+        return np.memmap(path, dtype, "r", embedding.offset, (embedding.rows, columns))
+    except (ValueError, OverflowError):
+        raise BadBundle(f"{path}: ends before the embedding matrix that the manifest describes; export again") from None
 
 
 def decode_text(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -8,7 +8,11 @@ from .bundle import CPU
 from .errors import BadInput
 from .llm import check_kv
 
-__all__ = ["Options"]
+__all__ = ["ALL_LAYERS", "Options"]
+
+ALL_LAYERS = -1
+# libllama's own limit
+MOST_THREADS = 512
 
 
 @dataclass(frozen=True)
@@ -54,5 +58,7 @@ class Options:
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
         check_kv(self.kv, self.flash_attention)
-        if self.threads is not None and self.threads < 1:
-            raise BadInput(f"--threads {self.threads}: expected at least 1")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise BadInput(f"--threads {self.threads}: expected 1 to {MOST_THREADS}")
+        if self.gpu_layers is not None and self.gpu_layers < ALL_LAYERS:
+            raise BadInput(f"--gpu-layers {self.gpu_layers}: expected a number of layers, or {ALL_LAYERS} for all")

@@ -39,6 +39,7 @@ class Plan:
         new_tokens: longest answer.
         resident: whether the stages stay loaded side by side.
         engines: TensorRT engines by encoder, where they run.
+        shared: whether the GPU's memory is the system's; what lies on a card is not counted.
     """
 
     bundle: Bundle
@@ -51,6 +52,7 @@ class Plan:
     new_tokens: int
     resident: bool = False
     engines: Mapping[str, Engine] = field(default_factory=dict)
+    shared: bool = True
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
@@ -98,7 +100,9 @@ class Plan:
 
     def _encoder(self, name: str, activations: int) -> int:
         """Bytes of an encoder's weights and of what it computes, which an engine's sidecar knows better."""
-        if engine := self.engines.get(name):
+        if (engine := self.engines.get(name)) and not self.shared:
+            return 0
+        if engine:
             return engine.file.stat().st_size + engine.sidecar.activation_bytes
         return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
 

@@ -13,12 +13,12 @@ from .engines import Engine, find_engines
 from .errors import BadInput, MissingDependency, StllmError
 from .gpu import find_gpu
 from .llm import offloads
+from .options import ALL_LAYERS
 
 __all__ = ["DEVICES", "Placement", "gpu_layers", "place"]
 
 LOG = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
-ALL_LAYERS = -1
 TENSORRT_PROVIDER, CUDA_PROVIDER = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -31,12 +31,14 @@ class Placement:
         graphs: whose graphs ONNX Runtime loads; None takes what `Options.provider` says.
         providers: ONNX Runtime's execution providers, the preferred one first.
         engines: TensorRT engines by encoder; ONNX Runtime is not used where there are any.
+        shared: whether the GPU's memory is the system's.
     """
 
     name: str
     graphs: str | None = None
     providers: tuple[str, ...] = (CPU_PROVIDER,)
     engines: dict[str, Engine] = field(default_factory=dict)
+    shared: bool = True
 
     @property
     def on_gpu(self) -> bool:
@@ -92,7 +94,7 @@ def engines(bundle: Bundle, precision: str) -> Placement:
     if not versions:
         raise MissingDependency(f"TensorRT is not installed; {INSTALL['tensorrt']}")
     found = find_engines(bundle, precision, gpu.capability, versions)
-    return Placement(f"TensorRT engines, {gpu.name}", engines=found)
+    return Placement(f"TensorRT engines, {gpu.name}", engines=found, shared=gpu.shared)
 
 
 def onnx_tensorrt(bundle: Bundle, precision: str) -> Placement:
@@ -127,13 +129,18 @@ def gpu_layers(device: str, strict: bool, asked: int | None) -> int:
         asked: how many; None for none on the CPU and else all.
 
     Raises:
-        MissingDependency: strict, and libllama was built without a GPU.
+        MissingDependency: strict, and there is no GPU, or libllama was built without one.
     """
     on_cpu = device == "cpu" or (device == "auto" and find_gpu() is None)
     layers = asked if asked is not None else 0 if on_cpu else ALL_LAYERS
-    if not layers or offloads():
+    if not layers:
+        return 0
+    if not offloads():
+        reason = "llama-cpp-python was built for the CPU; docs/jetson.md builds it with CUDA"
+    elif find_gpu() is None:
+        reason = "the CUDA driver finds no GPU"
+    else:
         return layers
-    reason = "llama-cpp-python was built for the CPU; docs/jetson.md builds it with CUDA"
     if strict:
         raise MissingDependency(f"--device {device} --strict: {reason}")
     LOG.warning("--device %s: the language model runs on the CPU instead: %s", device, reason)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,6 +17,7 @@ POINT_SUFFIXES = (".npy", ".ply", ".glb")
 GLB_LIMIT, GLB_STEP = 1_000_000, 10
 RIGID_TOLERANCE = 1e-3
 FURTHEST = 1e6
+LARGEST_PIXEL = 1e6
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 POSE_CONVENTIONS = ("c2w", "w2c", "c2w-opengl", "w2c-opengl")
 
@@ -96,7 +98,7 @@ def load_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise BadInput(f"point cloud {path}: not a plain .npy array ({error})") from None
     if not isinstance(array, np.ndarray):
         raise BadInput(f"point cloud {path}: an archive of arrays, expected one plain .npy array")
@@ -182,6 +184,8 @@ def load_intrinsics(path: Path) -> np.ndarray:
         raise BadInput(
             f"intrinsics {path}: focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected pixels > 0"
         )
+    if min(matrix[0, 0], matrix[1, 1]) < 1 / LARGEST_PIXEL or np.abs(matrix).max() > LARGEST_PIXEL:
+        raise BadInput(f"intrinsics {path}: {matrix.tolist()} are no focal lengths and centre in pixels")
     return matrix
 
 

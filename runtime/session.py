@@ -104,7 +104,7 @@ class Session:
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
         check_request(question, max_new_tokens, temperature, seed)
-        self._require_positions(max_new_tokens)
+        self.require_positions(max_new_tokens)
         if self._timed(time_instruction):
             clip.frame_rate()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
@@ -137,8 +137,7 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
-        if engine := self.placement.engines.get("points"):
-            choose_profile(engine.sidecar, {"voxel_feats": voxels.feats})
+        self._require_profiles(len(voxels), len(selection))
         require_memory(
             Plan(
                 bundle=self.bundle,
@@ -151,6 +150,7 @@ class Session:
                 new_tokens=max_new_tokens,
                 resident=self.options.resident,
                 engines=self.placement.engines,
+                shared=self.placement.shared,
             ),
             held=own_usage().anonymous if self.options.resident else 0,
         )
@@ -242,7 +242,7 @@ class Session:
         Raises:
             BadInput: the model was made for fewer.
         """
-        self._require_positions(positions)
+        self.require_positions(positions)
         return self._stages.load_llm(positions)
 
     def _encode_frames(self, selection: Selection, meter: Meter) -> np.ndarray:
@@ -274,7 +274,7 @@ class Session:
         """Ids of the answer as they come, without the stop id."""
         meter, prompt = answer.meter, answer.prompt
         positions = answer.prompt_tokens + max_new_tokens
-        self._require_positions(positions)
+        self.require_positions(positions)
         with ExitStack() as stack:
             with meter.measure("prefill"):
                 model, require_turn = stack.enter_context(self._stages.language_model(positions))
@@ -292,12 +292,29 @@ class Session:
                     return
                 yield token
 
-    def _require_positions(self, positions: int) -> None:
+    def require_positions(self, positions: int) -> None:
+        """Raise BadInput when prompt and answer are longer than the model was made for."""
         limit = self.bundle.geometry.llm.context
         if positions > limit:
             raise BadInput(
                 f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
                 "lower --frames or --max-new-tokens"
+            )
+
+    def _require_profiles(self, voxels: int, frames: int) -> None:
+        """Raise BadInput when an engine does not take so many voxels or frames."""
+        geometry = self.bundle.geometry
+        rows = {
+            "points": {"voxel_feats": (voxels, geometry.points.channels[0])},
+            "aligner": {
+                "pcd_features": (voxels, geometry.aligner.point_features),
+                "pooled_features": (frames * geometry.vision.grid**2, geometry.llm.width),
+            },
+        }
+        for name, engine in self.placement.engines.items():
+            shapes = rows.get(name, {})
+            choose_profile(
+                engine.sidecar, {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
             )
 
     def _map_format(self) -> str:
@@ -341,11 +358,12 @@ def graph_files(graphs: Iterable[Graph]) -> list[str]:
 def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:
     """Raise BadInput for what cannot be asked, before anything is computed for it."""
     check_question(question)
-    if max_new_tokens < 1 or not 0 <= temperature < float("inf") or seed < 0:
-        raise BadInput(
-            f"--max-new-tokens {max_new_tokens}, --temperature {temperature}, --seed {seed}: "
-            "expected at least 1, at least 0, at least 0"
-        )
+    if max_new_tokens < 1:
+        raise BadInput(f"--max-new-tokens {max_new_tokens}: expected at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise BadInput(f"--temperature {temperature}: expected a number that is at least 0")
+    if seed < 0:
+        raise BadInput(f"--seed {seed}: expected at least 0")
 
 
 def prefill(model: LanguageModel, prompt: Prompt, prefix_tokens: np.ndarray, video_tokens: np.ndarray) -> None:

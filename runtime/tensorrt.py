@@ -20,6 +20,7 @@ from .memory import Usage, own_usage
 
 __all__ = ["INSTALL", "EngineEncoder", "installed_versions", "load_library"]
 
+OUT_OF_MEMORY = 2
 # Python packages by the name of the backend
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
@@ -65,20 +66,24 @@ class EngineEncoder:
         """Run the engine; raises BadInput when no profile takes the inputs, StllmError when TensorRT fails."""
         profile = choose_profile(self._sidecar, inputs)
         if profile != self._profile:
-            self._context.set_optimization_profile_async(profile, self._stream.handle.value)
+            self._require(self._context.set_optimization_profile_async(profile, self._stream.handle.value), "profile")
             self._profile = profile
         for name, values in inputs.items():
-            self._context.set_input_shape(name, values.shape)
-            self._context.set_tensor_address(name, self._address(name, values))
+            self._require(self._context.set_input_shape(name, values.shape), f"{name} {values.shape}")
+            self._require(self._context.set_tensor_address(name, self._address(name, values)), name)
         shape = tuple(self._context.get_tensor_shape(self._output))
         buffer = Buffer() if self._keep else self._buffers[self._output]
         size = math.prod(shape) * self._dtype.itemsize
-        self._context.set_tensor_address(self._output, buffer.reserve(max(1, size)))
-        if not self._context.execute_async_v3(self._stream.handle.value):
-            raise StllmError(f"{self._sidecar.encoder}: TensorRT could not run its engine; is the GPU's memory full?")
+        self._require(self._context.set_tensor_address(self._output, buffer.reserve(max(1, size))), self._output)
+        self._require(self._context.execute_async_v3(self._stream.handle.value), "run")
         self._stream.wait()
         output = KeptBuffer(buffer, shape, self._dtype)
         return output if self._keep else np.asarray(output)
+
+    def _require(self, accepted: bool, what: str) -> None:
+        """Raise StllmError when TensorRT did not accept something."""
+        if not accepted:
+            raise StllmError(f"{self._sidecar.encoder}: TensorRT refused its engine's {what}")
 
     def _address(self, name: str, values: Any) -> int:
         """Where an input lies on the GPU; one that was not kept there is copied."""
@@ -98,9 +103,21 @@ class EngineEncoder:
 
 
 def call(function: str, *arguments: Any) -> None:
-    """Call the driver; raises StllmError with its status."""
-    if status := getattr(driver(), function)(*arguments):
-        raise StllmError(f"{function} failed with CUDA status {status}; is the GPU's memory full?")
+    """Call the driver in the GPU's context, which is current for one thread; raises StllmError with its status."""
+    status = driver().cuCtxSetCurrent(primary_context()) or getattr(driver(), function)(*arguments)
+    if status == OUT_OF_MEMORY:
+        raise StllmError(f"{function} failed: the GPU's memory is full; fewer --frames need less")
+    if status:
+        raise StllmError(f"{function} failed with CUDA status {status}")
+
+
+@cache
+def primary_context() -> ctypes.c_void_p:
+    """The context that TensorRT uses too; raises StllmError when it cannot be made."""
+    context = ctypes.c_void_p()
+    if status := driver().cuDevicePrimaryCtxRetain(ctypes.byref(context), 0):
+        raise StllmError(f"the GPU cannot be used: CUDA status {status}")
+    return context
 
 
 class Stream:

@@ -186,7 +186,9 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
             f"no frame of {clip.path} has a pose: frames are named like {name}, poses like {next(iter(poses))}; "
             "they are matched by stem, and in a video file by number (--first-frame 1 if it counts from 1)"
         )
-    if frames is not None and not 1 <= frames <= len(posed):
+    if frames is not None and frames < 1:
+        raise BadInput(f"--frames {frames}: expected at least 1")
+    if frames is not None and frames > len(posed):
         raise BadInput(f"--frames {frames}: {len(posed)} of {len(clip)} frames of {clip.path} have a pose")
     count = frames or default
     if count > len(posed):

@@ -45,7 +45,7 @@ def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -
     start = time.perf_counter()
     try:
         view = session.look(*samples[0].load(), frames=request.frames, max_new_tokens=request.max_new_tokens)
-    except (BadInput, DoesNotFit) as error:
+    except (BadInput, DoesNotFit, OSError) as error:
         yield from (Broken(sample.id, str(error)) for sample in samples)
         return
     for sample in samples:

@@ -109,6 +109,6 @@ def complain(read: Callable[[Any], object], source: Path | Sample) -> str | None
     """What is wrong with a source, if something is."""
     try:
         read(source)
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         return str(error)
     return None

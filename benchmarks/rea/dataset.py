@@ -26,6 +26,8 @@ PLACEHOLDERS = re.compile("<pointcloud>|<image>")
 # EPIC-KITCHENS extracted 60 frames a second, and 50 from the later videos, whose numbers have three digits
 EPIC_FPS, EPIC_EXTENSION_FPS = 60.0, 50.0
 EPIC_EXTENSION = re.compile(r"P\d+_\d{3}")
+# over four hours; a number beyond is a mistake, and every frame of a clip is looked for
+MOST_FRAMES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def parse_entry(entry: Any, root: Path, fps: float | None) -> Sample:
     start, stop = (field(entry, f"metadata.query_{end}_frame", int) for end in ("start", "stop"))
     if not 0 <= start <= stop:
         raise ValueError(f"has frames {start}..{stop}, expected 0 <= query_start_frame <= query_stop_frame")
+    if stop - start >= MOST_FRAMES:
+        raise ValueError(f"has frames {start}..{stop}, more than {MOST_FRAMES}")
     asked, answer = parse_conversation(field(entry, "conversations", list))
     scene_id = field(entry, "scene_id", str)
     return Sample(

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
+from ..arguments import make_folder
 
-__all__ = ["Item", "Journal", "make_folder", "whole_lines"]
+__all__ = ["Item", "Journal", "whole_lines"]
 
 Item = dict[str, Any]
 BEGINNING = b'{"header"'
@@ -83,14 +84,6 @@ class Journal:
                 f"{self._path}: cannot be written ({error.strerror}); lines before are kept, and a new start goes on"
             )
             raise BadInput(reason) from None
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of results; raises BadInput where that cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {out}: no folder can be made there ({error.strerror})") from None
 
 
 def whole_lines(data: bytes) -> bytes:

@@ -37,6 +37,8 @@ REQUESTS = {
     "0-5": "How well does the answer say what the reference says? 5: all of it; 3: about half; 0: nothing, or the "
     "contrary. Wording and further details do not matter. Reply with one whole number from 0 to 5.",
 }
+# how a line of prompts begins
+PROMPT = b'{"custom_id"'
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 VERDICTS = {
     "yes-no": re.compile(r"\b(?:(yes|(?<!not )correct)|no|not correct|wrong|incorrect)\b"),
@@ -85,12 +87,21 @@ def request_body(record: Record, model: str, scale: str) -> dict[str, Any]:
 
 
 def write_prompts(records: Sequence[Record], out: Path, model: str, scale: str) -> None:
-    """Write one request a line, in the form of OpenAI's batch API."""
-    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for record in records:
-            line = {"custom_id": record["id"], "method": "POST", "url": "/v1/chat/completions"}
-            line_with_body = line | {"body": request_body(record, model, scale)}
-            file.write(json.dumps(line_with_body, ensure_ascii=False) + "\n")
+    """Write one request a line, in the form of OpenAI's batch API.
+
+    Raises:
+        BadInput: `out` cannot be written, or is a file of something else.
+    """
+    try:
+        if out.exists() and not out.read_bytes()[: len(PROMPT)] == PROMPT:
+            raise BadInput(f"--out {out}: exists and is not a file of prompts; choose another")
+        with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for record in records:
+                line = {"custom_id": record["id"], "method": "POST", "url": "/v1/chat/completions"}
+                line_with_body = line | {"body": request_body(record, model, scale)}
+                file.write(json.dumps(line_with_body, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
 
 
 def judge(

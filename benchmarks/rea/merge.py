@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.errors import BadInput
-from .journal import make_folder
+from ..arguments import make_folder
 from .results import Record, in_order, read_results, write_predictions, write_results
 
 __all__ = ["Merged", "merge_results"]
@@ -27,7 +27,8 @@ def merge_results(files: Sequence[Path], out: Path) -> Merged:
         out: folder of the two files.
 
     Raises:
-        BadInput: the files are of different runs, two of them answer the same sample, or `out` is no folder.
+        BadInput: the files are of different runs, two of them answer the same sample, or `out` is no folder or holds
+            the answers of another run.
     """
     first, *_ = headers = [read_results(file) for file in files]
     header = first[0]
@@ -46,6 +47,8 @@ def merge_results(files: Sequence[Path], out: Path) -> Merged:
         records += answers
     records = in_order(header, records)
     make_folder(out)
+    if (merged := out / "results.jsonl").exists() and (reason := read_results(merged)[0].difference(header)):
+        raise BadInput(f"{merged}: {reason} as in {files[0]}; choose another --out")
     write_results(out / "results.jsonl", replace(header, shard="1/1"), records)
     write_predictions(out / "predictions.json", header, records)
     return Merged(records, [name for name in header.ids if name not in answered])

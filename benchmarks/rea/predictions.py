@@ -77,6 +77,8 @@ def listed(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise BadInput(f"{path}: not JSON of this kind (nested too deep)") from None
     if not isinstance(entries, list):
         raise BadInput(f"{path}: expected a JSON list, found {type(entries).__name__}")
     return iter(enumerate(entries))
@@ -93,6 +95,8 @@ def lined(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             hint = "; the run was cut off: resume it" if number == len(lines) > 1 else ""
             raise BadInput(f"{path}, line {number}: not JSON ({error.msg}){hint}") from None
+        except RecursionError:
+            raise BadInput(f"{path}, line {number}: not JSON of this kind (nested too deep)") from None
         if number > 1 or not isinstance(entry, dict) or "header" not in entry:
             yield number, entry
 

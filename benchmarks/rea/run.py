@@ -109,7 +109,12 @@ def run_subset(
     if swapped:
         samples = swap(samples, swapped)
     groups = shard.of(by_clip(samples))
+    if scheduler is not None:
+        from .scheduler import require_scheduler
+
+        require_scheduler(scheduler)
     with Session(bundle, options) as session:
+        session.require_positions(max_new_tokens)
         options = replace(options, precision=session.precision, quant=session.quant)
         request = Request(bundle.resolve(), session.digest, options, frames, max_new_tokens)
         header = Header(

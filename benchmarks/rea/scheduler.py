@@ -18,7 +18,7 @@ from .answering import Request, answer_clip
 from .dataset import Broken, Sample
 from .results import Record
 
-__all__ = ["distribute"]
+__all__ = ["distribute", "require_scheduler"]
 
 PATIENCE = "15s"
 # tasks in hand for each thread of the workers: enough to keep them busy, few enough that a death suspects few
@@ -43,6 +43,12 @@ def distribute(address: str, groups: Sequence[list[Sample]], request: Request) -
             yield from collect_all(distributed, client, groups, request)
         except OSError as error:
             raise StllmError(f"--scheduler {address}: gone ({type(error).__name__}); {STORED}") from None
+
+
+def require_scheduler(address: str) -> None:
+    """Raise BadInput unless a scheduler with a worker answers, MissingDependency when Dask is not installed."""
+    with connect(dask_distributed(), address):
+        pass
 
 
 def collect_all(
@@ -105,8 +111,12 @@ def window(client: Any) -> int:
 
 @contextmanager
 def connect(distributed: Any, address: str) -> Iterator[Any]:
-    """A client whose scheduler has a worker."""
+    """A client whose scheduler has a worker; raises BadInput when there is none."""
+    # a client that is given no address leaves a trace of its own when it is taken down
+    from distributed.comm.addressing import parse_address, parse_host_port
+
     try:
+        parse_host_port(parse_address(address)[1])
         client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"--scheduler {address}: no Dask scheduler answers ({type(error).__name__})") from None

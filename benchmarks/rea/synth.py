@@ -18,6 +18,7 @@ from PIL import Image
 
 from ...export.progress import Progress
 from ...runtime.errors import BadInput
+from ..arguments import require_at_least, require_new
 from .clips import FPS, FRAMES, Clip, make_clip, render_clip
 from .render import INTRINSICS, sample_cloud
 from .world import Room, generator_of, make_room
@@ -129,12 +130,9 @@ def check(
     out: Path, scenes: int, seed: int, clips: int, questions: int, val_share: float, processes: int | None
 ) -> None:
     """Raise BadInput unless a data set can be written so."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out}: exists and is not an empty folder; name a new one")
+    require_new(out)
     least = {"--scenes": (scenes, 1), "--seed": (seed, 0), "--clips": (clips, 1), "--questions": (questions, 1)}
-    for option, (value, smallest) in (least | {"--processes": (1 if processes is None else processes, 1)}).items():
-        if value < smallest:
-            raise BadInput(f"{option} {value}: expected {smallest} or more")
+    require_at_least(least | {"--processes": (processes, 1)})
     if not 0 <= val_share <= 1:
         raise BadInput(f"--val-share {val_share}: expected a share from 0 to 1")
 

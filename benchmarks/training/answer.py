@@ -16,6 +16,7 @@ from ...export.checkpoint import Checkpoint
 from ...export.model.aligner import encode_all
 from ...export.model.points import MapTensors
 from ...export.progress import Progress
+from ...runtime.errors import StllmError
 from ...runtime.rays import camera_rays
 from ...runtime.video import pixel_values, select_frames
 from ...runtime.voxels import voxelise
@@ -42,24 +43,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="gets results.jsonl and predictions.json")
     parser.add_argument("--swap", choices=SWAPS, help="show what belongs to the next room")
     values = parser.parse_args()
-    dataset = ReaDataset(values.rea, values.root)
-    samples = swap(dataset.samples, values.swap) if values.swap else list(dataset.samples)
-    model, tokenizer = load(values.ckpt)
+    try:
+        answer(values.ckpt, values.rea, values.root, values.out, values.swap)
+    except StllmError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def answer(checkpoint: Path, rea: Path, root: Path, out: Path, swapped: str | None) -> None:
+    """Answer all questions of a JSON file, write results and predictions, and print the score."""
+    dataset = ReaDataset(rea, root)
+    samples = swap(dataset.samples, swapped) if swapped else list(dataset.samples)
+    model, tokenizer = load(checkpoint)
     records: list[Record] = []
     with Progress(False).bar("answer", len(samples)) as advance, torch.inference_mode():
         for group in by_clip(samples):
             records += answer_clip(model, tokenizer, group)
             advance(len(group))
     header = Header(
-        bundle=Checkpoint(values.ckpt).digest(),
+        bundle=Checkpoint(checkpoint).digest(),
         rea=dataset.digest,
-        options={"swap": values.swap},
+        options={"swap": swapped},
         subset={},
         ids=[sample.id for sample in samples],
     )
-    values.out.mkdir(parents=True, exist_ok=True)
-    write_results(values.out / "results.jsonl", header, records)
-    write_predictions(values.out / "predictions.json", header, records)
+    out.mkdir(parents=True, exist_ok=True)
+    write_results(out / "results.jsonl", header, records)
+    write_predictions(out / "predictions.json", header, records)
     print(score(records))
 
 

@@ -94,12 +94,14 @@ class Guides(nn.Module):
             hidden = scores.masked_fill(~inside[asked][:, None], float("-inf"))
             losses.append((scores.logsumexp(-1) - hidden.logsumexp(-1)).mean(dim=1))
         self.seen.clear()
-        return torch.cat(losses).mean()
+        found = torch.cat(losses)
+        return found.mean() if len(found) else found.sum()
 
     def place_loss(self, prefix: Tensor, places: Tensor) -> Tensor:
         """Mean square error of direction (cosine, sine) and log distance [B, 3], without rows that are NaN."""
         known = places.isfinite().all(dim=1)
-        return F.mse_loss(self.place(prefix[known].mean(dim=1)), places[known])
+        error = (self.place(prefix[known].mean(dim=1)) - places[known]) ** 2
+        return error.mean() if known.any() else error.sum()
 
 
 def answers(model: SmallModel, clips: Sequence[SeenClip | None], questions: Sequence[Sequence[Tokens]]) -> Outcome:

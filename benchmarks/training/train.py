@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ...export.model.points import MapTensors
+from ...runtime.errors import StllmError
 from ...runtime.prompt import SYSTEM
 from ...runtime.video import normalised
 from ..rea.dataset import ReaDataset
@@ -60,13 +61,16 @@ def main() -> None:
     values = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(THREADS)
-    train(values.rea, values.out, values.seed, Steps(*values.steps), values.blind)
+    try:
+        train(values.rea, values.out, values.seed, Steps(*values.steps), values.blind)
+    except StllmError as error:
+        parser.exit(2, f"{error}\n")
 
 
 def train(rea: Path, out: Path, seed: int, steps: Steps, blind: bool) -> None:
+    dataset, unseen = (ReaDataset(rea / f"{part}.json", rea) for part in ("train", "val"))
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
-    dataset = ReaDataset(rea / "train.json", rea)
     tokenizer = train_tokenizer(texts(dataset), SMALL.llm.vocabulary)
     rooms = load_rooms(dataset, rea / "world", SMALL)
     model = SmallModel(SMALL, seed)
@@ -78,7 +82,7 @@ def train(rea: Path, out: Path, seed: int, steps: Steps, blind: bool) -> None:
     train_language(model, items, Stage("blind" if blind else "language", steps.language, 1e-3, state), seed)
     if not blind:
         save(model, tokenizer, out / "checkpoint")
-    held_back = load_rooms(ReaDataset(rea / "val.json", rea), rea / "world", SMALL)
+    held_back = load_rooms(unseen, rea / "world", SMALL)
     for line in evaluate(model, [Item.of(model, room, tokenizer, blind) for room in held_back]):
         LOG.info("%s", line)
 

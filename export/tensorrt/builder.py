@@ -132,8 +132,9 @@ class Builder:
                 break
             LOG.warning("%s: is not of this device and version; kernels are timed anew", file)
         yield
-        with atomic_path(file) as temporary:
-            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+        if (measured := config.get_timing_cache()) is not None:
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(memoryview(measured.serialize()))
 
 
 def refusal(error: Any) -> str:

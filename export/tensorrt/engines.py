@@ -11,7 +11,8 @@ from ...runtime.errors import BadBundle, BadInput
 from ..progress import Progress
 from .builder import Builder
 from .profiles import plan_profiles
-from .targets import Target, choose_backend, dotted, find_target, this_device
+from .targets import RTX, Target, choose_backend, dotted, find_target, this_device
+from .targets import TENSORRT as TENSORRT_PROPER
 
 __all__ = ["Engines"]
 
@@ -48,6 +49,8 @@ class Engines:
         """
         self.bundle = Bundle(path)
         self.target = None if target is None else find_target(target)
+        if backend not in (None, TENSORRT_PROPER, RTX):
+            raise BadInput(f"--backend {backend}: unknown; known are {TENSORRT_PROPER}, {RTX}")
         self.backend = backend
         self.precisions = tuple(dict.fromkeys(precisions)) or tuple(self.bundle.precisions)
         for precision in self.precisions:
@@ -66,7 +69,7 @@ class Engines:
         backend = choose_backend(target, self.backend)
         builder = Builder(backend, target.capability, target.workspace, self.progress)
         with BundleWriter.open(self.bundle.path, force=force) as writer:
-            held = dict(self.bundle.engines.get(target.name, {}))
+            held = dict(writer.manifest.get("engines", {}).get(target.name, {}))
             if (there := [name for name in self.precisions if name in held]) and not force:
                 raise BadInput(f"{self.bundle.path} already holds engines {target.name} {there[0]}; --force replaces")
             LOG.info("%s %s for %s", backend, builder.version, target.name)

@@ -1,7 +1,7 @@
 """Optimisation profiles: the sizes that an engine takes, in buckets of voxels.
 
-Rows are never padded. Every profile begins at one row, a scene takes the smallest bucket that holds it, and a scene
-beyond the largest is refused with its count.
+Rows are never padded. A scene takes the smallest bucket that holds it, and one beyond the largest is refused with its
+count. By default every profile begins at one row.
 """
 
 import json
@@ -32,6 +32,8 @@ BUCKETS = ((1, 10_000, 16_000), (1, 30_000, 40_000))
 USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
 MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
 MISSING_RUN = 1
+# rows have to fit TensorRT's 32-bit sizes, with all that is counted in multiples of voxels and frames
+LARGEST = 10_000_000
 # a scene may be this much larger than those that were measured
 HEADROOM = 1.25
 
@@ -155,9 +157,15 @@ def read_option(option: str) -> tuple[str, Range]:
         raise BadInput(f"--profile {option}: expected NAME=MIN:OPT:MAX with a NAME of {', '.join(NAMES)}")
     try:
         least, usual, most = map(int, bounds.split(":"))
-        return name, Range(least, usual, most)
+        range_ = Range(least, usual, most)
+        if most > LARGEST:
+            raise ValueError(most)
     except ValueError:
-        raise BadInput(f"--profile {option}: expected {name}=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX") from None
+        expected = f"{name}=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {LARGEST}"
+        raise BadInput(f"--profile {option}: expected {expected}") from None
+    if name == "batch" and least > 1:
+        raise BadInput(f"--profile {option}: MIN has to be 1; the last frames of a clip may be fewer than MAX")
+    return name, range_
 
 
 def estimated_rows(voxels: Range) -> tuple[Range, ...]:
@@ -184,8 +192,8 @@ def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
     """
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
-        clouds = sorted({entry["pointcloud"] for entry in entries})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        clouds = sorted({Path(entry["pointcloud"]) for entry in entries})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadInput(f"--profile-from {file}: not a list of REA entries with a pointcloud ({error!r})") from None
     if not clouds:
         raise BadInput(f"--profile-from {file}: has no entries")

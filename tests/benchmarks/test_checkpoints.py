@@ -53,9 +53,39 @@ def test_the_trained_one_is_as_it_is(option: str, stllm: Any, tmp_path: Path) ->
 @pytest.mark.parametrize("size", ["small", "tiny"])
 def test_no_folder_can_be_made(size: str, stllm: Any, tmp_path: Path) -> None:
     (tmp_path / "c").touch()
-    result = stllm("bench", "checkpoint", "--size", size, "--out", tmp_path / "c")
+    result = stllm("bench", "checkpoint", "--size", size, "--out", tmp_path / "c/below")
     assert result.exit_code == 2
-    assert "no folder can be made there (File exists)" in result.stderr
+    assert "no folder can be made there (Not a directory)" in result.stderr
+
+
+@pytest.mark.parametrize("options", [("checkpoint", "--size", "small"), ("checkpoint",), ("room", "--voxels", 9)])
+def test_nothing_is_mixed_with_what_is_there(options: tuple[object, ...], stllm: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("mine")
+    result = stllm("bench", *options, "--out", tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"--out {tmp_path}: exists and is not an empty folder; name a new one" in result.stderr
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("checkpoint", "--layers", -1), "--layers -1: expected 1 or more"),
+        (("checkpoint", "--seed", -1), "--seed -1: expected 0 or more"),
+        (("room", "--voxels", 0), "--voxels 0: expected 1 or more"),
+        (("room", "--frames", 0), "--frames 0: expected 1 or more"),
+        (("room", "--seed", -1), "--seed -1: expected 0 or more"),
+        (("encoder", "vision", "--frames", 0), "--frames 0: expected 1 or more"),
+        (("encoder", "maps", "--voxels", -1), "--voxels -1: expected 1 or more"),
+        (("encoder", "maps", "--runs", 0), "--runs 0: expected 1 or more"),
+    ],
+)
+def test_numbers_that_cannot_be(arguments: tuple[object, ...], words: str, stllm: Any, tmp_path: Path) -> None:
+    out = () if arguments[0] == "encoder" else ("--out", tmp_path / "out")
+    result = stllm("bench", *arguments, *out)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert words in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_layers_do_not_change_the_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:

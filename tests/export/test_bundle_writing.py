@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,6 +199,33 @@ def test_second_writer_leaves_a_new_bundle_alone(stllm: Any, tiny_checkpoint: Pa
     with BundleWriter.open(tmp_path / "b") as writer:
         assert gguf(stllm, tiny_checkpoint, tmp_path / "b", "--quant", "Q8_0").exit_code == 2
         assert writer.staging.is_dir()
+
+
+@pytest.mark.parametrize("below", [".", "new/deep"], ids=["an empty folder", "a new folder"])
+def test_a_refused_export_leaves_folders_as_they_were(
+    below: str, stllm: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    (checkpoint / "tokenizer.json").unlink()
+    out = tmp_path / "out"
+    out.mkdir()
+    assert gguf(stllm, checkpoint, out / below, "--quant", "F32").exit_code == 2
+    assert not list(out.iterdir())
+
+
+def test_no_folder_can_be_made(stllm: Any, tiny_checkpoint: Path) -> None:
+    result = gguf(stllm, tiny_checkpoint, Path("/proc/bundle"), "--quant", "F32")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "--out /proc/bundle: no folder can be made there" in result.stderr
+
+
+@pytest.mark.parametrize("views", [["--scene", "nope", "--video", "nope"], ["--scene", "nope"]])
+def test_what_to_verify_on_is_read_before_anything_is_exported(
+    views: list[str], stllm: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    result = stllm("export", "all", "--ckpt", tiny_checkpoint, "--out", tmp_path / "b", *views)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_empty_folder_is_used(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:

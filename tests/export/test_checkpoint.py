@@ -235,6 +235,11 @@ def test_base_may_be_given(adapter: Callable[..., Path], saved: Path, tensors: T
     assert checkpoint.config == {"hidden_size": 4}
 
 
+def test_base_of_a_whole_checkpoint_is_refused(saved: Path) -> None:
+    with pytest.raises(BadInput, match=r"--base nope: .* has no adapter_config\.json, so nothing lies below it"):
+        Checkpoint(saved, base=Path("nope"))
+
+
 def test_base_that_is_not_here_is_asked_for(adapter: Callable[..., Path]) -> None:
     with pytest.raises(BadInput, match=r"somebody/on-the-hub.*--base"):
         Checkpoint(adapter(base="somebody/on-the-hub"))

@@ -151,6 +151,7 @@ def test_unknown_tensor_is_named(name: str, alter: Callable[..., Path]) -> None:
         ({"hidden_size": "256"}, "hidden_size is '256'"),
         ({"hidden_size": ...}, "hidden_size is None"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"num_hidden_layers": 10**9}, "config.json states 1000000000 layers, the weights hold 2"),
         ({"num_attention_heads": True}, "num_attention_heads is True"),
         ({"rope_theta": "large"}, "rope_theta"),
         ({"rms_norm_eps": None}, "rms_norm_eps"),

@@ -11,6 +11,7 @@ from stllm_edge.runtime import BadBundle, BadInput, Bundle
 from stllm_edge.runtime.bundle import ENCODERS, BundleWriter
 from stllm_edge.runtime.digests import file_digest, joint_digest
 from stllm_edge.runtime.files import atomic_path
+from stllm_edge.runtime.llm import embedding_rows
 
 DESCRIPTION: dict[str, Any] = {
     "source": {"checkpoint": "ckpt", "sha256": "00"},
@@ -200,6 +201,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "unknown default": lambda m: m["defaults"].update(colour="red"),
     "defaults of null": lambda m: m.update(defaults=None),
     "stop ids of one number": lambda m: m.update(stop_ids=5),
+    "stop ids of text": lambda m: m.update(stop_ids=["a"]),
+    "grid of text": lambda m: m["geometry"]["vision"].update(grid="x"),
+    "no heads": lambda m: m["geometry"]["llm"].update(heads=0),
+    "negative layers": lambda m: m["geometry"]["llm"].update(layers=-3),
+    "embedding with rows of text": lambda m: m["llm"]["F32"]["embedding"].update(rows="x"),
+    "embedding before the file": lambda m: m["llm"]["F32"]["embedding"].update(offset=-1),
     "encoders in a list": lambda m: m.update(encoders=[]),
     "language models in a list": lambda m: m.update(llm=["F32"]),
     "graph without file": lambda m: m["encoders"]["fp32"]["vision"]["portable"].pop("file"),
@@ -215,6 +222,20 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "encoder missing": lambda m: m["encoders"]["fp32"].pop("points"),
     "portable graph missing": lambda m: m["encoders"]["fp32"]["points"].pop("portable"),
 }
+
+
+def test_a_manifest_that_is_nested_too_deep(edit_manifest) -> None:
+    folder = edit_manifest(lambda manifest: None)
+    (folder / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(BadBundle, match=r"manifest\.json: damaged"):
+        Bundle(folder)
+
+
+def test_an_embedding_beyond_the_file(edit_manifest) -> None:
+    bundle = Bundle(edit_manifest(lambda m: m["llm"]["F32"]["embedding"].update(offset=10**9)))
+    llm = bundle.llm("F32")
+    with pytest.raises(BadBundle, match="ends before the embedding matrix that the manifest describes"):
+        embedding_rows(bundle.file(llm.file), llm.embedding, [1])
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

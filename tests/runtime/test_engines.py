@@ -132,7 +132,7 @@ def test_the_smallest_profile_that_holds_the_inputs_is_taken(rows: int, index: i
 
 def test_beyond_the_largest_profile_the_count_and_the_option_are_named() -> None:
     expected = (
-        "points: 1001 rows of order, the engine for orin takes 1 to 1000; build it with a larger --profile voxels="
+        "points: 1001 rows of order, the engine for orin takes 1 to 1000; build it with a wider --profile voxels="
     )
     with pytest.raises(BadInput, match=expected):
         choose_profile(SIDECAR, {"voxel_feats": np.zeros((5, 3)), "order": np.zeros(1001)})

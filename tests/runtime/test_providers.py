@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from stllm_edge.runtime import BadInput, Bundle, MissingDependency, Options, Session, StllmError, load_clip, load_scene
-from stllm_edge.runtime.gpu import find_gpu
+from stllm_edge.runtime.gpu import Gpu, find_gpu
 from stllm_edge.runtime.llm import offloads
 from stllm_edge.runtime.providers import gpu_layers, place
 
@@ -56,7 +56,7 @@ def test_engines_that_stay_unused_for_want_of_a_gpu_are_named(tiny_bundle: Path)
     ("options", "layers"),
     [
         ({"device": "cpu"}, 0),
-        ({}, 0),
+        ({}, -1),
         ({"device": "cuda"}, -1),
         ({"device": "cpu", "gpu_layers": 3}, 3),
         ({"device": "cuda", "gpu_layers": 0}, 0),
@@ -66,7 +66,8 @@ def test_the_language_model_follows_the_device(options: Any, layers: int, tiny_b
     asked: dict[str, Any] = {}
     monkeypatch.setattr("stllm_edge.runtime.stages.LanguageModel", lambda *_, **values: asked.update(values))
     monkeypatch.setattr("stllm_edge.runtime.providers.offloads", lambda: True)
-    Session(tiny_bundle, Options(**options)).load_llm(16)
+    monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
+    Session(tiny_bundle, Options(**options, precision="fp32")).load_llm(16)
     assert asked["gpu_layers"] == layers
 
 
@@ -80,6 +81,14 @@ def test_layers_that_no_gpu_takes_are_announced_or_forbidden(device: str, asked:
     assert record.getMessage().startswith(f"--device {device}: {message}")
     with pytest.raises(MissingDependency, match=f"--device {device} --strict: llama-cpp-python was built for the CPU"):
         gpu_layers(device, True, asked)
+
+
+def test_layers_need_a_gpu_even_where_libllama_has_the_code(monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr("stllm_edge.runtime.providers.offloads", lambda: True)
+    with caplog.at_level(logging.WARNING, "stllm_edge"):
+        assert gpu_layers("auto", False, None) == gpu_layers("auto", False, 7) == 0
+    (record,) = caplog.records
+    assert "the language model runs on the CPU instead: the CUDA driver finds no GPU" in record.getMessage()
 
 
 def test_a_provider_that_does_not_start_is_not_replaced_in_silence(tiny_bundle: Path) -> None:

@@ -384,6 +384,8 @@ INTRINSICS = {
     "four numbers": (np.array([[30.0, 30, 20, 15]]), r"expected 3x3 numbers, found \[1, 4\]"),
     "nine in a row": (np.eye(3).reshape(1, 9), r"expected 3x3 numbers, found \[1, 9\]"),
     "NaN": (np.full((3, 3), np.nan), "NaN or infinity"),
+    "next to nothing": (np.diag([1e-300, 30, 1]), "no focal lengths and centre in pixels"),
+    "beyond any image": (np.array([[30, 0, 1e300], [0, 30, 15], [0, 0, 1]]), "no focal lengths and centre in pixels"),
 }
 
 

@@ -93,6 +93,7 @@ def test_a_clip_without_poses(rea) -> None:
         (lambda entry: entry["metadata"].update(query_stop_frame="20"), "query_stop_frame '20', expected int"),
         (lambda entry: entry["metadata"].update(fps=0), r"metadata\.fps 0, expected a positive number"),
         (lambda entry: entry.pop("c2ws"), "lacks c2ws"),
+        (lambda entry: entry["metadata"].update(query_stop_frame=10**12), "more than 1000000"),
         (lambda entry: entry.update(id=None), r"id None, expected str \| int"),
         (lambda entry: entry["conversations"].reverse(), r"conversations from \['gpt', 'human'\]"),
         (lambda entry: entry["conversations"].append("?"), r"conversations from \['human', 'gpt', None\]"),

@@ -108,6 +108,19 @@ def test_prompts_have_the_form_of_a_batch(stllm: Any, results: Path, tmp_path: P
         assert part in asked
 
 
+def test_prompts_replace_prompts_and_nothing_else(stllm: Any, results: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "prompts.jsonl", tmp_path / "config.json"
+    for scale in ("yes-no", "0-5"):
+        assert stllm("bench", "rea", "judge", results, "--out", out, "--scale", scale).exit_code == 0
+    assert "from 0 to 5" in out.read_text()
+    config.write_text('{"hidden_size": 1}')
+    for target, words in ((config, "exists and is not a file of prompts"), (config / "below", "cannot be written")):
+        result = stllm("bench", "rea", "judge", results, "--out", target)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert f"--out {target}: {words}" in result.stderr
+    assert config.read_text() == '{"hidden_size": 1}'
+
+
 @pytest.mark.parametrize(
     ("scale", "replies"),
     [

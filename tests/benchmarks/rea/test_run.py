@@ -204,9 +204,20 @@ def test_what_does_not_belong_together_is_not_merged(tiny_bundle, pristine, tmp_
     assert not (tmp_path / "merged").exists()
 
 
+def test_answers_of_another_run_are_not_merged_over(tiny_bundle, pristine, tmp_path, stllm, whole) -> None:
+    other = answer(tiny_bundle, pristine.open(), tmp_path / "other", subset=Subset("first:1"), frames=1)
+    before = other.results.read_bytes()
+    result = stllm("bench", "rea", "merge", whole.results, "--out", tmp_path / "other")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "is from other options (frames 1, not 2) as in" in result.stderr
+    assert other.results.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--max-new-tokens", 10**6), "the model was made for 32768"),
+        (("--scheduler", "nonsense"), "--scheduler nonsense: no Dask scheduler answers"),
         (("--shard", "0/2"), "--shard 0/2: expected i/n with 1 <= i <= n"),
         (("--shard", "3/2"), "--shard 3/2: expected"),
         (("--shard", "half"), "--shard half: expected"),

@@ -133,6 +133,11 @@ def test_an_unknown_target_is_answered_with_the_known_ones(stllm: Any, tiny_bund
     assert "--target xavier: unknown; known are orin-nano, orin-nx, orin, thor, rtx-turing" in message
 
 
+def test_an_unknown_backend_is_answered_with_the_known_ones(stllm: Any, tiny_bundle: Path) -> None:
+    message = refused(stllm, tiny_bundle, "--check", "--backend", "trt")
+    assert "--backend trt: unknown; known are tensorrt, tensorrt-rtx" in message
+
+
 @without_gpu
 def test_jetson_engines_are_built_on_a_jetson(stllm: Any, tiny_bundle: Path) -> None:
     message = refused(stllm, tiny_bundle, "--target", "orin-nano")

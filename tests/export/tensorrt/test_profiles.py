@@ -85,6 +85,8 @@ def test_measured_scenes_make_a_bucket_with_headroom(bundle: Bundle, tmp_path: P
         (["voxels=0:5:9"], "with 1 <= MIN <= OPT <= MAX"),
         (["frames=8"], "--profile frames=8: expected frames=MIN:OPT:MAX"),
         (["text=a:b:c"], "--profile text=a:b:c: expected text=MIN:OPT:MAX"),
+        (["voxels=1:2:99999999999"], "1 <= MIN <= OPT <= MAX <= 10000000"),
+        (["batch=4:4:4"], "--profile batch=4:4:4: MIN has to be 1; the last frames of a clip may be fewer"),
         (["points=1:2:3"], "expected NAME=MIN:OPT:MAX with a NAME of batch, frames, voxels, text"),
         (["frames=1:2:3", "frames=1:2:4"], "--profile frames: given 2 times; only voxels may repeat"),
     ],
@@ -94,7 +96,7 @@ def test_options_that_make_no_sense_are_refused(options: list[str], message: str
         plan_profiles(bundle, options, None)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": 1}]'])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": 1}]', '[{"pointcloud": 3}]', "[" * 100_000])
 def test_a_file_that_is_not_rea_is_refused(content: str, bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "rea.json").write_text(content)
     with pytest.raises(BadInput, match=r"--profile-from .*rea\.json: (not a list of REA entries|has no entries)"):

@@ -1,0 +1,29 @@
+"""What the commands were asked for, checked before anything is computed or written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..runtime.errors import BadInput
+
+__all__ = ["make_folder", "require_at_least", "require_new"]
+
+
+def require_at_least(bounds: Mapping[str, tuple[int | None, int]]) -> None:
+    """Raise BadInput unless each option's value, if it has one, is its bound or more."""
+    for option, (value, least) in bounds.items():
+        if value is not None and value < least:
+            raise BadInput(f"{option} {value}: expected {least} or more")
+
+
+def require_new(out: Path) -> None:
+    """Raise BadInput where a folder would be mixed with what is there."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out}: exists and is not an empty folder; name a new one")
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of results; raises BadInput where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: no folder can be made there ({error.strerror})") from None
