@@ -32,6 +32,7 @@ class Stage:
         steps: how many.
         rate: highest learning rate.
         folder: where the state is kept.
+        origin: seed and data; a state of another origin is not taken up.
         decay: weight decay.
     """
 
@@ -39,6 +40,7 @@ class Stage:
     steps: int
     rate: float
     folder: Path
+    origin: str
     decay: float = 0.02
 
     def run(
@@ -106,6 +108,7 @@ class Stage:
         state = {
             "done": done,
             "steps": self.steps,
+            "origin": self.origin,
             "modules": modules.state_dict(),
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
@@ -116,7 +119,7 @@ class Stage:
     def _resume(
         self, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
     ) -> int:
-        """Steps already done."""
+        """Steps already done; raises BadInput when they are of another run."""
         if not self._file.exists():
             return 0
         state = torch.load(self._file, weights_only=True)
@@ -124,6 +127,8 @@ class Stage:
             raise BadInput(
                 f"{self._file}: belongs to a run of {state['steps']} steps, this has {self.steps}; give another --out"
             )
+        if state.get("origin") != self.origin:
+            raise BadInput(f"{self._file}: belongs to a run with another --seed or --rea; give another --out")
         modules.load_state_dict(state["modules"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])

@@ -69,17 +69,17 @@ def main() -> None:
 
 def train(rea: Path, out: Path, seed: int, steps: Steps, blind: bool) -> None:
     dataset, unseen = (ReaDataset(rea / f"{part}.json", rea) for part in ("train", "val"))
-    state = out / "state"
+    state, origin = out / "state", f"seed {seed}, {dataset.digest}"
     state.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(texts(dataset), SMALL.llm.vocabulary)
     rooms = load_rooms(dataset, rea / "world", SMALL)
     model = SmallModel(SMALL, seed)
     model.specialise()
     if not blind:
-        train_points(model, rooms, Stage("points", steps.points, 2e-3, state), seed)
-        train_vision(model, rooms, Stage("vision", steps.vision, 1e-3, state), seed)
+        train_points(model, rooms, Stage("points", steps.points, 2e-3, state, origin), seed)
+        train_vision(model, rooms, Stage("vision", steps.vision, 1e-3, state, origin), seed)
     items = [Item.of(model, room, tokenizer, blind) for room in rooms]
-    train_language(model, items, Stage("blind" if blind else "language", steps.language, 1e-3, state), seed)
+    train_language(model, items, Stage("blind" if blind else "language", steps.language, 1e-3, state, origin), seed)
     if not blind:
         save(model, tokenizer, out / "checkpoint")
     held_back = load_rooms(unseen, rea / "world", SMALL)

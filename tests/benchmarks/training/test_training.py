@@ -1,6 +1,7 @@
 """Training of the small model: a few steps, stopped and taken up, to a checkpoint that exports and answers."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stllm_edge.benchmarks.training.model import SMALL, SmallModel, low_rays
 from stllm_edge.benchmarks.training.train import Steps
 from stllm_edge.export.model.aligner import encode_all
 from stllm_edge.export.model.points import MapTensors
+from stllm_edge.runtime import BadInput
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,39 @@ def test_a_stopped_training_takes_up_and_ends_the_same(world: Path, trained: Pat
     ours, first = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, trained))
     assert ours.keys() == first.keys()
     assert all(torch.equal(ours[name], first[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps", "words"),
+    [(1, Steps(2, 2, 2), "another --seed or --rea"), (0, Steps(3, 2, 2), "belongs to a run of 2 steps, this has 3")],
+)
+def test_a_state_of_another_run_is_not_taken_up(
+    seed: int, steps: Steps, words: str, world: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "state", tmp_path / "state")
+    with pytest.raises(BadInput, match=words):
+        train.train(world, tmp_path, seed, steps, blind=False)
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (train.main, ["--rea", "nope", "--out", "out"]),
+        (answer.main, ["--ckpt", "nope", "--rea", "nope.json", "--root", ".", "--out", "out"]),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    main: Any, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["training", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert "nope" in message
+    assert message.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_checkpoint_exports_and_both_forms_answer(
