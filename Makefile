@@ -16,7 +16,7 @@ demo: install
 
 test: install lint
 	@echo "== tests"
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	@echo "== ruff and mypy"

@@ -3,11 +3,13 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...runtime.errors import BadInput
@@ -21,6 +23,7 @@ LAST_RATE = 0.02
 CLIP = 1.0
 SAVE_SECONDS = 120
 LOG_SECONDS = 20
+MODULES, OPTIMISER = "modules.", "optimiser."
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ class Stage:
         """
         parameters = list(trained)
         optimiser = torch.optim.AdamW(parameters, self.rate, betas=(0.9, 0.98), weight_decay=self.decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.factor)
-        first = self._resume(modules, optimiser, schedule)
+        first = self._resume(modules, optimiser)
         started = saved = logged = time.monotonic()
         spent = time.process_time()
         means: dict[str, float] = {}
@@ -68,8 +70,9 @@ class Stage:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CLIP)
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * self.factor(number)
             optimiser.step()
-            schedule.step()
             for name, term in terms.items():
                 value = float(term.detach())
                 means[name] = 0.98 * means.get(name, value) + 0.02 * value
@@ -80,7 +83,7 @@ class Stage:
                 LOG.info("%s: step %d of %d, %s", self.name, number + 1, self.steps, shown)
             if now - saved > SAVE_SECONDS or number + 1 == self.steps:
                 saved = now
-                self._save(modules, optimiser, schedule, number + 1)
+                self._save(modules, optimiser, number + 1)
         minutes, spent = (time.monotonic() - started) / 60, (time.process_time() - spent) / 60
         done = self.steps - first
         LOG.info("%s: %d steps took %.1f minutes, %.1f CPU-minutes", self.name, done, minutes, spent)
@@ -96,41 +99,45 @@ class Stage:
 
     @property
     def _file(self) -> Path:
-        return self.folder / f"{self.name}.pt"
+        return self.folder / f"{self.name}.safetensors"
 
-    def _save(
-        self,
-        modules: nn.ModuleDict,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LambdaLR,
-        done: int,
-    ) -> None:
-        state = {
-            "done": done,
-            "steps": self.steps,
-            "origin": self.origin,
-            "modules": modules.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
+    def _save(self, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, done: int) -> None:
+        named = {f"{MODULES}{name}": tensor for name, tensor in modules.state_dict().items()}
+        for number, entries in optimiser.state_dict()["state"].items():
+            named |= {f"{OPTIMISER}{number}.{key}": tensor for key, tensor in entries.items()}
+        # copies, since tied weights share their memory
+        tensors = {name: tensor.clone().contiguous() for name, tensor in named.items()}
+        about = {"done": str(done), "steps": str(self.steps), "origin": self.origin}
         with atomic_path(self._file) as temporary:
-            torch.save(state, temporary)
+            save_file(tensors, temporary, about)
 
-    def _resume(
-        self, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
-    ) -> int:
+    def _resume(self, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer) -> int:
         """Steps already done; raises BadInput when they are of another run."""
         if not self._file.exists():
             return 0
-        state = torch.load(self._file, weights_only=True)
-        if state["steps"] != self.steps:
+        try:
+            with safe_open(self._file, "pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{self._file}: cannot be read ({error}); delete it to begin the stage again") from None
+        if about.get("steps") != str(self.steps):
             raise BadInput(
-                f"{self._file}: belongs to a run of {state['steps']} steps, this has {self.steps}; give another --out"
+                f"{self._file}: belongs to a run of {about.get('steps')} steps, this has {self.steps}; "
+                "give another --out"
             )
-        if state.get("origin") != self.origin:
+        if about.get("origin") != self.origin:
             raise BadInput(f"{self._file}: belongs to a run with another --seed or --rea; give another --out")
-        modules.load_state_dict(state["modules"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        LOG.info("%s: takes up after step %d", self.name, state["done"])
-        return int(state["done"])
+        modules.load_state_dict(below(tensors, MODULES))
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in below(tensors, OPTIMISER).items():
+            number, _, key = name.partition(".")
+            entries.setdefault(int(number), {})[key] = tensor
+        optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+        LOG.info("%s: takes up after step %s", self.name, about["done"])
+        return int(about["done"])
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin with a prefix, by the rest of the name."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
