@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..runtime.errors import BadInput
 
-__all__ = ["make_folder", "require_at_least", "require_new"]
+__all__ = ["make_folder", "make_new_folder", "require_at_least", "require_new"]
 
 
 def require_at_least(bounds: Mapping[str, tuple[int | None, int]]) -> None:
@@ -19,6 +19,12 @@ def require_new(out: Path) -> None:
     """Raise BadInput where a folder would be mixed with what is there."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: exists and is not an empty folder; name a new one")
+
+
+def make_new_folder(out: Path) -> None:
+    """Make a folder, or take an empty one; raises BadInput where there is something, or none can be made."""
+    require_new(out)
+    make_folder(out)
 
 
 def make_folder(out: Path) -> None:

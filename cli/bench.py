@@ -35,14 +35,13 @@ bench.add_command(rea)
 @reports_errors
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
     """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
-    from ..benchmarks.arguments import make_folder, require_at_least, require_new
+    from ..benchmarks.arguments import make_new_folder, require_at_least
     from ..benchmarks.checkpoints import FULL, TINY, copy_trained, write_checkpoint
 
     if size == "small" and (layers is not None or seed):
         raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
     require_at_least({"--layers": (layers, 1), "--seed": (seed, 0)})
-    require_new(out)
-    make_folder(out)
+    make_new_folder(out)
     if size == "small":
         copy_trained(out)
         return
@@ -59,12 +58,11 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 @reports_errors
 def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
     """Write a furnished room of any size and a clip through it, to run and verify a bundle at scale."""
-    from ..benchmarks.arguments import make_folder, require_at_least, require_new
+    from ..benchmarks.arguments import make_new_folder, require_at_least
     from ..benchmarks.rooms import write_room
 
     require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--seed": (seed, 0)})
-    require_new(out)
-    make_folder(out)
+    make_new_folder(out)
     write_room(out, voxels, frames, seed=seed)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..runtime.answer import View
 from ..runtime.bundle import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
-from ..runtime.engines import require_current
+from ..runtime.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
 from ..runtime.llm import Vocabulary
 from ..runtime.options import Options
@@ -220,16 +220,17 @@ class Verification:
     def _engines(self, precision: str) -> Iterator[Row]:
         """Whether engines could be loaded on their devices; they are not run."""
         for target, precisions in self.bundle.engines.items():
+            if precision not in precisions:
+                continue
             passed = True
-            for entry in precisions.get(precision, {}).values():
+            for entry in precisions[precision].values():
                 try:
-                    require_current(self.bundle, entry, fresh=True)
+                    require_current(self.bundle, entry, read_sidecar(self.bundle, entry), fresh=True)
                 except BadBundle as error:
                     LOG.warning("%s; run stllm-export tensorrt --target %s again with --force", error, target)
                     passed = False
-            if precision in precisions:
-                limit = f"{target}: whole, and built from these graphs"
-                yield Row(precision, "engines", float("nan"), float("nan"), passed, limit)
+            limit = f"{target}: whole, and built from these graphs"
+            yield Row(precision, "engines", float("nan"), float("nan"), passed, limit)
 
     def _encoders(self, session: Session) -> Iterator[Row]:
         view = session.look(self.scene, self.clip, frames=self._frames())

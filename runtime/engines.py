@@ -13,7 +13,16 @@ from .bundle import ENCODERS, TENSORRT, Bundle
 from .digests import joint_digest
 from .errors import BadBundle, BadInput
 
-__all__ = ["Engine", "Shapes", "Sidecar", "choose_profile", "find_engines", "graph_digest", "require_current"]
+__all__ = [
+    "Engine",
+    "Shapes",
+    "Sidecar",
+    "choose_profile",
+    "find_engines",
+    "graph_digest",
+    "read_sidecar",
+    "require_current",
+]
 
 # the name in --profile of what an input's rows count; rows of kernel maps go with the voxels
 OPTIONS = {"frames": "batch", "pooled_features": "frames", "img_rays": "frames", "text_embeds": "text"}
@@ -116,7 +125,7 @@ def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versio
         raise BadBundle(f"{sidecar.target} needs {sidecar.backend} {sidecar.version}, which is not installed")
     if installed != sidecar.version:
         raise BadBundle(f"{sidecar.target} was built with {sidecar.backend} {sidecar.version}, here is {installed}")
-    require_current(bundle, entry)
+    require_current(bundle, entry, sidecar)
     return Engine(bundle.file(entry["file"]), sidecar)
 
 
@@ -126,15 +135,15 @@ def read_sidecar(bundle: Bundle, entry: Mapping[str, Any]) -> Sidecar:
     return Sidecar.read(bundle.file(entry["sidecar"]))
 
 
-def require_current(bundle: Bundle, entry: Mapping[str, Any], *, fresh: bool = False) -> None:
+def require_current(bundle: Bundle, entry: Mapping[str, Any], sidecar: Sidecar, *, fresh: bool = False) -> None:
     """Raise BadBundle unless an engine is whole, and was built from the graph that the bundle holds.
 
     Args:
         bundle: where it lies.
         entry: its entry in the manifest.
+        sidecar: what it was built from.
         fresh: hash the file even if it looks unchanged.
     """
-    sidecar = read_sidecar(bundle, entry)
     if sidecar.graph != graph_digest(bundle, sidecar.encoder, sidecar.precision):
         raise BadBundle(f"{sidecar.target}: the graph of {sidecar.encoder} was changed after its engine was built")
     bundle.check([entry["file"]], fresh=fresh)

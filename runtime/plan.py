@@ -100,11 +100,10 @@ class Plan:
 
     def _encoder(self, name: str, activations: int) -> int:
         """Bytes of an encoder's weights and of what it computes, which an engine's sidecar knows better."""
-        if (engine := self.engines.get(name)) and not self.shared:
-            return 0
-        if engine:
-            return engine.file.stat().st_size + engine.sidecar.activation_bytes
-        return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
+        engine = self.engines.get(name)
+        if engine is None:
+            return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
+        return engine.file.stat().st_size + engine.sidecar.activation_bytes if self.shared else 0
 
 
 def require_memory(plan: Plan, held: int = 0) -> None:

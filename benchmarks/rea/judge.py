@@ -93,8 +93,10 @@ def write_prompts(records: Sequence[Record], out: Path, model: str, scale: str) 
         BadInput: `out` cannot be written, or is a file of something else.
     """
     try:
-        if out.exists() and not out.read_bytes()[: len(PROMPT)] == PROMPT:
-            raise BadInput(f"--out {out}: exists and is not a file of prompts; choose another")
+        if out.exists():
+            with out.open("rb") as there:
+                if there.read(len(PROMPT)) != PROMPT:
+                    raise BadInput(f"--out {out}: exists and is not a file of prompts; choose another")
         with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
             for record in records:
                 line = {"custom_id": record["id"], "method": "POST", "url": "/v1/chat/completions"}

@@ -11,8 +11,7 @@ from ...runtime.errors import BadBundle, BadInput
 from ..progress import Progress
 from .builder import Builder
 from .profiles import plan_profiles
-from .targets import RTX, Target, choose_backend, dotted, find_target, this_device
-from .targets import TENSORRT as TENSORRT_PROPER
+from .targets import BACKENDS, Target, choose_backend, dotted, find_target, this_device
 
 __all__ = ["Engines"]
 
@@ -49,8 +48,8 @@ class Engines:
         """
         self.bundle = Bundle(path)
         self.target = None if target is None else find_target(target)
-        if backend not in (None, TENSORRT_PROPER, RTX):
-            raise BadInput(f"--backend {backend}: unknown; known are {TENSORRT_PROPER}, {RTX}")
+        if backend is not None and backend not in BACKENDS:
+            raise BadInput(f"--backend {backend}: unknown; known are {', '.join(BACKENDS)}")
         self.backend = backend
         self.precisions = tuple(dict.fromkeys(precisions)) or tuple(self.bundle.precisions)
         for precision in self.precisions:

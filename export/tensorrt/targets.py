@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from ...runtime.errors import BadInput
 from ...runtime.gpu import Gpu, find_gpu
 
-__all__ = ["RTX", "TARGETS", "TENSORRT", "Target", "choose_backend", "dotted", "find_target", "this_device"]
+__all__ = ["BACKENDS", "RTX", "TARGETS", "Target", "choose_backend", "dotted", "find_target", "this_device"]
 
 # TensorRT builds on the device itself; TensorRT for RTX ahead of time, on any machine, for these capabilities
-TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
+BACKENDS = TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
 AHEAD_OF_TIME = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 GIB = 2**30
 SHARED_PART = 8

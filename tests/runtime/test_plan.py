@@ -65,13 +65,14 @@ def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) ->
     file = tmp_path / "points.engine"
     file.write_bytes(bytes(1000))
 
-    def stages(activations: int) -> dict[str, int]:
+    def stages(activations: int, shared: bool = True) -> dict[str, int]:
         engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
-        return replace(plan, engines={"points": engine}).stages()
+        return replace(plan, engines={"points": engine}, shared=shared).stages()
 
     assert stages(500)["points"] == stages(0)["points"] + 500
     assert stages(0)["points"] < plan.stages()["points"]
     assert {**stages(0), "points": 0} == {**plan.stages(), "points": 0}
+    assert stages(500, shared=False)["points"] == stages(0)["points"] - 1000
 
 
 def test_what_fits_passes_and_so_does_what_nobody_knows(plan: Plan, free: Any) -> None:
