@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..runtime.errors import BadInput
 from .options import FOLDER, logging_options, options, peak_memory, reports_errors
 
 __all__ = ["export"]
@@ -158,6 +159,10 @@ def tensorrt(bundle: Path, check: bool, force: bool, as_json: bool, quiet: bool,
 
     with peak_memory(quiet):
         engines = Engines(bundle, **values, progress=Progress(quiet))
+        if check and (force or values["backend"]):
+            raise BadInput("--check: builds nothing, with tensorrt-rtx; leave --force and --backend out")
+        if as_json and not check:
+            raise BadInput("--json: is the form of a --check; add it")
         if not check:
             engines.build(force=force)
             return

@@ -103,7 +103,8 @@ class Plan:
         engine = self.engines.get(name)
         if engine is None:
             return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
-        return engine.file.stat().st_size + engine.sidecar.activation_bytes if self.shared else 0
+        # an engine whose builder reported nothing is taken to need what the graph does
+        return engine.file.stat().st_size + (engine.sidecar.activation_bytes or activations) if self.shared else 0
 
 
 def require_memory(plan: Plan, held: int = 0) -> None:

@@ -69,10 +69,12 @@ def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) ->
         engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
         return replace(plan, engines={"points": engine}, shared=shared).stages()
 
-    assert stages(500)["points"] == stages(0)["points"] + 500
-    assert stages(0)["points"] < plan.stages()["points"]
-    assert {**stages(0), "points": 0} == {**plan.stages(), "points": 0}
-    assert stages(500, shared=False)["points"] == stages(0)["points"] - 1000
+    assert stages(501)["points"] == stages(1)["points"] + 500
+    assert stages(1)["points"] < plan.stages()["points"]
+    assert {**stages(1), "points": 0} == {**plan.stages(), "points": 0}
+    assert stages(500, shared=False)["points"] == stages(1)["points"] - 1001
+    # a report of nothing is no report
+    assert stages(0)["points"] > stages(1)["points"]
 
 
 def test_what_fits_passes_and_so_does_what_nobody_knows(plan: Plan, free: Any) -> None:

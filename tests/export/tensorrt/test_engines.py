@@ -138,6 +138,20 @@ def test_an_unknown_backend_is_answered_with_the_known_ones(stllm: Any, tiny_bun
     assert "--backend trt: unknown; known are tensorrt, tensorrt-rtx" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--check", "--force"], "--check: builds nothing, with tensorrt-rtx; leave --force and --backend out"),
+        (["--check", "--backend", "tensorrt-rtx"], "leave --force and --backend out"),
+        (["--target", "rtx-ada", "--json"], "--json: is the form of a --check"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    options: list[str], words: str, stllm: Any, tiny_bundle: Path
+) -> None:
+    assert words in refused(stllm, tiny_bundle, *options)
+
+
 @without_gpu
 def test_jetson_engines_are_built_on_a_jetson(stllm: Any, tiny_bundle: Path) -> None:
     message = refused(stllm, tiny_bundle, "--target", "orin-nano")
