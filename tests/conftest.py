@@ -1,6 +1,7 @@
 """Fixtures: a tiny generated checkpoint and its bundle, the built-in sample, and reference tensors where present."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 from stllm_edge import cli
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.sample import write_sample
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_core(worker_id: str) -> None:
+    """Give each of several test processes one core: threads that wait for each other's cores double the time."""
+    if worker_id == "master":
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,9 +125,6 @@ def closet() -> GoldenCase:
 
 
 def read_case(folder: Path) -> GoldenCase:
-    import torch
-    from safetensors.torch import load_file
-
     tensors = load_file(folder / "expected_fp32.safetensors")
     expected = {
         name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in tensors.items()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from stllm_edge.benchmarks.training.train import Steps
 from stllm_edge.export.model.aligner import encode_all
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.runtime import BadInput
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """The commands choose PyTorch's threads for their process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
