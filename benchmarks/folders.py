@@ -1,18 +1,10 @@
-"""What the commands were asked for, checked before anything is computed or written."""
+"""Folders for results: new, empty, or made on the way."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..runtime.errors import BadInput
 
-__all__ = ["make_folder", "make_new_folder", "require_at_least", "require_new"]
-
-
-def require_at_least(bounds: Mapping[str, tuple[int | None, int]]) -> None:
-    """Raise BadInput unless each option's value, if it has one, is its bound or more."""
-    for option, (value, least) in bounds.items():
-        if value is not None and value < least:
-            raise BadInput(f"{option} {value}: expected {least} or more")
+__all__ = ["make_folder", "make_new_folder", "require_new"]
 
 
 def require_new(out: Path) -> None:

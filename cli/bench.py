@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..runtime.errors import BadInput
+from ..runtime.errors import BadInput, require_at_least
 from .options import FOLDER, logging_options, peak_memory, reports_errors
 from .rea import rea
 
@@ -35,8 +35,8 @@ bench.add_command(rea)
 @reports_errors
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
     """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
-    from ..benchmarks.arguments import make_new_folder, require_at_least
     from ..benchmarks.checkpoints import FULL, TINY, copy_trained, write_checkpoint
+    from ..benchmarks.folders import make_new_folder
 
     if size == "small" and (layers is not None or seed):
         raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
@@ -58,7 +58,7 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 @reports_errors
 def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
     """Write a furnished room of any size and a clip through it, to run and verify a bundle at scale."""
-    from ..benchmarks.arguments import make_new_folder, require_at_least
+    from ..benchmarks.folders import make_new_folder
     from ..benchmarks.rooms import write_room
 
     require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--seed": (seed, 0)})
@@ -77,7 +77,6 @@ def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
 def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_json: bool, quiet: bool) -> None:
     """Measure an encoder at the released model's size against its plain form, with random weights."""
     from ..benchmarks import encoders
-    from ..benchmarks.arguments import require_at_least
 
     require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--runs": (runs, 1)})
     comparison = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..runtime.errors import BadInput
+from ..runtime.errors import BadInput, require_at_least
 from .options import FOLDER, logging_options, options, reports_errors, session_options
 
 __all__ = ["rea"]
@@ -57,7 +57,6 @@ def score_answers(predictions: Path, train: Path | None, seed: int, as_json: boo
 
     PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}.
     """
-    from ..benchmarks.arguments import require_at_least
     from ..benchmarks.rea.predictions import read_predictions, read_training
     from ..benchmarks.rea.scoring import score
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import Bundle, BundleWriter, Defaults
-from ..runtime.errors import BadInput
+from ..runtime.errors import BadInput, require_at_least
 from ..runtime.scene import load_scene
 from ..runtime.video import load_clip
 from .checkpoint import Checkpoint
@@ -102,8 +102,7 @@ class Export:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
         self.require_views(scene, video)
-        if positions < POSITIONS:
-            raise BadInput(f"--positions {positions}: expected {POSITIONS} or more")
+        require_at_least({"--positions": (positions, POSITIONS)})
         with tempfile.TemporaryDirectory() as folder:
             if scene is None or video is None:
                 scene, video = write_sample(Path(folder), Bundle(self.out).defaults.voxel_size)

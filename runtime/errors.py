@@ -1,6 +1,8 @@
 """The errors that a user can cause; every message says what was asked, what was found and what to do."""
 
-__all__ = ["BadBundle", "BadInput", "DoesNotFit", "MissingDependency", "StllmError"]
+from collections.abc import Mapping
+
+__all__ = ["BadBundle", "BadInput", "DoesNotFit", "MissingDependency", "StllmError", "require_at_least"]
 
 
 class StllmError(Exception):
@@ -21,3 +23,10 @@ class MissingDependency(StllmError):
 
 class DoesNotFit(StllmError):
     """Memory or disk is too small for what was asked; the message says what would fit."""
+
+
+def require_at_least(bounds: Mapping[str, tuple[int | None, int]]) -> None:
+    """Raise BadInput unless each option's value, if it has one, is its bound or more."""
+    for option, (value, least) in bounds.items():
+        if value is not None and value < least:
+            raise BadInput(f"{option} {value}: expected at least {least}")

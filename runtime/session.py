@@ -12,7 +12,7 @@ from .answer import Answer, View
 from .bundle import ENCODERS, Bundle, Graph
 from .encoders import Kept
 from .engines import choose_profile
-from .errors import BadInput
+from .errors import BadInput, require_at_least
 from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .maps import KernelMaps
 from .memory import own_usage
@@ -358,12 +358,9 @@ def graph_files(graphs: Iterable[Graph]) -> list[str]:
 def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:
     """Raise BadInput for what cannot be asked, before anything is computed for it."""
     check_question(question)
-    if max_new_tokens < 1:
-        raise BadInput(f"--max-new-tokens {max_new_tokens}: expected at least 1")
+    require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--seed": (seed, 0)})
     if not 0 <= temperature < float("inf"):
         raise BadInput(f"--temperature {temperature}: expected a number that is at least 0")
-    if seed < 0:
-        raise BadInput(f"--seed {seed}: expected at least 0")
 
 
 def prefill(model: LanguageModel, prompt: Prompt, prefix_tokens: np.ndarray, video_tokens: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BadInput
+from .errors import BadInput, require_at_least
 from .prompt import time_instruction
 
 __all__ = ["Clip", "Selection", "load_clip", "normalised", "pixel_values", "resized", "select_frames"]
@@ -186,8 +186,7 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
             f"no frame of {clip.path} has a pose: frames are named like {name}, poses like {next(iter(poses))}; "
             "they are matched by stem, and in a video file by number (--first-frame 1 if it counts from 1)"
         )
-    if frames is not None and frames < 1:
-        raise BadInput(f"--frames {frames}: expected at least 1")
+    require_at_least({"--frames": (frames, 1)})
     if frames is not None and frames > len(posed):
         raise BadInput(f"--frames {frames}: {len(posed)} of {len(clip)} frames of {clip.path} have a pose")
     count = frames or default

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ..arguments import make_folder
+from ..folders import make_folder
 
 __all__ = ["Item", "Journal", "whole_lines"]
 

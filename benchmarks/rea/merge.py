@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.errors import BadInput
-from ..arguments import make_folder
+from ..folders import make_folder
 from .results import Record, in_order, read_results, write_predictions, write_results
 
 __all__ = ["Merged", "merge_results"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...runtime.errors import BadInput
+from ...runtime.errors import BadInput, require_at_least
 from ...runtime.options import Options
 from ...runtime.session import Session
 from .answering import Request, answer_clip
@@ -102,9 +102,7 @@ def run_subset(
         BadInput: a choice is not possible, or the results in `out` are of something else.
     """
     subset, shard = subset or Subset(), shard or Shard()
-    for option, value in (("--max-new-tokens", max_new_tokens), ("--frames", frames)):
-        if value is not None and value < 1:
-            raise BadInput(f"{option} {value}: expected at least 1")
+    require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--frames": (frames, 1)})
     samples = subset.of(dataset.samples)
     if swapped:
         samples = swap(samples, swapped)

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ...export.progress import Progress
-from ...runtime.errors import BadInput
-from ..arguments import require_at_least, require_new
+from ...runtime.errors import BadInput, require_at_least
+from ..folders import require_new
 from .clips import FPS, FRAMES, Clip, make_clip, render_clip
 from .render import INTRINSICS, sample_cloud
 from .world import Room, generator_of, make_room

@@ -70,14 +70,14 @@ def test_nothing_is_mixed_with_what_is_there(options: tuple[object, ...], stllm:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("checkpoint", "--layers", -1), "--layers -1: expected 1 or more"),
-        (("checkpoint", "--seed", -1), "--seed -1: expected 0 or more"),
-        (("room", "--voxels", 0), "--voxels 0: expected 1 or more"),
-        (("room", "--frames", 0), "--frames 0: expected 1 or more"),
-        (("room", "--seed", -1), "--seed -1: expected 0 or more"),
-        (("encoder", "vision", "--frames", 0), "--frames 0: expected 1 or more"),
-        (("encoder", "maps", "--voxels", -1), "--voxels -1: expected 1 or more"),
-        (("encoder", "maps", "--runs", 0), "--runs 0: expected 1 or more"),
+        (("checkpoint", "--layers", -1), "--layers -1: expected at least 1"),
+        (("checkpoint", "--seed", -1), "--seed -1: expected at least 0"),
+        (("room", "--voxels", 0), "--voxels 0: expected at least 1"),
+        (("room", "--frames", 0), "--frames 0: expected at least 1"),
+        (("room", "--seed", -1), "--seed -1: expected at least 0"),
+        (("encoder", "vision", "--frames", 0), "--frames 0: expected at least 1"),
+        (("encoder", "maps", "--voxels", -1), "--voxels -1: expected at least 1"),
+        (("encoder", "maps", "--runs", 0), "--runs 0: expected at least 1"),
     ],
 )
 def test_numbers_that_cannot_be(arguments: tuple[object, ...], words: str, stllm: Any, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_unused_weight_makes_no_difference(
         (["--quant", "Q2_K"], "it holds F32, Q8_0, Q4_K_M"),
         (["--scene", "somewhere"], "--video"),
         (["--video", "somewhere"], "--scene"),
-        (["--positions", "100"], "--positions 100: expected 256 or more"),
+        (["--positions", "100"], "--positions 100: expected at least 256"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

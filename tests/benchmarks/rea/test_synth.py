@@ -91,11 +91,11 @@ def test_command_says_what_it_wrote(stllm: Any, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--scenes", 0, "--scenes 0: expected 1 or more"),
-        ("--seed", -1, "--seed -1: expected 0 or more"),
-        ("--clips", 0, "--clips 0: expected 1 or more"),
-        ("--questions", 0, "--questions 0: expected 1 or more"),
-        ("--processes", 0, "--processes 0: expected 1 or more"),
+        ("--scenes", 0, "--scenes 0: expected at least 1"),
+        ("--seed", -1, "--seed -1: expected at least 0"),
+        ("--clips", 0, "--clips 0: expected at least 1"),
+        ("--questions", 0, "--questions 0: expected at least 1"),
+        ("--processes", 0, "--processes 0: expected at least 1"),
         ("--val-share", 1.5, "--val-share 1.5: expected a share from 0 to 1"),
     ],
 )
