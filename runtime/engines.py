@@ -4,7 +4,7 @@ An engine lies in `engines/<target>/` with a sidecar, JSON of the fields of `Sid
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ __all__ = [
     "require_current",
 ]
 
-# the name in --profile of what an input's rows count; rows of kernel maps go with the voxels
-OPTIONS = {"frames": "batch", "pooled_features": "frames", "img_rays": "frames", "text_embeds": "text"}
+# what an input's rows count, by the name that --profile has for it; other inputs are kernel maps
+COUNTED = {
+    "frames": "batch",
+    "pooled_features": "frames",
+    "img_rays": "frames",
+    "text_embeds": "text",
+    "voxel_feats": "voxels",
+    "pcd_features": "voxels",
+    "pcd_rays": "voxels",
+}
+NOUNS = {"batch": "frames at once", "frames": "frames", "text": "tokens of the question", "voxels": "voxels"}
 # least, usual and largest shape of each input
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -44,6 +53,7 @@ class Sidecar:
         graph: SHA-256 over the graph and its weights.
         maps: kernel-map format that it takes, for the point encoder.
         profiles: shapes that it takes, one entry a bucket, the smallest first.
+        patches: of a frame; an input that grows with the frames has a row for each.
         flags: how it was built.
         activation_bytes: device memory for activations, as the builder reported it.
     """
@@ -57,6 +67,7 @@ class Sidecar:
     graph: str
     maps: str | None
     profiles: list[Shapes]
+    patches: int
     flags: dict[str, Any]
     activation_bytes: int
 
@@ -72,8 +83,10 @@ class Sidecar:
                 {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
                 for shapes in fields.pop("profiles")
             ]
+            if not profiles or fields["patches"] < 1:
+                raise ValueError("no profiles, or frames without patches")
             return cls(profiles=profiles, **fields)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{file}: damaged ({error}); build the engines again") from None
 
 
@@ -155,30 +168,52 @@ def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:
     return joint_digest({name: bundle.sha256(name) for name in (graph.file, graph.weights)})
 
 
-def choose_profile(sidecar: Sidecar, inputs: Mapping[str, Any]) -> int:
-    """Index of the first profile that takes the inputs.
+def choose_profile(sidecar: Sidecar, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Index of the first profile that takes inputs of these shapes.
 
     Raises:
-        BadInput: none does; the message has the count, the limit and the option that raises it.
+        BadInput: none does; the message has the count, the limits and the option that moves them.
     """
-    for index, shapes in enumerate(sidecar.profiles):
-        if not any(beyond(shapes[name], array.shape) for name, array in inputs.items()):
+    for index, profile in enumerate(sidecar.profiles):
+        if all(within(profile[name], shape) for name, shape in shapes.items()):
             return index
-    largest = sidecar.profiles[-1]
-    name, limit = next(
-        (name, limit) for name, array in inputs.items() if (limit := beyond(largest[name], array.shape)) is not None
-    )
-    rows, option = inputs[name].shape[0], OPTIONS.get(name, "voxels")
-    raise BadInput(
-        f"{sidecar.encoder}: {rows} rows of {name}, the engine for {sidecar.target} takes {limit[0]} to {limit[1]}; "
-        f"build it with a wider --profile {option}=MIN:OPT:MAX, or use --device cpu"
-    )
+    raise BadInput(describe_excess(sidecar, shapes))
 
 
-def beyond(bounds: tuple[tuple[int, ...], ...], shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Least and most rows of a profile, if a shape lies outside."""
+def within(bounds: tuple[tuple[int, ...], ...], shape: tuple[int, ...]) -> bool:
     least, _, most = bounds
-    inside = len(shape) == len(most) and all(
+    return len(shape) == len(most) and all(
         low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
     )
-    return None if inside else (least[0], most[0])
+
+
+def describe_excess(sidecar: Sidecar, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What is outside the profiles: an input that none of them takes, else the first beyond the largest."""
+    for profiles in (sidecar.profiles, sidecar.profiles[-1:]):
+        outside = [name for name in shapes if not any(within(profile[name], shapes[name]) for profile in profiles)]
+        if outside:
+            break
+    name = outside[0]
+    counted = COUNTED.get(name, "voxels")
+    unit = sidecar.patches if counted == "frames" else 1
+    noun = NOUNS[counted] if name in COUNTED else f"rows of {name} in the kernel maps"
+    taken = " or ".join(
+        f"{least // unit} to {most // unit}"
+        for least, most in joined((profile[name][0][0], profile[name][-1][0]) for profile in profiles)
+    )
+    measured = "" if name in COUNTED else " or with --profile-from such scenes"
+    return (
+        f"{sidecar.encoder}: {shapes[name][0] // unit} {noun}, the engine for {sidecar.target} takes {taken}; "
+        f"build it with a wider --profile {counted}=MIN:OPT:MAX{measured}, or use --device cpu"
+    )
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, those that overlap or touch as one."""
+    spans: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if spans and low <= spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
+        else:
+            spans.append((low, high))
+    return spans

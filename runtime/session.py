@@ -163,8 +163,9 @@ class Session:
             selection=selection,
             voxels=voxels,
             rays=rays,
-            video_tokens=self._encode_frames(selection, meter),
+            # first, since the scene's kernel maps may be beyond an engine's profiles, and the frames take longest
             points=self._encode_points(voxels, meter),
+            video_tokens=self._encode_frames(selection, meter),
             meter=meter,
         )
 
@@ -304,7 +305,7 @@ class Session:
     def _require_profiles(self, voxels: int, frames: int) -> None:
         """Raise BadInput when an engine does not take so many voxels or frames."""
         geometry = self.bundle.geometry
-        rows = {
+        shapes = {
             "points": {"voxel_feats": (voxels, geometry.points.channels[0])},
             "aligner": {
                 "pcd_features": (voxels, geometry.aligner.point_features),
@@ -312,10 +313,7 @@ class Session:
             },
         }
         for name, engine in self.placement.engines.items():
-            shapes = rows.get(name, {})
-            choose_profile(
-                engine.sidecar, {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-            )
+            choose_profile(engine.sidecar, shapes.get(name, {}))
 
     def _map_format(self) -> str:
         """Of the kernel maps that the point encoder takes."""

@@ -64,7 +64,7 @@ class EngineEncoder:
 
     def __call__(self, **inputs: Any) -> Any:
         """Run the engine; raises BadInput when no profile takes the inputs, StllmError when TensorRT fails."""
-        profile = choose_profile(self._sidecar, inputs)
+        profile = choose_profile(self._sidecar, {name: values.shape for name, values in inputs.items()})
         if profile != self._profile:
             self._require(self._context.set_optimization_profile_async(profile, self._stream.handle.value), "profile")
             self._profile = profile

@@ -99,6 +99,7 @@ class Engines:
             graph=graph_digest(self.bundle, encoder, precision),
             maps=graph.maps,
             profiles=shapes,
+            patches=self.bundle.geometry.vision.grid**2,
             flags={"strongly_typed": True, "tf32": False, "workspace": builder.workspace},
             activation_bytes=compiled.activation_bytes,
         )

@@ -1,12 +1,10 @@
 """Engines are loaded only where they fit: sidecars, profiles, and a reason for each refusal."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from stllm_edge.runtime import (
     BadBundle,
@@ -27,8 +25,15 @@ VERSIONS = {"tensorrt": "10.3.0"}
 Build = Callable[..., Bundle]
 
 
-def shapes(most: int) -> Shapes:
-    return {"voxel_feats": ((1, 3), (most // 2, 3), (most, 3)), "order": ((1,), (most // 2,), (most,))}
+def shapes(most: int, least: int = 1) -> Shapes:
+    """Voxels from the least to the most, and as many runs; up to three frames of four patches, 20 tokens."""
+    usual = (least + most) // 2
+    return {
+        "voxel_feats": ((least, 3), (usual, 3), (most, 3)),
+        "runs": ((least, 5), (usual, 5), (most, 5)),
+        "pooled_features": ((4, 8), (8, 8), (12, 8)),
+        "text_embeds": ((1, 8), (5, 8), (20, 8)),
+    }
 
 
 SIDECAR = Sidecar(
@@ -41,6 +46,7 @@ SIDECAR = Sidecar(
     graph="",
     maps="tables",
     profiles=[shapes(100), shapes(1000)],
+    patches=4,
     flags={"strongly_typed": True},
     activation_bytes=2**20,
 )
@@ -116,26 +122,60 @@ def test_a_truncated_engine_is_refused(build: Build) -> None:
     assert "vision.engine: has 399 bytes, the manifest says 400" in refusal(bundle)
 
 
-def test_a_damaged_sidecar_is_refused(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        '{"profiles": {}}',
+        SIDECAR.to_json().replace("version", "verse"),
+        SIDECAR.to_json().replace('"patches": 4', '"patches": 0'),
+        replace(SIDECAR, profiles=[]).to_json(),
+    ],
+    ids=["empty", "nested", "list", "fields missing", "field unknown", "no patches", "no profiles"],
+)
+def test_a_damaged_sidecar_is_refused(content: str, tmp_path: Path) -> None:
     file = tmp_path / "points.json"
-    for content in ("", "[]", "{}", json.dumps({"profiles": {}}), SIDECAR.to_json().replace("version", "verse")):
-        file.write_text(content)
-        with pytest.raises(BadBundle, match=r"points\.json: damaged .*; build the engines again"):
-            Sidecar.read(file)
+    file.write_text(content)
+    with pytest.raises(BadBundle, match=r"points\.json: damaged .*; build the engines again"):
+        Sidecar.read(file)
 
 
 @pytest.mark.parametrize(("rows", "index"), [(1, 0), (100, 0), (101, 1), (1000, 1)])
 def test_the_smallest_profile_that_holds_the_inputs_is_taken(rows: int, index: int) -> None:
-    inputs = {"voxel_feats": np.zeros((rows, 3), np.float32), "order": np.zeros(rows, np.int32)}
-    assert choose_profile(SIDECAR, inputs) == index
+    assert choose_profile(SIDECAR, {"voxel_feats": (rows, 3), "runs": (rows, 5)}) == index
 
 
-def test_beyond_the_largest_profile_the_count_and_the_option_are_named() -> None:
-    expected = (
-        "points: 1001 rows of order, the engine for orin takes 1 to 1000; build it with a wider --profile voxels="
-    )
-    with pytest.raises(BadInput, match=expected):
-        choose_profile(SIDECAR, {"voxel_feats": np.zeros((5, 3)), "order": np.zeros(1001)})
+@pytest.mark.parametrize(
+    ("beyond", "words", "option"),
+    [
+        ({"voxel_feats": (1001, 3)}, "1001 voxels, the engine for orin takes 1 to 1000", "voxels=MIN:OPT:MAX"),
+        ({"pooled_features": (16, 8)}, "4 frames, the engine for orin takes 1 to 3", "frames=MIN:OPT:MAX"),
+        ({"text_embeds": (21, 8)}, "21 tokens of the question, the engine for orin takes 1 to 20", "text=MIN:OPT:MAX"),
+        (
+            {"voxel_feats": (900, 3), "runs": (1002, 5)},
+            "1002 rows of runs in the kernel maps, the engine for orin takes 1 to 1000",
+            "voxels=MIN:OPT:MAX or with --profile-from such scenes",
+        ),
+    ],
+)
+def test_beyond_the_profiles_the_count_and_the_option_are_named(beyond: Any, words: str, option: str) -> None:
+    expected = f"points: {words}; build it with a wider --profile {option}, or use --device cpu"
+    with pytest.raises(BadInput, match=f"^{expected}$"):
+        choose_profile(SIDECAR, beyond)
+
+
+def test_between_buckets_that_do_not_touch_all_are_quoted() -> None:
+    gapped = replace(SIDECAR, profiles=[shapes(100), shapes(200, 101), shapes(1000, 500)])
+    with pytest.raises(BadInput, match="300 voxels, the engine for orin takes 1 to 200 or 500 to 1000;"):
+        choose_profile(gapped, {"voxel_feats": (300, 3)})
+
+
+def test_where_no_bucket_takes_all_inputs_the_largest_is_quoted() -> None:
+    gapped = replace(SIDECAR, profiles=[shapes(100), shapes(1000, 101)])
+    with pytest.raises(BadInput, match="90 voxels, the engine for orin takes 101 to 1000;"):
+        choose_profile(gapped, {"voxel_feats": (90, 3), "runs": (150, 5)})
 
 
 def test_engines_stay_when_other_parts_are_added(build: Build, stllm: Any, tiny_checkpoint: Path) -> None:
@@ -177,5 +217,5 @@ def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
     assert session.placement.name == "TensorRT engines, Orin"
     assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
     assert session.digest == Session(bundle, Options(precision="fp32", device="cpu")).digest
-    with pytest.raises(BadInput, match="points: 60 rows of voxel_feats, the engine for orin takes 1 to 20"):
+    with pytest.raises(BadInput, match="points: 60 voxels, the engine for orin takes 1 to 20"):
         session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
