@@ -36,6 +36,8 @@ LOG = logging.getLogger(__name__)
 QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
 POSITIONS = 256
 BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
+# whose graphs are compared, in this order; one that several share is run once
+COMPARED = (CPU, PORTABLE, TENSORRT)
 ENCODER_STAGES = ("vision", "points", "aligner")
 # the aligner of a float32 bundle for TensorRT, whose attention has FP16 factors
 FUSED = "fp32, FP16 attention"
@@ -165,7 +167,7 @@ class Verification:
             positions: longest prompt for the language model; what is too long is cut from the clip's end.
 
         Raises:
-            BadBundle: a part is not there.
+            BadBundle: a part or its file is not there.
         """
         precisions, quants = precisions or self.bundle.precisions, quants or self.bundle.quants
         if not self.bundle.precisions or not self.bundle.quants:
@@ -173,11 +175,12 @@ class Verification:
                 f"{self.bundle.path}: verifying takes encoders and a language model, it holds "
                 f"{self.bundle.precisions or 'no encoders'} and {self.bundle.quants or 'no language model'}"
             )
+        self._require_files(precisions, quants)
         records: dict[str, Any] = {}
         for precision in precisions:
             rows: list[Row] = []
             files: dict[str, None] = {}
-            for provider in (CPU, PORTABLE, TENSORRT):
+            for provider in COMPARED:
                 session = self._session(precision, quants[0], provider)
                 new = [name for name in session.files[:-1] if name not in files]
                 if not new:
@@ -195,6 +198,13 @@ class Verification:
         with BundleWriter.open(self.bundle.path) as writer:
             for name, record in records.items():
                 writer.record_parity(name, record)
+
+    def _require_files(self, precisions: Sequence[str], quants: Sequence[str]) -> None:
+        """Raise BadBundle for a file that is not there, before anything is computed."""
+        sessions = [self._session(precision, quants[0], provider) for precision in precisions for provider in COMPARED]
+        sessions += [self._session(precisions[0], quant) for quant in quants]
+        for name in dict.fromkeys(name for session in sessions for name in session.files):
+            self.bundle.require_file(name)
 
     def _session(self, precision: str, quant: str, provider: str = CPU) -> Session:
         options = Options(

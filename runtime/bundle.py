@@ -202,6 +202,15 @@ class Bundle:
         model = hashlib.sha256(described.encode()).hexdigest()
         return joint_digest({"model": model, **{name: self.sha256(name) for name in names}})
 
+    def require_file(self, name: str) -> Path:
+        """Path of a file of the bundle; raises BadBundle when the manifest has no entry for it, or it is not there."""
+        path = self.path / name
+        if name not in self._files or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
+        if not path.is_file():
+            raise BadBundle(f"{path} is missing; export it again with --force")
+        return path
+
     def check(self, names: list[str], *, fresh: bool = False) -> None:
         """Compare files with the manifest: present, size, SHA-256.
 
@@ -211,11 +220,7 @@ class Bundle:
             BadBundle: a file is missing or differs.
         """
         for name in names:
-            path = self.path / name
-            if name not in self._files or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
-            if not path.is_file():
-                raise BadBundle(f"{path} is missing; export it again with --force")
+            path = self.require_file(name)
             size, digest = self._files[name]
             if path.stat().st_size != size:
                 raise BadBundle(
