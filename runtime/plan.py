@@ -60,14 +60,13 @@ class Plan:
         vision, aligner, llm = geometry.vision, geometry.aligner, geometry.llm
         tokens = self.frames * vision.grid * (vision.grid + 1) * llm.width * FLOAT
         features = self.voxels * aligner.width * FLOAT
-        points = self.voxels * aligner.point_features * FLOAT
         rays = (self.voxels + self.frames * vision.grid**2) * LIVE_COLUMNS * FLOAT
         rows = self.frames * vision.grid**2 + aligner.latents + TEXT_TOKENS
         positions = self.frames * vision.grid * (vision.grid + 1) + aligner.latents + TEXT_TOKENS + self.new_tokens
         kv = 2 * positions * llm.layers * llm.kv_heads * llm.head_width * KV_BYTES[self.kv]
         buffer = MICRO_BATCH * (3 * llm.ffn + 8 * llm.width) * FLOAT + positions * MICRO_BATCH * 2
         peaks = {
-            "vision": self._encoder("vision", 12 * vision.patches * (vision.mlp + 4 * vision.width)) + tokens + points,
+            "vision": self._encoder("vision", 12 * vision.patches * (vision.mlp + 4 * vision.width)) + tokens,
             "points": self._encoder("points", self.voxels * FLOAT * (12 * geometry.points.channels[-1])) + 2 * features,
             "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * aligner.width * FLOAT)
             + 2 * (features + rays + tokens),

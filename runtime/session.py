@@ -137,7 +137,6 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
-        self._require_profiles(len(voxels), len(selection))
         require_memory(
             Plan(
                 bundle=self.bundle,
@@ -154,6 +153,9 @@ class Session:
             ),
             held=own_usage().anonymous if self.options.resident else 0,
         )
+        with meter.measure("maps"):
+            maps = KernelMaps.build(voxels.coords, self._map_format())
+        self._require_profiles(voxels, maps, len(selection))
         if self.options.precision is None or self.options.quant is None:
             LOG.info("encoders %s, language model %s, %d threads", self.precision, self.quant, self.threads)
         LOG.info("encoders run on %s", self.placement.name)
@@ -163,9 +165,8 @@ class Session:
             selection=selection,
             voxels=voxels,
             rays=rays,
-            # first, since the scene's kernel maps may be beyond an engine's profiles, and the frames take longest
-            points=self._encode_points(voxels, meter),
             video_tokens=self._encode_frames(selection, meter),
+            points=self._encode_points(voxels, maps, meter),
             meter=meter,
         )
 
@@ -262,10 +263,8 @@ class Session:
         meter.milliseconds["vision"] -= meter.milliseconds["video"]
         return tokens
 
-    def _encode_points(self, voxels: Voxels, meter: Meter) -> np.ndarray | Kept:
+    def _encode_points(self, voxels: Voxels, maps: KernelMaps, meter: Meter) -> np.ndarray | Kept:
         """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
-        with meter.measure("maps"):
-            maps = KernelMaps.build(voxels.coords, self._map_format())
         with self._stages.encoder("points", meter) as encode:
             return encode(voxel_feats=voxels.feats, **maps.inputs())
 
@@ -302,13 +301,13 @@ class Session:
                 "lower --frames or --max-new-tokens"
             )
 
-    def _require_profiles(self, voxels: int, frames: int) -> None:
-        """Raise BadInput when an engine does not take so many voxels or frames."""
+    def _require_profiles(self, voxels: Voxels, maps: KernelMaps, frames: int) -> None:
+        """Raise BadInput when an engine does not take the scene or so many frames."""
         geometry = self.bundle.geometry
         shapes = {
-            "points": {"voxel_feats": (voxels, geometry.points.channels[0])},
+            "points": {name: array.shape for name, array in {"voxel_feats": voxels.feats, **maps.inputs()}.items()},
             "aligner": {
-                "pcd_features": (voxels, geometry.aligner.point_features),
+                "pcd_features": (len(voxels), geometry.aligner.point_features),
                 "pooled_features": (frames * geometry.vision.grid**2, geometry.llm.width),
             },
         }

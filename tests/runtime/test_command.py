@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 QUICK = ("--frames", 2, "--max-new-tokens", 3, "--threads", 1, "--resident")
-STAGES = ["voxels", "rays", "maps", "points", "video", "vision", "aligner", "prefill", "decode"]
+STAGES = ["voxels", "maps", "rays", "video", "vision", "points", "aligner", "prefill", "decode"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stllm_edge.export.tensorrt.profiles import Profile, Range
 from stllm_edge.runtime import (
     BadBundle,
     BadInput,
@@ -205,17 +206,45 @@ def test_a_gpu_without_tensorrt_is_told_what_to_install(build: Build, monkeypatc
         place("tensorrt", True, build(), "fp32")
 
 
-def test_a_scene_beyond_the_largest_profile_is_refused_before_anything_runs(
-    build: Build, inputs: Any, monkeypatch: Any
-) -> None:
-    """On a machine whose GPU and TensorRT fit the engines."""
-    bundle = build(profiles=[shapes(20)])
+@pytest.fixture
+def orin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose GPU and TensorRT fit the engines."""
     monkeypatch.setattr("stllm_edge.runtime.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
     monkeypatch.setattr("stllm_edge.runtime.tensorrt.installed_versions", lambda: VERSIONS)
     monkeypatch.setattr("stllm_edge.runtime.providers.offloads", lambda: True)
+
+
+@pytest.mark.usefixtures("orin")
+def test_a_session_with_engines_reads_no_graphs_and_has_the_same_digest(build: Build) -> None:
+    bundle = build()
     session = Session(bundle, Options(precision="fp32"))
     assert session.placement.name == "TensorRT engines, Orin"
     assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
     assert session.digest == Session(bundle, Options(precision="fp32", device="cpu")).digest
-    with pytest.raises(BadInput, match="points: 60 voxels, the engine for orin takes 1 to 20"):
-        session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
+
+
+@pytest.mark.usefixtures("orin")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"voxels": Range(1, 10, 20)}, "points: 60 voxels, the engine for orin takes 1 to 20"),
+        (
+            {"rows": (Range(1, 2, 3),) * 5},
+            r"points: \d+ rows of runs in the kernel maps, .* 1 to 3;",
+        ),
+        ({"frames": Range(1, 1, 1)}, "aligner: 2 frames, the engine for orin takes 1 to 1"),
+    ],
+    ids=["voxels", "kernel maps", "frames"],
+)
+def test_what_is_beyond_the_profiles_is_refused_before_anything_runs(
+    changes: dict[str, Any], words: str, build: Build, inputs: Any, tiny_bundle: Path
+) -> None:
+    geometry = Bundle(tiny_bundle).geometry
+    sizes: dict[str, Any] = {"batch": Range(1, 4, 4), "frames": Range(1, 2, 4), "text": Range(1, 64, 512)}
+    sizes |= {"voxels": Range(1, 50, 100), "rows": (Range(1, 100, 500),) * 5, **changes}
+    profile = {
+        name: shape for encoder in ENCODERS for name, shape in Profile(**sizes).shapes(encoder, geometry).items()
+    }
+    bundle = build(profiles=[profile], patches=geometry.vision.grid**2)
+    with pytest.raises(BadInput, match=words):
+        Session(bundle, Options(precision="fp32")).look(load_scene(inputs.scene), load_clip(inputs.video), frames=2)

@@ -47,7 +47,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("more", "stages"),
     [
-        ({"voxels": 22_000}, {"points", "vision", "aligner", "llm"}),
+        ({"voxels": 22_000}, {"points", "aligner", "llm"}),
         ({"frames": 8}, {"vision", "aligner", "llm"}),
         ({"kv": "f32"}, {"llm"}),
         ({"new_tokens": 2000}, {"llm"}),

@@ -22,7 +22,7 @@ from stllm_edge.runtime.scene import Scene
 from stllm_edge.runtime.session import without_header
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
-STAGES = {"voxels", "rays", "maps", "points", "video", "vision", "aligner", "prefill", "decode"}
+STAGES = {"voxels", "maps", "rays", "video", "vision", "points", "aligner", "prefill", "decode"}
 
 
 @pytest.fixture(scope="module")
