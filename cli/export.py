@@ -166,20 +166,20 @@ def tensorrt(bundle: Path, check: bool, force: bool, as_json: bool, quiet: bool,
         if not check:
             engines.build(force=force)
             return
-        from ..export.tensorrt.check import check as examined
+        from ..export.tensorrt.check import Check
 
-        if not print_findings(examined(engines), as_json):
+        if not print_findings(Check(engines), as_json):
             sys.exit(1)
 
 
-def print_findings(findings: Iterator[Any], as_json: bool) -> bool:
+def print_findings(check: Any, as_json: bool) -> bool:
     """Print what a check finds, line by line or as JSON; whether all passed."""
     if as_json:
-        found = list(findings)
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
+        found = list(check.findings())
+        click.echo(json.dumps(check.description | {"graphs": [asdict(finding) for finding in found]}, indent=1))
         return all(finding.passed for finding in found)
     passed = True
-    for finding in findings:
+    for finding in check.findings():
         click.echo(str(finding))
         passed = passed and finding.passed
     return passed

@@ -147,7 +147,7 @@ class Bundle:
             self._files = {
                 name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in self.manifest["files"].items()
             }
-            self.engines: dict[str, dict[str, dict[str, Any]]] = dict(self.manifest.get("engines", {}))
+            self.engines = read_engines(self.manifest.get("engines", {}))
             for precision, encoders in self._encoders.items():
                 for name in ENCODERS:
                     if PORTABLE not in encoders.get(name, {}):
@@ -261,7 +261,7 @@ class BundleWriter:
         """Open or create a bundle for writing; what was added takes effect at the end, and nothing does on an error.
 
         Raises:
-            BadBundle: the directory holds something else, or another process writes to it.
+            BadBundle: the directory holds something else, cannot be written, or another process writes to it.
         """
         created = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
@@ -270,7 +270,7 @@ class BundleWriter:
             raise BadBundle(f"--out {path}: is a file or lies below one; choose a folder") from None
         except OSError as error:
             raise BadBundle(f"--out {path}: no folder can be made there ({error.strerror})") from None
-        with exclusive(path):
+        with disk_errors(path), exclusive(path):
             for stale in path.glob(f"{STAGING}*"):
                 shutil.rmtree(stale)
             empty = not [entry for entry in path.iterdir() if entry.name != LOCK]
@@ -353,6 +353,25 @@ def read_manifest_for_writing(path: Path) -> dict[str, Any]:
     if others:
         raise BadBundle(f"--out {path}: holds {shorten(others)} and no {MANIFEST}; choose an empty folder")
     return {"schema": SCHEMA, "encoders": {}, "llm": {}, "files": {}, "parity": {}}
+
+
+def read_engines(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Engines by target, precision and encoder; raises TypeError or a kin where the manifest is damaged."""
+    for precisions in entries.values():
+        for encoders in precisions.values():
+            for name, entry in encoders.items():
+                if not (isinstance(entry["file"], str) and isinstance(entry["sidecar"], str)):
+                    raise TypeError(f"engines {name}")
+    return dict(entries)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into one line: a full disk, a folder that is read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise BadBundle(f"{error.filename or path}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from .bundle import ENCODERS, TENSORRT, Bundle
 from .digests import joint_digest
 from .errors import BadBundle, BadInput
+from .maps import FORMATS
 
 __all__ = [
     "Engine",
@@ -83,8 +84,10 @@ class Sidecar:
                 {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
                 for shapes in fields.pop("profiles")
             ]
-            if not profiles or fields["patches"] < 1:
-                raise ValueError("no profiles, or frames without patches")
+            if not profiles or not all(profiles) or fields["patches"] < 1 or fields["activation_bytes"] < 0:
+                raise ValueError("no profiles, frames without patches, or negative memory")
+            if fields["maps"] not in (None, *FORMATS):
+                raise ValueError(f"kernel maps {fields['maps']!r}")
             return cls(profiles=profiles, **fields)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{file}: damaged ({error}); build the engines again") from None
@@ -110,29 +113,37 @@ def find_engines(bundle: Bundle, precision: str, capability: str, versions: Mapp
     Raises:
         BadBundle: there are none; the message says what is there and what to run.
     """
-    reasons = []
+    reasons, replaced = [], ""
     for target, precisions in bundle.engines.items():
         if precision not in precisions:
-            reasons.append(f"{target} has engines for {', '.join(precisions)} only")
+            reasons.append(f"{target} has engines for {', '.join(precisions)} only (--precision takes them)")
             continue
         try:
             return {name: load_entry(bundle, precisions[precision][name], capability, versions) for name in ENCODERS}
+        except ForeignEngine as error:
+            reasons.append(str(error))
         except KeyError as error:
             reasons.append(f"{target} lacks an engine for {error.args[0]}")
+            replaced = " --force"
         except BadBundle as error:
             reasons.append(str(error))
+            replaced = " --force"
     found = "; ".join(reasons) or "the bundle holds none"
     raise BadBundle(
         f"no engines for {precision} and compute capability {capability}: {found}; "
-        f"run stllm-export tensorrt --bundle {bundle.path}"
+        f"run stllm-export tensorrt --bundle {bundle.path} --precision {precision}{replaced}"
     )
+
+
+class ForeignEngine(BadBundle):
+    """An engine is for another GPU, and stays beside one for this."""
 
 
 def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versions: Mapping[str, str]) -> Engine:
     """One engine with its sidecar, once it is known to fit and to be whole."""
     sidecar = read_sidecar(bundle, entry)
     if sidecar.capability != capability:
-        raise BadBundle(f"{sidecar.target} is for compute capability {sidecar.capability}")
+        raise ForeignEngine(f"{sidecar.target} is for compute capability {sidecar.capability}")
     installed = versions.get(sidecar.backend)
     if installed is None:
         raise BadBundle(f"{sidecar.target} needs {sidecar.backend} {sidecar.version}, which is not installed")
@@ -144,7 +155,7 @@ def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versio
 
 def read_sidecar(bundle: Bundle, entry: Mapping[str, Any]) -> Sidecar:
     """An engine's sidecar; raises BadBundle when it is damaged."""
-    bundle.check([entry["sidecar"]])
+    require_whole(bundle, entry["sidecar"])
     return Sidecar.read(bundle.file(entry["sidecar"]))
 
 
@@ -159,7 +170,15 @@ def require_current(bundle: Bundle, entry: Mapping[str, Any], sidecar: Sidecar, 
     """
     if sidecar.graph != graph_digest(bundle, sidecar.encoder, sidecar.precision):
         raise BadBundle(f"{sidecar.target}: the graph of {sidecar.encoder} was changed after its engine was built")
-    bundle.check([entry["file"]], fresh=fresh)
+    require_whole(bundle, entry["file"], fresh=fresh)
+
+
+def require_whole(bundle: Bundle, name: str, *, fresh: bool = False) -> None:
+    """Raise BadBundle, which leaves the remedy to the caller, unless a file is what the manifest says."""
+    try:
+        bundle.check([name], fresh=fresh)
+    except BadBundle as error:
+        raise BadBundle(str(error).rpartition("; ")[0]) from None
 
 
 def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:

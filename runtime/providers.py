@@ -50,8 +50,7 @@ def place(device: str, strict: bool, bundle: Bundle, precision: str) -> Placemen
 
     Args:
         device: one of `DEVICES`.
-        strict: whether something else than what was asked for is an error; for `auto`, anything but the GPU where
-            there is one.
+        strict: whether something else than the first choice is an error; for `auto` with a GPU, that is engines.
         bundle: may hold engines.
         precision: of the encoders.
 

@@ -25,7 +25,7 @@ OUT_OF_MEMORY = 2
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
     "tensorrt": "on Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere: pip install tensorrt",
-    "tensorrt-rtx": "pip install 'stllm-edge[rtx]'",
+    "tensorrt-rtx": "pip install tensorrt-rtx-cu12, or stllm-edge with its extra rtx",
 }
 
 
@@ -41,20 +41,26 @@ class EngineEncoder:
 
         Raises:
             BadBundle: TensorRT refuses it.
+            StllmError: TensorRT does not start, or has no memory.
         """
         self._sidecar = Sidecar.read(sidecar)
         library = load_library(self._sidecar.backend)
         self._stream = shared_stream()
-        self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        try:
+            self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        except TypeError as error:
+            raise StllmError(f"{self._sidecar.backend} does not start on this GPU ({error})") from None
         # mapped: on a board, a copy in memory would lie beside the engine that is made of it
         self._engine = self._runtime.deserialize_cuda_engine(np.memmap(engine, np.uint8, "r"))
         if self._engine is None:
             raise BadBundle(
-                f"{engine}: TensorRT {library.__version__} could not load it; "
-                f"run stllm-export tensorrt --target {self._sidecar.target} again with --force"
+                f"{engine}: TensorRT {library.__version__} could not load it; if memory is free (fewer --frames need "
+                f"less), run stllm-export tensorrt --target {self._sidecar.target} again with --force"
             )
         allocation = library.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         self._context = self._engine.create_execution_context(allocation)
+        if self._context is None:
+            raise StllmError(f"{engine}: there is no memory for its activations; build it with a smaller --profile")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == library.TensorIOMode.INPUT]
         (self._output,) = set(names) - set(self._inputs)
@@ -68,7 +74,9 @@ class EngineEncoder:
         if profile != self._profile:
             self._require(self._context.set_optimization_profile_async(profile, self._stream.handle.value), "profile")
             self._profile = profile
-        for name, values in inputs.items():
+        # held until the stream has copied them
+        held = {name: contiguous(values) for name, values in inputs.items()}
+        for name, values in held.items():
             self._require(self._context.set_input_shape(name, values.shape), f"{name} {values.shape}")
             self._require(self._context.set_tensor_address(name, self._address(name, values)), name)
         shape = tuple(self._context.get_tensor_shape(self._output))
@@ -89,7 +97,7 @@ class EngineEncoder:
         """Where an input lies on the GPU; one that was not kept there is copied."""
         if isinstance(values, KeptBuffer):
             return values.buffer.address.value
-        return self._buffers[name].upload(np.ascontiguousarray(values), self._stream)
+        return self._buffers[name].upload(values, self._stream)
 
     @property
     def usage(self) -> Usage:
@@ -188,11 +196,16 @@ class KeptBuffer:
         return array
 
 
+def contiguous(values: Any) -> Any:
+    """An array that can be copied in one piece; what lies on the GPU stays as it is."""
+    return values if isinstance(values, KeptBuffer) else np.ascontiguousarray(values)
+
+
 def load_library(backend: str) -> Any:
     """TensorRT's Python module; raises MissingDependency when it is not installed."""
     try:
         return importlib.import_module(PACKAGES[backend])
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise MissingDependency(f"{backend} is not installed ({error}); {INSTALL[backend]}") from None
 
 
@@ -202,6 +215,6 @@ def installed_versions() -> dict[str, str]:
     for backend, package in PACKAGES.items():
         try:
             versions[backend] = importlib.import_module(package).__version__
-        except ImportError:
+        except (ImportError, OSError):
             continue
     return versions

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ __all__ = ["Builder", "Compiled"]
 LOG = logging.getLogger(__name__)
 ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+)")
 ERRORS_SHOWN = 3
+TOO_LARGE = "a layer needs more scratch than the workspace has, or the profile is too large: lower MAX of --profile"
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,16 @@ class Builder:
 
         Raises:
             MissingDependency: the library is not installed; the message names the package.
+            StllmError: it does not start here.
         """
         self._trt = load_library(backend)
         self.backend, self.capability, self.workspace = backend, capability, workspace
         self._progress = progress
         self._report = report(self._trt)
-        self._builder = self._trt.Builder(self._report)
+        try:
+            self._builder = self._trt.Builder(self._report)
+        except TypeError as error:
+            raise StllmError(f"{backend} does not start: {self._report.reason} ({error})") from None
 
     @property
     def version(self) -> str:
@@ -62,11 +69,9 @@ class Builder:
 
     def refusals(self, graph: Path) -> list[str]:
         """What the parser refuses in a graph, one line a node; empty when it takes it."""
-        network = self._network()
-        parser = self._trt.OnnxParser(network, self._report)
-        if parser.parse_from_file(str(graph)):
-            return []
-        return [refusal(parser.get_error(index)) for index in range(parser.num_errors)]
+        with interruptible():
+            _, errors = self._parse(graph)
+        return errors
 
     def compile(self, graph: Path, profiles: Sequence[Shapes], timing_cache: Path | None = None) -> Compiled:
         """Parse and build.
@@ -80,22 +85,35 @@ class Builder:
             BadInput: the parser refuses the graph.
             StllmError: the build fails; the message has TensorRT's reason.
         """
-        network = self._network()
-        parser = self._trt.OnnxParser(network, self._report)
-        if not parser.parse_from_file(str(graph)):
-            errors = "; ".join(
-                refusal(parser.get_error(index)) for index in range(min(ERRORS_SHOWN, parser.num_errors))
-            )
-            raise BadInput(f"{graph}: {self.backend} {self.version} refuses it: {errors}")
-        config = self._configuration(profiles)
-        with self._timings(config, timing_cache), monitored(self._trt, config, self._progress, graph.stem):
-            self._report.begin()
-            engine = self._builder.build_serialized_network(network, config)
+        with interruptible() as interrupted:
+            network, errors = self._parse(graph)
+            if errors:
+                shown = "; ".join(errors[:ERRORS_SHOWN])
+                raise BadInput(f"{graph}: {self.backend} {self.version} refuses it: {shown}")
+            config = self._configuration(profiles)
+            with self._timings(config, timing_cache), self._progress.stage(graph.stem) as show:
+                config.progress_monitor = monitor(self._trt, graph.stem, show, interrupted)
+                self._report.begin()
+                engine = self._builder.build_serialized_network(network, config)
         if engine is None:
-            raise StllmError(f"{graph}: {self.backend} {self.version} could not build it: {self._report.reason}")
+            remedy = f"; {TOO_LARGE}" if "OutOfMemory" in self._report.reason else ""
+            reason = f"{self._report.reason}{remedy}"
+            raise StllmError(f"{graph}: {self.backend} {self.version} could not build it: {reason}")
         if not self._report.activation_bytes:
             LOG.warning("%s: the report of %s %s has no activation memory", graph, self.backend, self.version)
         return Compiled(engine, self._report.activation_bytes)
+
+    def _parse(self, graph: Path) -> tuple[Any, list[str]]:
+        """The network of a graph, and what the parser refuses in it, one line a node."""
+        try:
+            name = str(graph).encode().decode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{str(graph)!a}: TensorRT takes paths in UTF-8 only; rename the bundle") from None
+        network = self._network()
+        parser = self._trt.OnnxParser(network, self._report)
+        if parser.parse_from_file(name):
+            return network, []
+        return network, [refusal(parser.get_error(index)) for index in range(parser.num_errors)]
 
     def _network(self) -> Any:
         """An empty network in which every tensor has the type that the graph states."""
@@ -158,30 +176,47 @@ def report(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.reason = " ".join(message.split())
+            elif severity == trt.ILogger.WARNING:
+                LOG.debug("%s", message)
             elif found := ACTIVATIONS.search(message):
                 self.activation_bytes = max(self.activation_bytes, int(found.group(1)))
 
     return Report()
 
 
-@contextmanager
-def monitored(trt: Any, config: Any, progress: Progress, title: str) -> Iterator[None]:
-    """Show the steps of a build's phases while inside."""
+def monitor(trt: Any, title: str, show: Callable[[str], None], interrupted: threading.Event) -> Any:
+    """A progress monitor that shows the step of each phase, and cancels the build after an interrupt."""
 
     class Monitor(trt.IProgressMonitor):
-        def __init__(self, advance: Callable[[str], None]) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self._advance = advance
+            self._steps: dict[str, int] = {}
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self._advance(f"{title}: {phase}")
+            self._steps[phase] = steps
+            show(f"{title}: {phase}")
 
         def step_complete(self, phase: str, step: int) -> bool:
-            return True
+            show(f"{title}: {phase} {step + 1}/{self._steps.get(phase, step + 1)}")
+            return not interrupted.is_set()
 
         def phase_finish(self, phase: str) -> None:
-            pass
+            self._steps.pop(phase, None)
 
-    with progress.stage(title) as update:
-        config.progress_monitor = Monitor(update)
-        yield
+    return Monitor()
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Note an interrupt, and raise it at the end: the library swallows what is raised in its callbacks."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted.is_set():
+            raise KeyboardInterrupt

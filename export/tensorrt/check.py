@@ -12,7 +12,7 @@ from .engines import Engines
 from .operators import count_operators, matrix_source, unsupported
 from .targets import RTX, TARGETS, dotted
 
-__all__ = ["Finding", "check"]
+__all__ = ["Check", "Finding"]
 
 LOG = logging.getLogger(__name__)
 DEFAULT_TARGET = "orin"
@@ -57,20 +57,31 @@ class Finding:
         return f"{mark} {self.precision} {self.encoder:8} {'; '.join(faults) or outcome} ({operators})"
 
 
-def check(engines: Engines) -> Iterator[Finding]:
-    """Parse and compile every graph for the nearest capability that TensorRT for RTX knows.
+class Check:
+    """Every graph of a bundle, parsed and compiled for the nearest capability that TensorRT for RTX knows."""
 
-    Raises:
-        MissingDependency: TensorRT for RTX is not installed.
-    """
-    target = engines.target or TARGETS[DEFAULT_TARGET]
-    builder = Builder(RTX, target.nearest, target.workspace, engines.progress)
-    LOG.info("%s %s, compute capability %s", RTX, builder.version, dotted(target.nearest))
-    LOG.info("10.3: %s; TensorRT 10.3 itself was not run", matrix_source())
-    engines.log_profiles()
-    for precision in engines.precisions:
-        for encoder in ENCODERS:
-            yield examine(engines, builder, encoder, precision)
+    def __init__(self, engines: Engines):
+        """Load the library; raises MissingDependency when TensorRT for RTX is not installed."""
+        target = engines.target or TARGETS[DEFAULT_TARGET]
+        self._engines = engines
+        self._builder = Builder(RTX, target.nearest, target.workspace, engines.progress)
+        self.description = {
+            "target": target.name,
+            "backend": RTX,
+            "version": self._builder.version,
+            "capability": dotted(target.nearest),
+            "matrix": f"{matrix_source()}; TensorRT 10.3 itself was not run",
+            "profiles": [str(profile) for profile in engines.profiles],
+        }
+
+    def findings(self) -> Iterator[Finding]:
+        """What becomes of each graph, one after the other."""
+        LOG.info("{backend} {version}, compute capability {capability}".format(**self.description))
+        LOG.info("10.3: %s", self.description["matrix"])
+        self._engines.log_profiles()
+        for precision in self._engines.precisions:
+            for encoder in ENCODERS:
+                yield examine(self._engines, self._builder, encoder, precision)
 
 
 def examine(engines: Engines, builder: Builder, encoder: str, precision: str) -> Finding:

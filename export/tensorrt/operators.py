@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 __all__ = ["count_operators", "matrix_source", "unsupported"]
@@ -27,6 +28,9 @@ TYPES = {
 }
 QUANTISED = ("QuantizeLinear", "DequantizeLinear")
 ZERO_POINT = 2
+# operators whose type is that of the result
+MAKERS = ("ConstantOfShape",)
+CONVERTERS = ("Cast", "CastLike")
 
 
 def count_operators(graph: Path) -> dict[str, int]:
@@ -36,7 +40,7 @@ def count_operators(graph: Path) -> dict[str, int]:
 
 def unsupported(graph: Path) -> list[str]:
     """Operators that the matrix does not hold, each with the reason; empty where the parser takes the graph."""
-    model = ir.load(graph)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False)))
     first, last = matrix()["opsets"]
     version = model.opset_imports.get("", 0)
     reasons = [] if first <= version <= last else [f"opset {version}: the parser knows {first} to {last}"]
@@ -50,10 +54,13 @@ def refusals(node: ir.Node) -> Iterator[str]:
     if types is None:
         yield f"{name}: not in the matrix"
         return
-    dtype = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
-    if dtype is not None and TYPES.get(dtype, str(dtype)) not in types:
-        yield f"{name}: takes {' '.join(types)}, not {TYPES.get(dtype, dtype)}"
-    if name in QUANTISED and len(node.inputs) > ZERO_POINT and not zero(node.inputs[ZERO_POINT]):
+    for value in typed_values(node):
+        found = "an unknown type" if value.dtype is None else TYPES.get(value.dtype, str(value.dtype))
+        if found not in types:
+            yield f"{name}: takes {' '.join(types)}, not {found}"
+    if name in QUANTISED and len(node.inputs) > ZERO_POINT and not symmetric(node.inputs[ZERO_POINT]):
+        yield f"{name}: {matrix()['restrictions'][name]}"
+    if name == "ScatterElements":
         yield f"{name}: {matrix()['restrictions'][name]}"
     if name == "LayerNormalization" and len(node.outputs) > 1:
         yield f"{name}: {matrix()['restrictions'][name]}"
@@ -70,12 +77,19 @@ def operator_name(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def zero(value: ir.Value | None) -> bool:
-    """Whether a value is absent or a constant of zeros."""
+def typed_values(node: ir.Node) -> list[ir.Value]:
+    """Values of a node whose types the matrix speaks of: the first input, or what is made or converted to."""
+    made = list(node.outputs[:1]) if operator_name(node) in (*MAKERS, *CONVERTERS) else []
+    read = [] if operator_name(node) in MAKERS else [value for value in node.inputs[:1] if value is not None]
+    return read + made
+
+
+def symmetric(value: ir.Value | None) -> bool:
+    """Whether a zero point is absent, or a constant of signed zeros."""
     if value is None:
         return True
     constant = ir.convenience.get_const_tensor(value)
-    return constant is not None and not constant.numpy().any()
+    return constant is not None and constant.dtype != ir.DataType.UINT8 and not constant.numpy().any()
 
 
 @cache

@@ -32,8 +32,10 @@ BUCKETS = ((1, 10_000, 16_000), (1, 30_000, 40_000))
 USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
 MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
 MISSING_RUN = 1
-# rows have to fit TensorRT's 32-bit sizes, with all that is counted in multiples of voxels and frames
 LARGEST = 10_000_000
+# TensorRT counts memory in 32 bits here and there, and reports too little beyond
+LARGEST_BYTES = 2**31
+FLOAT = 4
 # a scene may be this much larger than those that were measured
 HEADROOM = 1.25
 
@@ -145,9 +147,26 @@ def plan_profiles(bundle: Bundle, options: Sequence[str], measured: Path | None)
     if measured is not None:
         buckets = [measured_bucket(scene_rows(measured, bundle.defaults.voxel_size))]
     else:
-        ranges = given.get("voxels") or [Range(*bounds) for bounds in BUCKETS]
-        buckets = [(voxels, estimated_rows(voxels)) for voxels in sorted(ranges, key=lambda range_: range_.most)]
-    return [Profile(batch, question, text, voxels, rows) for voxels, rows in buckets]
+        sizes = dict.fromkeys(given.get("voxels") or (Range(*bounds) for bounds in BUCKETS))
+        buckets = [(voxels, estimated_rows(voxels)) for voxels in sorted(sizes, key=lambda range_: range_.most)]
+    profiles = [Profile(batch, question, text, voxels, rows) for voxels, rows in buckets]
+    require_countable(profiles[-1], bundle.geometry)
+    return profiles
+
+
+def require_countable(profile: Profile, geometry: Geometry) -> None:
+    """Raise BadInput where the widest tensor of a profile has more bytes than TensorRT counts."""
+    vision, points, aligner, llm = geometry.vision, geometry.points, geometry.aligner, geometry.llm
+    widest = {
+        "batch": max(3 * vision.image_size**2, vision.patches * max(vision.mlp, 3 * vision.width)),
+        "frames": vision.grid**2 * max(aligner.ffn, llm.width),
+        "text": max(aligner.ffn, llm.width),
+        "voxels": max(KERNEL * max(points.channels[:2] + points.channels[-2:]), aligner.ffn),
+    }
+    for name, values in widest.items():
+        limit, asked = LARGEST_BYTES // (FLOAT * values), getattr(profile, name)
+        if asked.most > limit:
+            raise BadInput(f"--profile {name}={asked}: MAX is {limit} at most for this model, 2 GB a tensor")
 
 
 def read_option(option: str) -> tuple[str, Range]:
@@ -197,7 +216,10 @@ def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
         raise BadInput(f"--profile-from {file}: not a list of REA entries with a pointcloud ({error!r})") from None
     if not clouds:
         raise BadInput(f"--profile-from {file}: has no entries")
-    return np.array([map_rows(file.parent / cloud, voxel_size) for cloud in clouds])
+    try:
+        return np.array([map_rows(file.parent / cloud, voxel_size) for cloud in clouds])
+    except OSError as error:
+        raise BadInput(f"--profile-from {file}: a pointcloud cannot be read ({error.strerror})") from None
 
 
 def map_rows(cloud: Path, voxel_size: float) -> list[int]:

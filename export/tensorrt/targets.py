@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from ...runtime.errors import BadInput
 from ...runtime.gpu import Gpu, find_gpu
+from ...runtime.tensorrt import installed_versions
 
 __all__ = ["BACKENDS", "RTX", "TARGETS", "Target", "choose_backend", "dotted", "find_target", "this_device"]
 
-# TensorRT builds on the device itself; TensorRT for RTX ahead of time, on any machine, for these capabilities
+# TensorRT builds on the device itself; TensorRT for RTX ahead of time, on any machine, for these capabilities (for 7.5
+# too, but there it has no products in FP32)
 BACKENDS = TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
-AHEAD_OF_TIME = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+AHEAD_OF_TIME = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 GIB = 2**30
 SHARED_PART = 8
 # firmware keeps a part of a board's memory to itself
@@ -60,7 +62,6 @@ TARGETS = {
         jetson("orin-nx", (8, 7), 16),
         jetson("orin", (8, 7), 32),
         jetson("thor", (11, 0), 128),
-        card("rtx-turing", (7, 5), 8),
         card("rtx-ampere", (8, 6), 8),
         card("rtx-ada", (8, 9), 8),
         card("rtx-blackwell", (12, 0), 8),
@@ -98,12 +99,13 @@ def choose_backend(target: Target, asked: str | None) -> str:
 
     Args:
         target: kind of device.
-        asked: `tensorrt` or `tensorrt-rtx`; None for the target's usual one.
+        asked: `tensorrt` or `tensorrt-rtx`; None for the first of the target's that is installed.
 
     Raises:
         BadInput: it does not build for the target, or not here.
     """
-    backend = asked or target.backends[0]
+    installed = installed_versions()
+    backend = asked or next((name for name in target.backends if name in installed), target.backends[0])
     if backend not in target.backends:
         raise BadInput(f"--backend {backend}: does not build for {target.name}; {' and '.join(target.backends)} does")
     if backend == TENSORRT:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stllm_edge.benchmarks.checkpoints import TINY
 from stllm_edge.runtime import BadBundle, BadInput, Bundle
-from stllm_edge.runtime.bundle import ENCODERS, BundleWriter
+from stllm_edge.runtime.bundle import ENCODERS, LOCK, BundleWriter
 from stllm_edge.runtime.digests import file_digest, joint_digest
 from stllm_edge.runtime.files import atomic_path
 from stllm_edge.runtime.llm import embedding_rows
@@ -123,6 +123,13 @@ def test_folders_with_other_things_are_left_alone(tmp_path) -> None:
     assert content(tmp_path) == {"photos.zip": b"precious"}
 
 
+def test_what_the_system_refuses_is_one_line(written) -> None:
+    (written / LOCK).unlink(missing_ok=True)
+    (written / LOCK).mkdir()
+    with pytest.raises(BadBundle, match=rf"{LOCK}: Is a directory"), BundleWriter.open(written):
+        pass
+
+
 def test_only_one_process_writes(written) -> None:
     with BundleWriter.open(written) as writer:
         with pytest.raises(BadBundle, match="another process is writing"), BundleWriter.open(written):
@@ -220,6 +227,11 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "voxel size of text": lambda m: m["defaults"].update(voxel_size="small"),
     "no frames": lambda m: m["defaults"].update(frames=0),
     "encoder missing": lambda m: m["encoders"]["fp32"].pop("points"),
+    "engines in a list": lambda m: m.update(engines=[]),
+    "engines of nothing": lambda m: m.update(engines={"orin": None}),
+    "engines of no precision": lambda m: m.update(engines={"orin": {"fp32": None}}),
+    "engine without sidecar": lambda m: m.update(engines={"orin": {"fp32": {"vision": {"file": "vision.engine"}}}}),
+    "engine file of a number": lambda m: m.update(engines={"orin": {"fp32": {"vision": {"file": 1, "sidecar": "s"}}}}),
     "portable graph missing": lambda m: m["encoders"]["fp32"]["points"].pop("portable"),
 }
 

@@ -78,7 +78,7 @@ def build(bundle: Path) -> Build:
 def refusal(bundle: Bundle, capability: str = "8.7", precision: str = "fp32", versions: Any = VERSIONS) -> str:
     with pytest.raises(BadBundle) as caught:
         find_engines(bundle, precision, capability, versions)
-    assert str(caught.value).endswith(f"; run stllm-export tensorrt --bundle {bundle.path}")
+    assert f"; run stllm-export tensorrt --bundle {bundle.path} --precision {precision}" in str(caught.value)
     return str(caught.value)
 
 
@@ -95,11 +95,13 @@ def test_a_bundle_without_engines_says_so(bundle: Path) -> None:
 
 
 def test_engines_for_another_device_are_refused(build: Build) -> None:
-    assert "orin is for compute capability 8.7" in refusal(build(), capability="8.6")
+    message = refusal(build(), capability="8.6")
+    assert "orin is for compute capability 8.7" in message
+    assert "--force" not in message
 
 
 def test_engines_of_another_precision_are_refused(build: Build) -> None:
-    assert "orin has engines for fp32 only" in refusal(build(), precision="fp16")
+    assert "orin has engines for fp32 only (--precision takes them)" in refusal(build(), precision="fp16")
 
 
 def test_engines_of_another_version_are_refused(build: Build) -> None:
@@ -120,7 +122,9 @@ def test_a_truncated_engine_is_refused(build: Build) -> None:
     bundle = build()
     file = bundle.path / "engines/orin/vision.engine"
     file.write_bytes(file.read_bytes()[:-1])
-    assert "vision.engine: has 399 bytes, the manifest says 400" in refusal(bundle)
+    message = refusal(bundle)
+    assert "vision.engine: has 399 bytes, the manifest says 400; run stllm-export tensorrt" in message
+    assert message.endswith(" --force")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 from stllm_edge.export.progress import Progress
 from stllm_edge.export.tensorrt.builder import Builder
 from stllm_edge.export.tensorrt.profiles import plan_profiles
+from stllm_edge.export.tensorrt.targets import TARGETS
 from stllm_edge.runtime import BadInput, Bundle
-from stllm_edge.runtime.bundle import ENCODERS
+from stllm_edge.runtime.bundle import ENCODERS, TENSORRT
 from stllm_edge.runtime.engines import Sidecar, find_engines
 from stllm_edge.runtime.gpu import find_gpu
 
@@ -30,7 +33,11 @@ def test_all_graphs_are_parsed_and_compiled_without_a_gpu(stllm: Any, tiny_bundl
     before = (tiny_bundle / "manifest.json").read_bytes()
     result = stllm("export", "tensorrt", "--bundle", tiny_bundle, "--check", "--json", "--quiet", *small)
     assert result.exit_code == 0, result.output
-    findings = json.loads(result.stdout)
+    report = json.loads(result.stdout)
+    assert (report["target"], report["capability"]) == ("orin", "8.6")
+    assert report["matrix"].endswith("TensorRT 10.3 itself was not run")
+    assert len(report["profiles"]) == 2
+    findings = report["graphs"]
     assert [(found["precision"], found["encoder"]) for found in findings] == [
         (precision, encoder) for precision in ("fp32", "fp16") for encoder in ENCODERS
     ]
@@ -118,6 +125,32 @@ def test_a_symmetric_int8_form_of_the_tower_compiles_and_an_asymmetric_one_does_
         builder().compile(graph, shapes)
 
 
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if "tensorrt-rtx" in target.backends])
+def test_every_card_compiles_ahead_of_time(name: str, tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    (profile,) = plan_profiles(bundle, ["voxels=1:200:400"], None)
+    graph = bundle.file(bundle.graph("vision", "fp32", TENSORRT).file)
+    compiled = builder(TARGETS[name].capability).compile(graph, [profile.shapes("vision", bundle.geometry)])
+    assert memoryview(compiled.engine).nbytes > 10_000
+
+
+@pytest.mark.parametrize("options", [[], ["--check"]], ids=["build", "check"])
+def test_an_interrupt_stops_a_build_and_leaves_nothing(
+    options: list[str], stllm: Any, bundle_copy: Path, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def interrupting(self: Progress, title: str) -> Iterator[Callable[[str], None]]:
+        yield lambda step: signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "stage", interrupting)
+    result = stllm("export", "tensorrt", "--bundle", bundle_copy, "--target", "rtx-ampere", *small, *options)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Aborted!\n")
+    assert not result.stdout
+    assert not list(bundle_copy.glob("engines/**/*.engine"))
+    assert not Bundle(bundle_copy).engines
+
+
 def test_refused_operators_are_listed_with_the_reason(one_node: Callable[..., Path]) -> None:
     constants = {"indices": np.array([[0]]), "updates": np.ones((1, 3), np.float32)}
     (line,) = builder().refusals(one_node("ScatterND", constants, reduction="add"))
@@ -130,7 +163,7 @@ def test_refused_operators_are_listed_with_the_reason(one_node: Callable[..., Pa
 
 def test_an_unknown_target_is_answered_with_the_known_ones(stllm: Any, tiny_bundle: Path) -> None:
     message = refused(stllm, tiny_bundle, "--target", "xavier")
-    assert "--target xavier: unknown; known are orin-nano, orin-nx, orin, thor, rtx-turing" in message
+    assert "--target xavier: unknown; known are orin-nano, orin-nx, orin, thor, rtx-ampere" in message
 
 
 def test_an_unknown_backend_is_answered_with_the_known_ones(stllm: Any, tiny_bundle: Path) -> None:
@@ -167,7 +200,7 @@ def test_a_missing_library_is_named(stllm: Any, tiny_bundle: Path, monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
     message = refused(stllm, tiny_bundle, "--target", "rtx-ada", "--check")
     assert "tensorrt-rtx is not installed" in message
-    assert "pip install 'stllm-edge[rtx]'" in message
+    assert "pip install tensorrt-rtx-cu12" in message
 
 
 def test_a_bundle_from_before_tensorrt_says_what_to_run(stllm: Any, bundle_copy: Path) -> None:

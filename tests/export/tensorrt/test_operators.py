@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from stllm_edge.export.tensorrt.operators import count_operators, matrix_source, unsupported
 from stllm_edge.runtime.bundle import ENCODERS, TENSORRT, Bundle
@@ -36,7 +37,19 @@ def test_fused_operators_of_onnx_runtime_are_not_in_it(tiny_bundle: Path) -> Non
             "QuantizeLinear",
             {"scale": np.float32(0.1), "zero": np.uint8(128)},
             {},
-            "QuantizeLinear: the zero point must be zero",
+            "QuantizeLinear: the zero point must be a signed zero",
+        ),
+        (
+            "ScatterElements",
+            {"indices": np.zeros((1, 3), np.int64), "updates": np.ones((1, 3), np.float32)},
+            {},
+            "ScatterElements: imported as a plugin",
+        ),
+        (
+            "QuantizeLinear",
+            {"scale": np.float32(0.1), "zero": np.uint8(0)},
+            {},
+            "QuantizeLinear: the zero point must be a signed zero",
         ),
         (
             "ScatterND",
@@ -52,9 +65,23 @@ def test_refusals_have_reasons(
     assert unsupported(one_node(operator, constants, **attributes)) == [reason]
 
 
-def test_types_count(one_node: Callable[..., Path], tmp_path: Path) -> None:
-    import onnx
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (onnx.TensorProto.INT64, "Pow: takes FP32 FP16 BF16, not INT64"),
+        (onnx.TensorProto.DOUBLE, "Cast: takes FP32 FP16 BF16 INT32 INT64 BOOL UINT8, not DOUBLE"),
+    ],
+)
+def test_types_inside_a_graph_count_too(kind: int, reason: str, tmp_path: Path) -> None:
+    helper = onnx.helper
+    nodes = [helper.make_node("Cast", ["x"], ["inner"], to=kind), helper.make_node("Pow", ["inner", "inner"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, kind_, [4]) for name, kind_ in (("x", 1), ("y", kind))]
+    graph = helper.make_graph(nodes, "two", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "two.onnx")
+    assert reason in unsupported(tmp_path / "two.onnx")
 
+
+def test_types_count(one_node: Callable[..., Path], tmp_path: Path) -> None:
     file = one_node("Tanh", {})
     model = onnx.load(file)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT32

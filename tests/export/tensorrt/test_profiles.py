@@ -87,6 +87,8 @@ def test_measured_scenes_make_a_bucket_with_headroom(bundle: Bundle, tmp_path: P
         (["text=a:b:c"], "--profile text=a:b:c: expected text=MIN:OPT:MAX"),
         (["voxels=1:2:99999999999"], "1 <= MIN <= OPT <= MAX <= 10000000"),
         (["batch=4:4:4"], "--profile batch=4:4:4: MIN has to be 1; the last frames of a clip may be fewer"),
+        (["batch=1:1:9000000"], r"--profile batch=1:1:9000000: MAX is \d+ at most for this model, 2 GB a tensor"),
+        (["voxels=1:2:3", "voxels=1:2:9999999"], "--profile voxels=1:2:9999999: MAX is"),
         (["points=1:2:3"], "expected NAME=MIN:OPT:MAX with a NAME of batch, frames, voxels, text"),
         (["frames=1:2:3", "frames=1:2:4"], "--profile frames: given 2 times; only voxels may repeat"),
     ],
@@ -94,6 +96,17 @@ def test_measured_scenes_make_a_bucket_with_headroom(bundle: Bundle, tmp_path: P
 def test_options_that_make_no_sense_are_refused(options: list[str], message: str, bundle: Bundle) -> None:
     with pytest.raises(BadInput, match=message):
         plan_profiles(bundle, options, None)
+
+
+def test_a_bucket_that_is_given_twice_is_one(bundle: Bundle) -> None:
+    assert len(plan_profiles(bundle, ["voxels=1:2:3", "voxels=1:2:3"], None)) == 1
+
+
+def test_a_cloud_that_cannot_be_read_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "rea.json").write_text(json.dumps([{"pointcloud": "p" * 5000 + ".npy"}]))
+    with pytest.raises(BadInput, match="a pointcloud cannot be read") as caught:
+        plan_profiles(bundle, [], tmp_path / "rea.json")
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": 1}]', '[{"pointcloud": 3}]', "[" * 100_000])

@@ -25,7 +25,7 @@ TOWER = "onnx/vision.tensorrt.onnx"
 ENCODERS_ONLY = replace(FULL, llm=replace(FULL.llm, layers=1, vocabulary=1024, ffn=256))
 
 
-def export(*arguments: object) -> list[Any]:
+def export(*arguments: object) -> Any:
     """Run stllm-export in a process of its own, within the stated memory; what it prints as JSON."""
     program = [sys.executable, "-c", "from stllm_edge.cli import export; export()"]
     done = subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
@@ -33,13 +33,13 @@ def export(*arguments: object) -> list[Any]:
     peak = re.search(r"peak memory (\d+) MB", done.stderr)
     assert peak is not None
     assert int(peak[1]) * 2**20 <= HOST
-    return list(json.loads(done.stdout or "[]"))
+    return json.loads(done.stdout or "{}")
 
 
 def check(bundle: Path, target: str) -> dict[tuple[str, str], Any]:
     """What a check with 39,000 voxels and 32 frames finds, by precision and encoder."""
     options = ["--profile", "voxels=1:30000:39000", "--profile", "frames=1:32:32", "--check", "--json"]
-    findings = export("tensorrt", "--bundle", bundle, "--target", target, *options)
+    findings = export("tensorrt", "--bundle", bundle, "--target", target, *options)["graphs"]
     return {(found["precision"], found["encoder"]): found for found in findings}
 
 

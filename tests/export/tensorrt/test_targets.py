@@ -1,6 +1,7 @@
 """Kinds of devices: what builds for them, and which one a GPU is."""
 
 import pytest
+from stllm_edge.export.tensorrt import targets
 from stllm_edge.export.tensorrt.targets import TARGETS, choose_backend, find_target, target_of
 from stllm_edge.runtime import BadInput
 from stllm_edge.runtime.gpu import Gpu
@@ -30,15 +31,21 @@ def test_an_unknown_gpu_is_a_kind_of_its_own() -> None:
     assert target.nearest == (8, 9)
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("orin", (8, 6)), ("thor", (12, 0)), ("rtx-turing", (7, 5)), ("rtx-ada", (8, 9))]
-)
+@pytest.mark.parametrize(("name", "nearest"), [("orin", (8, 6)), ("thor", (12, 0)), ("rtx-ada", (8, 9))])
 def test_checks_are_for_the_nearest_capability(name: str, nearest: tuple[int, int]) -> None:
     assert find_target(name).nearest == nearest
 
 
-def test_cards_are_built_for_ahead_of_time() -> None:
-    assert choose_backend(TARGETS["rtx-ada"], None) == choose_backend(TARGETS["rtx-ada"], "tensorrt-rtx")
+@pytest.mark.parametrize("installed", [("tensorrt-rtx",), ("tensorrt", "tensorrt-rtx"), ()], ids=" ".join)
+def test_cards_are_built_for_ahead_of_time(installed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "installed_versions", lambda: dict.fromkeys(installed, "1"))
+    assert choose_backend(TARGETS["rtx-ada"], None) == "tensorrt-rtx"
+
+
+def test_a_card_builds_with_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "installed_versions", lambda: {"tensorrt": "10.16"})
+    monkeypatch.setattr(targets, "find_gpu", lambda: Gpu("RTX 4090", "8.9", 24 * GIB, shared=False))
+    assert choose_backend(TARGETS["rtx-ada"], None) == "tensorrt"
 
 
 @pytest.mark.parametrize("backend", ["tensorrt-rtx", "trt"])
