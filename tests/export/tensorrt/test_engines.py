@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,10 +198,25 @@ def test_without_a_gpu_a_target_has_to_be_named(stllm: Any, tiny_bundle: Path) -
 
 
 def test_a_missing_library_is_named(stllm: Any, tiny_bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     message = refused(stllm, tiny_bundle, "--target", "rtx-ada", "--check")
     assert "tensorrt-rtx is not installed" in message
     assert "pip install tensorrt-rtx-cu12" in message
+
+
+def test_a_library_that_does_not_load_is_named(
+    stllm: Any, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text('raise OSError("libnvinfer.so: cannot open shared object file")')
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refused(stllm, tiny_bundle, "--target", "rtx-ada", "--check")
+    assert "tensorrt-rtx is not installed (libnvinfer.so: cannot open shared object file)" in message
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="TensorRT takes paths in UTF-8 only; rename the bundle"):
+        builder().refusals(tmp_path / "b\udcff" / "vision.onnx")
 
 
 def test_a_bundle_from_before_tensorrt_says_what_to_run(stllm: Any, bundle_copy: Path) -> None:
