@@ -97,8 +97,8 @@ class Builder:
                 engine = self._builder.build_serialized_network(network, config)
         if engine is None:
             remedy = f"; {TOO_LARGE}" if "OutOfMemory" in self._report.reason else ""
-            reason = f"{self._report.reason}{remedy}"
-            raise StllmError(f"{graph}: {self.backend} {self.version} could not build it: {reason}")
+            failure = f"{graph}: {self.backend} {self.version} could not build it"
+            raise StllmError(f"{failure}: {self._report.reason}{remedy}")
         if not self._report.activation_bytes:
             LOG.warning("%s: the report of %s %s has no activation memory", graph, self.backend, self.version)
         return Compiled(engine, self._report.activation_bytes)
@@ -106,12 +106,12 @@ class Builder:
     def _parse(self, graph: Path) -> tuple[Any, list[str]]:
         """The network of a graph, and what the parser refuses in it, one line a node."""
         try:
-            name = str(graph).encode().decode()
+            str(graph).encode()
         except UnicodeEncodeError:
             raise BadInput(f"{str(graph)!a}: TensorRT takes paths in UTF-8 only; rename the bundle") from None
         network = self._network()
         parser = self._trt.OnnxParser(network, self._report)
-        if parser.parse_from_file(name):
+        if parser.parse_from_file(str(graph)):
             return network, []
         return network, [refusal(parser.get_error(index)) for index in range(parser.num_errors)]
 

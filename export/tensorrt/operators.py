@@ -79,8 +79,9 @@ def operator_name(node: ir.Node) -> str:
 
 def typed_values(node: ir.Node) -> list[ir.Value]:
     """Values of a node whose types the matrix speaks of: the first input, or what is made or converted to."""
-    made = list(node.outputs[:1]) if operator_name(node) in (*MAKERS, *CONVERTERS) else []
-    read = [] if operator_name(node) in MAKERS else [value for value in node.inputs[:1] if value is not None]
+    name = operator_name(node)
+    read = [] if name in MAKERS else [value for value in node.inputs[:1] if value is not None]
+    made = list(node.outputs[:1]) if name in MAKERS + CONVERTERS else []
     return read + made
 
 

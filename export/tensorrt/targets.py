@@ -8,8 +8,8 @@ from ...runtime.tensorrt import installed_versions
 
 __all__ = ["BACKENDS", "RTX", "TARGETS", "Target", "choose_backend", "dotted", "find_target", "this_device"]
 
-# TensorRT builds on the device itself; TensorRT for RTX ahead of time, on any machine, for these capabilities (for 7.5
-# too, but there it has no products in FP32)
+# TensorRT builds on the device itself; TensorRT for RTX ahead of time, on any machine, for these capabilities. It knows
+# 7.5 too, but has no FP32 matrix products there
 BACKENDS = TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
 AHEAD_OF_TIME = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 GIB = 2**30
@@ -104,8 +104,7 @@ def choose_backend(target: Target, asked: str | None) -> str:
     Raises:
         BadInput: it does not build for the target, or not here.
     """
-    installed = installed_versions()
-    backend = asked or next((name for name in target.backends if name in installed), target.backends[0])
+    backend = asked or next((name for name in target.backends if name in installed_versions()), target.backends[0])
     if backend not in target.backends:
         raise BadInput(f"--backend {backend}: does not build for {target.name}; {' and '.join(target.backends)} does")
     if backend == TENSORRT:
