@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(sort $(wildcard *.py cli/*.py runtime/*.py export/*.py export/*/*.py calib/*.py benchmarks/*.py benchmarks/*/*.py))
+SOURCES := $(sort $(wildcard *.py $(foreach part,runtime export calib benchmarks,$(part)/*.py $(part)/*/*.py)))
 # A strict editable install links single files, so it is renewed when the list of files changes.
 LISTED := $(shell printf '%s\n' $(SOURCES) | cksum | cut -d' ' -f1)
 INSTALLED := $(VENV)/.installed-$(LISTED)

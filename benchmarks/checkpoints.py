@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..export.geometry import PREFIXES, build
-from ..runtime.bf16 import round_bf16
-from ..runtime.files import atomic_path
-from ..runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
+from ..export.checkpoint.geometry import PREFIXES, build
+from ..runtime.bundle.files import atomic_path
+from ..runtime.bundle.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
+from ..runtime.host.bf16 import round_bf16
 
 __all__ = ["DATA", "FULL", "TINY", "TRAINED", "copy_trained", "write_checkpoint", "write_descriptions"]
 

@@ -6,15 +6,15 @@ from itertools import cycle
 from pathlib import Path
 
 from .. import cli
-from ..export.checkpoint import Checkpoint
-from ..runtime.bundle import Bundle
+from ..export.checkpoint.checkpoint import Checkpoint
+from ..runtime.bundle.manifest import Bundle
 from ..runtime.errors import BadBundle
 from .captures import write_arc2017
 from .checkpoints import TRAINED
 from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
-from .rea.picture import draw_clip
 from .rea.results import Record, read_results
 from .training.features import FRAMES, VOXEL_SIZE
+from .world.picture import draw_clip
 
 __all__ = ["SETTINGS", "main"]
 
@@ -70,7 +70,8 @@ def call(command: str, *arguments: object) -> None:
     """Run a command in this process, after printing it."""
     words = [f'"{word}"' if " " in str(word) else str(word) for word in arguments]
     print(f"\n$ stllm-{command} {' '.join(words)}", flush=True)
-    getattr(cli, command).main([str(argument) for argument in arguments], f"stllm-{command}", standalone_mode=False)
+    program = f"stllm-{command}"
+    cli.command(program).main([str(argument) for argument in arguments], program, standalone_mode=False)
 
 
 if __name__ == "__main__":

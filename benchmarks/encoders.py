@@ -23,19 +23,19 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..export.geometry import PREFIXES, build
-from ..export.graphs import AlignerGraph, VisionGraph, transpose_linears
+from ..export.checkpoint.geometry import PREFIXES, build
 from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
-from ..export.onnx import trace, trace_variants, write_variants
-from ..export.sparse import GatherConv, PointsGraph, fold, with_zero_row
-from ..runtime.bundle import CPU, PORTABLE
-from ..runtime.encoders import LocalEncoder
-from ..runtime.maps import KernelMaps
-from ..runtime.memory import own_usage
-from ..runtime.rays import encode_directions
+from ..export.onnx.encoders import trace, trace_variants, write_variants
+from ..export.onnx.graphs import AlignerGraph, VisionGraph, transpose_linears
+from ..export.onnx.sparse import GatherConv, PointsGraph, fold, with_zero_row
+from ..runtime.bundle.manifest import CPU, PORTABLE
+from ..runtime.encoders.local import LocalEncoder
+from ..runtime.host.maps import KernelMaps
+from ..runtime.host.rays import encode_directions
+from ..runtime.memory.counters import own_usage
 from .checkpoints import FULL, distribution
-from .rooms import room
+from .world.rooms import room
 
 __all__ = ["Comparison", "compare_aligner", "compare_maps", "compare_points", "compare_vision"]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..runtime.memory import CGROUPS, counters
+from ..runtime.memory.counters import CGROUPS, counters
 
 __all__ = ["main", "watch"]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 from stllm_edge import cli
 
-COMMANDS = {"stllm-export": cli.export, "stllm-run": cli.run, "stllm-bench": cli.bench}
 TITLE = "# Commands\n\nGenerated from the commands' help by `make docs`.\n"
 
 
@@ -16,13 +15,15 @@ def sections(name: str, command: click.Command, parent: click.Context | None = N
     context = click.Context(command, info_name=name, parent=parent, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
-        for child in sorted(command.commands):
-            yield from sections(child, command.commands[child], context)
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            yield from sections(child, found, context)
 
 
 def generate() -> str:
     """The whole page."""
-    return "\n".join([TITLE, *(part for name, command in COMMANDS.items() for part in sections(name, command))])
+    return "\n".join([TITLE, *(part for name in cli.COMMANDS for part in sections(name, cli.command(name)))])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtime.errors import DoesNotFit
-from .checkpoint import Checkpoint
-from .geometry import Inventory
-from .gguf import PLAIN, QUANTISED, lossless
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.geometry import Inventory
+from .gguf.writer import PLAIN, QUANTISED, lossless
 
 __all__ = ["require_disk"]
 

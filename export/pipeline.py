@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import Bundle, BundleWriter, Defaults
+from ..runtime.bundle.manifest import Bundle, BundleWriter, Defaults
+from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
-from ..runtime.scene import load_scene
-from ..runtime.video import load_clip
-from .checkpoint import Checkpoint
+from ..runtime.inputs.scene import load_scene
+from ..runtime.inputs.video import load_clip
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.geometry import Inventory, take_inventory
+from .checkpoint.tokenizer import stop_ids
 from .disk import require_disk
-from .geometry import Inventory, take_inventory
-from .gguf import QUANTS, add_llm
-from .onnx import PRECISIONS, add_encoders
-from .progress import Progress
+from .gguf.writer import QUANTS, add_llm
+from .onnx.encoders import PRECISIONS, add_encoders
 from .sample import write_sample
-from .tokenizer import stop_ids
 from .verify import POSITIONS, Row, Verification
 
 __all__ = ["Export"]

@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from ..runtime.answer import View
-from ..runtime.bundle import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
-from ..runtime.engines import read_sidecar, require_current
+from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
+from ..runtime.console import Progress
+from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
-from ..runtime.llm import Vocabulary
+from ..runtime.inputs.scene import Scene
+from ..runtime.inputs.video import Clip, pixel_values
+from ..runtime.llm.model import Vocabulary
+from ..runtime.llm.prompt import Prompt
 from ..runtime.options import Options
-from ..runtime.prompt import Prompt
-from ..runtime.scene import Scene
 from ..runtime.session import Session, prefill
-from ..runtime.video import Clip, pixel_values
-from .checkpoint import Checkpoint
-from .geometry import Inventory
-from .gguf import weight_errors
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.geometry import Inventory
+from .checkpoint.tokenizer import reference_ids
+from .gguf.writer import weight_errors
 from .model.aligner import encode_all
+from .model.parts import load_part
 from .model.points import MapTensors
-from .parts import load_part
-from .progress import Progress
-from .streaming import last_logits, round_q8_0, token_embeddings
-from .tokenizer import reference_ids
+from .model.streaming import last_logits, round_q8_0, token_embeddings
 
 __all__ = ["POSITIONS", "Row", "Verification"]
 

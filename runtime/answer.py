@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from .encoders import Kept
-from .meter import Meter
-from .prompt import Prompt
-from .rays import Rays, encode_directions
-from .video import Selection
-from .voxels import Voxels
+from .encoders.local import Kept
+from .host.rays import Rays, encode_directions
+from .host.voxels import Voxels
+from .inputs.video import Selection
+from .llm.prompt import Prompt
+from .memory.meter import Meter
 
 __all__ = ["Answer", "View"]
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .bundle import CPU
+from .bundle.manifest import CPU
 from .errors import BadInput
-from .llm import check_kv
+from .llm.model import check_kv
 
 __all__ = ["ALL_LAYERS", "Options"]
 

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from .answer import Answer, View
-from .bundle import ENCODERS, Bundle, Graph
-from .encoders import Kept
-from .engines import choose_profile
+from .bundle.manifest import ENCODERS, Bundle, Graph
+from .encoders.engines import choose_profile
+from .encoders.local import Kept
+from .encoders.providers import gpu_layers, place
 from .errors import BadInput, require_at_least
-from .llm import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
-from .maps import KernelMaps
-from .memory import own_usage
-from .meter import Meter
+from .host.maps import KernelMaps
+from .host.rays import camera_rays
+from .host.voxels import Voxels, voxelise
+from .inputs.scene import Scene, projected_share
+from .inputs.video import Clip, Selection, pixel_values, select_frames
+from .llm.model import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
+from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .memory.counters import own_usage
+from .memory.meter import Meter
+from .memory.plan import Plan, require_memory
 from .options import Options
-from .plan import Plan, require_memory
-from .prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
-from .providers import gpu_layers, place
-from .rays import camera_rays
-from .scene import Scene, projected_share
 from .stages import Stages
-from .video import Clip, Selection, pixel_values, select_frames
-from .voxels import Voxels, voxelise
 
 __all__ = ["Session", "prefill"]
 

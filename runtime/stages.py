@@ -4,14 +4,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from .bundle import Bundle, Graph, Llm
-from .encoders import ChildEncoder, Encoder, load
+from .bundle.manifest import Bundle, Graph, Llm
+from .encoders.local import ChildEncoder, Encoder, load
+from .encoders.providers import Placement
 from .errors import StllmError
-from .llm import LanguageModel, Vocabulary
-from .memory import available
-from .meter import Meter
+from .llm.model import LanguageModel, Vocabulary
+from .memory.counters import available
+from .memory.meter import Meter
 from .options import Options
-from .providers import Placement
 
 __all__ = ["Stages"]
 

@@ -41,7 +41,7 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def command(name: str, *arguments: object) -> Result:
     """Run one of the commands in this process; `name` is export, run, bench or calib."""
-    return CliRunner().invoke(getattr(cli, name), [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli.command(f"stllm-{name}"), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
-from stllm_edge.export.checkpoint import Checkpoint
-from stllm_edge.export.geometry import take_inventory
+from stllm_edge.export.checkpoint.checkpoint import Checkpoint
+from stllm_edge.export.checkpoint.geometry import take_inventory
+from stllm_edge.export.model.parts import load_part
 from stllm_edge.export.model.points import MapTensors
-from stllm_edge.export.parts import load_part
-from stllm_edge.runtime.geometry import Geometry
+from stllm_edge.runtime.bundle.geometry import Geometry
 
 Dump = dict[str, np.ndarray]
 NEW_TOKENS = 24

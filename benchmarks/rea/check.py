@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ...runtime.scene import load_intrinsics, load_points, load_poses
+from ...runtime.inputs.scene import load_intrinsics, load_points, load_poses
 from .dataset import Broken, ReaDataset, Sample, by_clip
 
 __all__ = ["Check", "Coverage", "check_dataset"]

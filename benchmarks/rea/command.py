@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ...export.progress import Progress
+from ...runtime.console import Progress
 from ...runtime.errors import MissingDependency
 from ...runtime.options import Options
 from .dataset import ReaDataset, by_clip
@@ -42,7 +42,7 @@ def answer_subset(values: dict[str, Any]) -> int:
     if run.broken:
         LOG.warning("%d samples were skipped, for the reasons above", len(run.broken))
     if run.records:
-        from .scoring import score
+        from ..scoring.score import score
 
         try:
             click.echo(str(score(run.records)))

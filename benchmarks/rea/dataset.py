@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.digests import file_digest
+from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput
-from ...runtime.scene import Scene, load_scene
-from ...runtime.video import Clip, read_image
+from ...runtime.inputs.scene import Scene, load_scene
+from ...runtime.inputs.video import Clip, read_image
 
 __all__ = ["QUESTION_TYPES", "Broken", "ReaDataset", "Sample", "by_clip"]
 

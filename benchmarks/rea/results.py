@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.bundle.files import atomic_path
 from ...runtime.errors import BadInput
-from ...runtime.files import atomic_path
 from .journal import Item, Journal, whole_lines
 
 __all__ = ["Header", "Record", "open_results", "read_results", "write_predictions", "write_results"]

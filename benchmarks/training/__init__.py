@@ -1,1 +1,4 @@
-"""A small ST-LLM trained on the small world: every part of the released model, scaled down."""
+"""Training of the small ST-LLM that is included, on the generated world.
+
+In goes a data set in REA's layout, out comes a checkpoint as the trainer of the released model saves it.
+"""

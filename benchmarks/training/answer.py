@@ -12,18 +12,18 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ...export.checkpoint import Checkpoint
+from ...export.checkpoint.checkpoint import Checkpoint
 from ...export.model.aligner import encode_all
 from ...export.model.points import MapTensors
-from ...export.progress import Progress
+from ...runtime.console import Progress
 from ...runtime.errors import StllmError
-from ...runtime.rays import camera_rays
-from ...runtime.video import pixel_values, select_frames
-from ...runtime.voxels import voxelise
+from ...runtime.host.rays import camera_rays
+from ...runtime.host.voxels import voxelise
+from ...runtime.inputs.video import pixel_values, select_frames
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..rea.results import Header, Record, write_predictions, write_results
-from ..rea.scoring import score
 from ..rea.swap import SWAPS, swap
+from ..scoring.score import score
 from .checkpoint import load
 from .features import FRAMES, VOXEL_SIZE
 from .model import SmallModel

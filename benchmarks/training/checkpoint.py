@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ...export.checkpoint import Checkpoint
-from ...export.geometry import PREFIXES, take_inventory
-from ...runtime.files import atomic_path
+from ...export.checkpoint.checkpoint import Checkpoint
+from ...export.checkpoint.geometry import PREFIXES, take_inventory
+from ...runtime.bundle.files import atomic_path
 from ..checkpoints import DATA, write_descriptions
 from .model import SmallModel
 from .text import SPECIAL

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ...export.progress import Progress
-from ...runtime.geometry import Geometry
-from ...runtime.rays import camera_rays
-from ...runtime.video import resized, select_frames
-from ...runtime.voxels import Voxels, voxelise
+from ...runtime.bundle.geometry import Geometry
+from ...runtime.console import Progress
+from ...runtime.host.rays import camera_rays
+from ...runtime.host.voxels import Voxels, voxelise
+from ...runtime.inputs.video import resized, select_frames
 from ..rea.dataset import ReaDataset, Sample, by_clip
-from ..rea.furniture import AFFORDANCES, COLOURS, KINDS
-from ..rea.questions import WISHES
+from ..world.furniture import AFFORDANCES, COLOURS, KINDS
+from ..world.questions import WISHES
 
 __all__ = ["FLOOR", "FRAMES", "VOXEL_SIZE", "WALL", "Clip", "Question", "Room", "load_rooms"]
 

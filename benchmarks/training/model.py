@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...export.geometry import PREFIXES, build
+from ...export.checkpoint.geometry import PREFIXES, build
 from ...export.model.aligner import Layer
 from ...export.model.points import PointwiseConv, SparseConv
-from ...runtime.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
-from ...runtime.rays import FREQUENCIES
+from ...runtime.bundle.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
+from ...runtime.host.rays import FREQUENCIES
 
 __all__ = ["SMALL", "SmallModel", "low_rays"]
 

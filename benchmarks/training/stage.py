@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...runtime.bundle.files import atomic_path
 from ...runtime.errors import BadInput
-from ...runtime.files import atomic_path
 
 __all__ = ["Stage"]
 

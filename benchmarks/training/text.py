@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, trainers
 
-from ...runtime.prompt import Prompt, build_prompt
+from ...runtime.llm.prompt import Prompt, build_prompt
 from ..checkpoints import DATA
 
 __all__ = ["END", "SPECIAL", "Tokens", "encode", "train_tokenizer"]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ...export.model.points import MapTensors
 from ...runtime.errors import StllmError
-from ...runtime.prompt import SYSTEM
-from ...runtime.video import normalised
+from ...runtime.inputs.video import normalised
+from ...runtime.llm.prompt import SYSTEM
 from ..rea.dataset import ReaDataset
-from ..rea.furniture import COLOURS, KINDS
+from ..world.furniture import COLOURS, KINDS
 from .checkpoint import save
 from .features import FLOOR, Clip, Question, Room, load_rooms
 from .language import Guides, SeenClip, answers

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.geometry import AlignerGeometry
-from ...runtime.rays import FREQUENCIES
+from ...runtime.bundle.geometry import AlignerGeometry
+from ...runtime.host.rays import FREQUENCIES
 
 __all__ = ["RAY_COLUMNS", "Aligner", "encode_all"]
 

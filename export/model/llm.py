@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.geometry import LlmGeometry
+from ...runtime.bundle.geometry import LlmGeometry
 
 __all__ = ["Layer", "Qwen2", "RmsNorm", "rotary_tables"]
 

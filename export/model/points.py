@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.geometry import PointGeometry
-from ...runtime.maps import build_levels, children
+from ...runtime.bundle.geometry import PointGeometry
+from ...runtime.host.maps import build_levels, children
 
 __all__ = ["MapTensors", "PointEncoder"]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.geometry import VisionGeometry
+from ...runtime.bundle.geometry import VisionGeometry
 
 __all__ = ["VisionEncoder"]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.engines import Shapes
+from ...runtime.bundle.files import atomic_path
+from ...runtime.console import Progress
+from ...runtime.encoders.engines import Shapes
+from ...runtime.encoders.tensorrt import load_library
 from ...runtime.errors import BadInput, StllmError
-from ...runtime.files import atomic_path
-from ...runtime.tensorrt import load_library
-from ..progress import Progress
 from .targets import RTX
 
 __all__ = ["Builder", "Compiled"]

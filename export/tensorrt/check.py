@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...runtime.bundle import ENCODERS, TENSORRT
+from ...runtime.bundle.manifest import ENCODERS, TENSORRT
 from ...runtime.errors import StllmError
 from .builder import Builder
 from .engines import Engines

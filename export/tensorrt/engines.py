@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import ENCODERS, TENSORRT, Bundle, BundleWriter
-from ...runtime.engines import Sidecar, graph_digest
+from ...runtime.bundle.manifest import ENCODERS, TENSORRT, Bundle, BundleWriter
+from ...runtime.console import Progress
+from ...runtime.encoders.engines import Sidecar, graph_digest
 from ...runtime.errors import BadBundle, BadInput
-from ..progress import Progress
 from .builder import Builder
 from .profiles import plan_profiles
 from .targets import BACKENDS, Target, choose_backend, dotted, find_target, this_device

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...runtime.bundle import Bundle
-from ...runtime.engines import Shapes
+from ...runtime.bundle.geometry import Geometry
+from ...runtime.bundle.manifest import Bundle
+from ...runtime.encoders.engines import Shapes
 from ...runtime.errors import BadInput
-from ...runtime.geometry import Geometry
-from ...runtime.maps import RUN, KernelMaps
-from ...runtime.rays import LIVE_COLUMNS
-from ...runtime.scene import load_points
-from ...runtime.voxels import voxelise
+from ...runtime.host.maps import RUN, KernelMaps
+from ...runtime.host.rays import LIVE_COLUMNS
+from ...runtime.host.voxels import voxelise
+from ...runtime.inputs.scene import load_points
 
 __all__ = ["Profile", "Range", "plan_profiles"]
 

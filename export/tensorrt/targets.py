@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from ...runtime.encoders.gpu import Gpu, find_gpu
+from ...runtime.encoders.tensorrt import installed_versions
 from ...runtime.errors import BadInput
-from ...runtime.gpu import Gpu, find_gpu
-from ...runtime.tensorrt import installed_versions
 
 __all__ = ["BACKENDS", "RTX", "TARGETS", "Target", "choose_backend", "dotted", "find_target", "this_device"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stllm_edge.benchmarks.captures import bikes_video, write_arc2017
 from stllm_edge.runtime import load_clip, load_scene
-from stllm_edge.runtime.scene import projected_share
+from stllm_edge.runtime.inputs.scene import projected_share
 
 pytest.importorskip("imgviz")
 pytest.importorskip("skvideo")

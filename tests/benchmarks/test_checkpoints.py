@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from stllm_edge.benchmarks import checkpoints
 from stllm_edge.benchmarks.checkpoints import TINY, TRAINED, write_checkpoint
-from stllm_edge.export.checkpoint import Checkpoint
-from stllm_edge.export.geometry import take_inventory
+from stllm_edge.export.checkpoint.checkpoint import Checkpoint
+from stllm_edge.export.checkpoint.geometry import take_inventory
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stllm_edge.export.geometry import build
-from stllm_edge.runtime.geometry import Geometry
+from stllm_edge.export.checkpoint.geometry import build
+from stllm_edge.runtime.bundle.geometry import Geometry
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stllm_edge.export.checkpoint import Checkpoint
+from stllm_edge.export.checkpoint.checkpoint import Checkpoint
+from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.disk import SLACK, require_disk
-from stllm_edge.export.geometry import take_inventory
-from stllm_edge.export.gguf import QUANTS
+from stllm_edge.export.gguf.writer import QUANTS
 from stllm_edge.runtime.errors import DoesNotFit
 
 

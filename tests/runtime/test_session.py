@@ -16,9 +16,9 @@ from stllm_edge.runtime import (
     load_clip,
     load_scene,
 )
-from stllm_edge.runtime.llm import Vocabulary
-from stllm_edge.runtime.meter import Meter
-from stllm_edge.runtime.scene import Scene
+from stllm_edge.runtime.inputs.scene import Scene
+from stllm_edge.runtime.llm.model import Vocabulary
+from stllm_edge.runtime.memory.meter import Meter
 from stllm_edge.runtime.session import without_header
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stllm_edge.runtime import Answer, Options, Session, StllmError, View, encoders, load_clip, load_scene, stages
-from stllm_edge.runtime.encoders import LocalEncoder
-from stllm_edge.runtime.llm import LanguageModel
-from stllm_edge.runtime.providers import Placement
+from stllm_edge.runtime.encoders.local import LocalEncoder
+from stllm_edge.runtime.encoders.providers import Placement
+from stllm_edge.runtime.llm.model import LanguageModel
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
 QUESTIONS = ("Where is the cup?", "Left?", "Where is the cup?")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stllm_edge.benchmarks.rea.synth import write_synth
+from stllm_edge.benchmarks.world.synth import write_synth
 
 
 @dataclass(frozen=True)

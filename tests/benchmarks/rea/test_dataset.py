@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from stllm_edge.benchmarks.rea.dataset import by_clip
 from stllm_edge.runtime import BadInput
-from stllm_edge.runtime.video import select_frames
+from stllm_edge.runtime.inputs.video import select_frames
 
 
 def test_a_sample_is_an_entry_without_placeholders(rea) -> None:

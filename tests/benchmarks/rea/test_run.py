@@ -257,7 +257,7 @@ def test_nothing_answered_is_a_failure_that_says_why(tiny_bundle, pristine, tmp_
 
 
 def test_the_command_prints_the_score(tiny_bundle, pristine, tmp_path, stllm) -> None:
-    pytest.importorskip("stllm_edge.benchmarks.rea.scoring")
+    pytest.importorskip("stllm_edge.benchmarks.scoring.score")
     source = ("--bundle", tiny_bundle, "--rea", pristine.file, "--root", pristine.root, "--out", tmp_path / "out")
     result = stllm("bench", "rea", "run", *source, "--frames", 2, "--max-new-tokens", 3, "--subset", "first:3")
     assert result.exit_code == 0, result.output

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from stllm_edge.benchmarks.checkpoints import TRAINED
 from stllm_edge.benchmarks.demo import SETTINGS
-from stllm_edge.benchmarks.rea.compare import compare
 from stllm_edge.benchmarks.rea.dataset import ReaDataset
-from stllm_edge.benchmarks.rea.picture import draw_clip
 from stllm_edge.benchmarks.rea.results import read_results
-from stllm_edge.benchmarks.rea.synth import write_synth
+from stllm_edge.benchmarks.scoring.compare import compare
 from stllm_edge.benchmarks.training import answer
+from stllm_edge.benchmarks.world.picture import draw_clip
+from stllm_edge.benchmarks.world.synth import write_synth
 
 ROOMS, UNSEEN_SEED = 5, 4_000_000
 NEEDS_CLOUD = ("relative_direction", "relative_distance", "action_planning")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stllm_edge.benchmarks.demo import SETTINGS
-from stllm_edge.benchmarks.rea.synth import write_synth
 from stllm_edge.benchmarks.training import answer, train
 from stllm_edge.benchmarks.training.language import hidden_after
 from stllm_edge.benchmarks.training.model import SMALL, SmallModel, low_rays
 from stllm_edge.benchmarks.training.train import Steps
+from stllm_edge.benchmarks.world.synth import write_synth
 from stllm_edge.export.model.aligner import encode_all
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.runtime import BadInput

@@ -18,9 +18,9 @@ from stllm_edge.export.tensorrt.builder import Builder
 from stllm_edge.export.tensorrt.profiles import plan_profiles
 from stllm_edge.export.tensorrt.targets import TARGETS
 from stllm_edge.runtime import BadInput, Bundle
-from stllm_edge.runtime.bundle import ENCODERS, TENSORRT
-from stllm_edge.runtime.engines import Sidecar, find_engines
-from stllm_edge.runtime.gpu import find_gpu
+from stllm_edge.runtime.bundle.manifest import ENCODERS, TENSORRT
+from stllm_edge.runtime.encoders.engines import Sidecar, find_engines
+from stllm_edge.runtime.encoders.gpu import find_gpu
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'stllm-edge[rtx]'")
 without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="what happens where there is no GPU")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from stllm_edge.export.tensorrt.operators import count_operators, matrix_source, unsupported
-from stllm_edge.runtime.bundle import ENCODERS, TENSORRT, Bundle
+from stllm_edge.runtime.bundle.manifest import ENCODERS, TENSORRT, Bundle
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

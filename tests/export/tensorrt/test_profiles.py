@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.benchmarks.rooms import room
+from stllm_edge.benchmarks.world.rooms import room
 from stllm_edge.export.tensorrt.profiles import Profile, Range, plan_profiles
 from stllm_edge.runtime import BadInput, Bundle
-from stllm_edge.runtime.bundle import ENCODERS
-from stllm_edge.runtime.maps import KernelMaps
+from stllm_edge.runtime.bundle.manifest import ENCODERS
+from stllm_edge.runtime.host.maps import KernelMaps
 
 
 @pytest.fixture(scope="module")

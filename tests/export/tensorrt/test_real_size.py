@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from stllm_edge.benchmarks.checkpoints import FULL, write_checkpoint
-from stllm_edge.runtime.bundle import ENCODERS, MANIFEST
-from stllm_edge.runtime.digests import file_digest
+from stllm_edge.runtime.bundle.digests import file_digest
+from stllm_edge.runtime.bundle.manifest import ENCODERS, MANIFEST
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'stllm-edge[rtx]'")
 pytestmark = pytest.mark.slow

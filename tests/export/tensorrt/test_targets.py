@@ -4,7 +4,7 @@ import pytest
 from stllm_edge.export.tensorrt import targets
 from stllm_edge.export.tensorrt.targets import TARGETS, choose_backend, find_target, target_of
 from stllm_edge.runtime import BadInput
-from stllm_edge.runtime.gpu import Gpu
+from stllm_edge.runtime.encoders.gpu import Gpu
 
 GIB = 2**30
 

@@ -1,0 +1,175 @@
+"""Options of stllm-bench rea: the REA data set."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...runtime.console import FOLDER, logging_options, options, reports_errors, session_options
+from ...runtime.errors import BadInput, require_at_least
+
+__all__ = ["check", "compare", "judge", "merge", "run", "score", "synth"]
+
+rea_options = options(
+    click.option("--rea", "file", type=FOLDER, required=True, help="JSON file of the release."),
+    click.option("--root", type=FOLDER, required=True, help="Folder that the paths in it are relative to."),
+    click.option("--fps", type=float, help="Frames a second; by default as recorded, else EPIC-KITCHENS' 60 or 50."),
+)
+
+
+@click.command()
+@click.option("--out", type=FOLDER, required=True, help="New folder of the data set.")
+@click.option("--scenes", type=int, required=True, help="Rooms; each has a point cloud and a video.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of rooms, clips and questions.")
+@click.option("--clips", type=int, default=2, show_default=True, help="Clips in a room, of 12 frames.")
+@click.option(
+    "--questions", type=int, default=3, show_default=True, help="A clip, on each of directions, distances and ways."
+)
+@click.option(
+    "--val-share", type=float, default=0.1, show_default=True, help="Share of the rooms that is for validation."
+)
+@click.option("--processes", type=int, help="By default one a core.")
+@logging_options
+@reports_errors
+def synth(**values: Any) -> None:
+    """Write the small world: furnished rooms, clips of a person at work, questions and answers."""
+    from ..world.synth import write_synth
+
+    click.echo(str(write_synth(**values)))
+
+
+@click.command()
+@click.argument("predictions", type=FOLDER)
+@click.option("--train", type=FOLDER, help="REA training JSON that the baselines learn from; else cross-validated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals and of the folds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def score(predictions: Path, train: Path | None, seed: int, as_json: bool, quiet: bool) -> None:
+    """Score answers offline, by type of question.
+
+    PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}.
+    """
+    from ..scoring.predictions import read_predictions, read_training
+    from ..scoring.score import score
+
+    require_at_least({"--seed": (seed, 0)})
+    records = read_predictions(predictions)
+    report = score(records, train=None if train is None else read_training(train), seed=seed)
+    click.echo(report.to_json() if as_json else str(report))
+
+
+@click.command()
+@click.argument("predictions", type=FOLDER)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON lines to write.")
+@click.option("--scale", type=click.Choice(["yes-no", "0-5"]), default="yes-no", show_default=True, help="Of verdicts.")
+@click.option("--model", default="gpt-4o", show_default=True, help="The judge; gpt-4o is that of REA's authors.")
+@click.option("--endpoint", help="OpenAI-compatible URL, such as http://localhost:8080/v1; else prompts are written.")
+@click.option("--key-variable", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
+@click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds for one reply.")
+@click.option("--tries", type=click.IntRange(1), default=6, show_default=True, help="For one reply.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def judge(predictions: Path, out: Path, scale: str, model: str, as_json: bool, quiet: bool, **chat: Any) -> None:
+    """Let a language model judge answers, or write the prompts for it.
+
+    PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}. Without --endpoint, --out gets requests
+    for OpenAI's batch API; with it, verdicts, and the command can be run again to go on where it stopped.
+    """
+    import os
+
+    from ..scoring.chat import Endpoint
+    from ..scoring.judge import judge, write_prompts
+    from ..scoring.predictions import read_predictions
+
+    records = read_predictions(predictions)
+    if out.exists() and out.samefile(predictions):
+        raise BadInput(f"--out {out}: is the file of answers; choose another")
+    if chat["endpoint"] is None:
+        write_prompts(records, out, model, scale)
+        click.echo(f"{len(records)} prompts in {out}", err=True)
+        return
+    key = os.environ.get(chat["key_variable"], "").strip()
+    endpoint = Endpoint(chat["endpoint"], key, timeout=chat["timeout"], tries=chat["tries"])
+    judgement = judge(records, out, endpoint.complete, model=model, scale=scale)
+    click.echo(judgement.to_json() if as_json else str(judgement))
+
+
+@click.command()
+@rea_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool) -> None:
+    """Count samples, frames and poses, and list the samples that cannot be used."""
+    from ...runtime.console import Progress
+    from .check import check_dataset
+    from .dataset import ReaDataset
+
+    dataset = ReaDataset(file, root, fps=fps)
+    with Progress(quiet).bar("check", len(dataset.samples)) as advance:
+        check = check_dataset(dataset, advance)
+    click.echo(json.dumps(check.to_json(), indent=1) if as_json else str(check))
+    if not check.usable:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@rea_options
+@click.option("--out", type=FOLDER, required=True, help="Folder of results and predictions; what it holds is kept.")
+@click.option(
+    "--subset",
+    "spec",
+    default="all",
+    show_default=True,
+    help="all, first:N, end:N, random:N or N%; N may be a percentage as well.",
+)
+@click.option("--type", "types", multiple=True, help="Question type, before the subset is cut; may repeat.")
+@click.option("--scene", "scenes", multiple=True, help="Scene id, before the subset is cut; may repeat.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
+@click.option("--shard", default="1/1", show_default=True, help="Part i of n of the subset, as i/n.")
+@session_options
+@click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask scheduler answer.")
+@click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")
+@logging_options
+@reports_errors
+def run(**values: Any) -> None:
+    """Answer a subset; started again, it goes on where it was."""
+    from .command import answer_subset
+
+    if not answer_subset(values):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("results", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder of results.jsonl and predictions.json.")
+@logging_options
+@reports_errors
+def merge(results: tuple[Path, ...], out: Path, quiet: bool) -> None:
+    """Put the results of all shards of a run together."""
+    from .merge import merge_results
+
+    merged = merge_results(results, out)
+    click.echo(f"{len(merged.records)} answers in {out}, {len(merged.missing)} missing")
+    for name in merged.missing:
+        click.echo(f"missing: {name}", err=True)
+
+
+@click.command()
+@click.argument("ours", type=FOLDER)
+@click.argument("reference", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def compare(ours: Path, reference: Path, as_json: bool, quiet: bool) -> None:
+    """Compare two runs on the same questions: how many answers are identical, and how many points apart they are."""
+    from ..scoring.compare import compare
+
+    comparison = compare(ours, reference)
+    click.echo(comparison.to_json() if as_json else str(comparison))

@@ -1,0 +1,227 @@
+"""The language model as GGUF: written in blocks of rows, quantised by libllama (SPEC sections 1 and 2)."""
+
+import ctypes
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFWriter, get_tensor_name_map
+from gguf.quants import dequantize
+
+from ...runtime.bundle.geometry import LlmGeometry
+from ...runtime.bundle.manifest import BundleWriter
+from ...runtime.console import Progress
+from ...runtime.errors import BadInput, StllmError
+from ...runtime.llm.model import assign, libllama
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.geometry import Inventory
+from ..checkpoint.tokenizer import Tokenizer
+
+__all__ = ["QUANTS", "add_llm", "weight_errors"]
+
+LOG = logging.getLogger(__name__)
+PLAIN = {
+    "F32": (GGMLQuantizationType.F32, torch.float32, 0),
+    "F16": (GGMLQuantizationType.F16, torch.float16, 1),
+    "BF16": (GGMLQuantizationType.BF16, torch.bfloat16, 32),
+}
+QUANTISED = {
+    "Q8_0": 7,
+    "Q6_K": 18,
+    "Q5_K_M": 17,
+    "Q5_K_S": 16,
+    "Q5_1": 9,
+    "Q5_0": 8,
+    "Q4_K_M": 15,
+    "Q4_K_S": 14,
+    "Q4_1": 3,
+    "Q4_0": 2,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "Q3_K_L": 13,
+    "Q3_K_M": 12,
+    "Q3_K_S": 11,
+    "Q2_K": 10,
+}
+QUANTS = (*PLAIN, *QUANTISED)
+ROWS_AT_ONCE_BYTES = 2**25
+QUANTISE_BUFFER = 2**28
+Q8_0_TYPE = 8
+BLOCK = 32
+SAMPLED_VALUES = 2**19
+
+
+def add_llm(writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, quant: str, progress: Progress) -> None:
+    """Write one quantisation of the language model into a bundle.
+
+    Args:
+        writer: the bundle.
+        checkpoint: where the weights and the tokenizer are.
+        inventory: names and sizes of the checkpoint.
+        quant: one of `QUANTS`.
+        progress: where to report.
+
+    Raises:
+        BadInput: the quantisation is unknown or there already, or the tokenizer is not Qwen2's.
+    """
+    if quant not in QUANTS:
+        raise BadInput(f"--quant {quant}: unknown; known are {', '.join(QUANTS)}")
+    writer.require_absent("llm", quant)
+    name = f"llm/{quant}.gguf"
+    target = writer.staging / name
+    target.parent.mkdir(exist_ok=True)
+    if quant in PLAIN:
+        write_gguf(target, checkpoint, inventory.geometry.llm, inventory.used["llm"], quant, progress)
+    else:
+        source = target.with_suffix(".source.gguf")
+        plain = lossless(checkpoint, inventory.used["llm"])
+        write_gguf(source, checkpoint, inventory.geometry.llm, inventory.used["llm"], plain, progress)
+        with progress.stage(f"quantise to {quant}"):
+            quantise(source, target, quant, plain, inventory.geometry.llm.width)
+        source.unlink()
+    embedding = describe_embedding(target)
+    writer.add("llm", quant, {"file": name, "embedding": embedding}, [name])
+
+
+def lossless(checkpoint: Checkpoint, names: list[str]) -> str:
+    """The smallest plain type that holds the checkpoint's weights exactly."""
+    types = {checkpoint.dtype(name) for name in names}
+    for plain in ("BF16", "F16"):
+        if types == {PLAIN[plain][1]}:
+            return plain
+    return "F32"
+
+
+def write_gguf(
+    path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, names: list[str], plain: str, progress: Progress
+) -> None:
+    """Write the model unquantised; memory is bounded by one block of rows."""
+    kind, dtype, file_type = PLAIN[plain]
+    writer = GGUFWriter(path, arch="qwen2")
+    add_metadata(writer, checkpoint, geometry, file_type)
+    tensors = dict(sorted(gguf_names(names, geometry).items()))
+    for gguf_name, name in tensors.items():
+        shape = checkpoint.shape(name)
+        stored = kind if len(shape) == 2 else GGMLQuantizationType.F32
+        itemsize = (dtype if len(shape) == 2 else torch.float32).itemsize
+        writer.add_tensor_info(gguf_name, shape, np.dtype(np.float32), int(np.prod(shape)) * itemsize, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout is not None
+    file = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    total = sum(int(np.prod(checkpoint.shape(name))) for name in tensors.values())
+    with progress.bar(f"write {path.name}", total) as advance:
+        for name in tensors.values():
+            tensor = checkpoint.tensor(name)
+            written = 0
+            for block in row_blocks(tensor):
+                data = as_bytes(block, dtype if tensor.ndim == 2 else torch.float32, name)
+                file.write(data)
+                written += len(data)
+                advance(block.numel())
+            writer.write_padding(file, written)
+    writer.close()
+
+
+def row_blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A tensor in blocks of rows of bounded size."""
+    rows = max(1, ROWS_AT_ONCE_BYTES // (4 * max(1, tensor[0].numel())))
+    return iter(tensor.split(rows))
+
+
+def as_bytes(block: torch.Tensor, dtype: torch.dtype, name: str) -> memoryview:
+    """Values in a type; raises BadInput when one overflows it."""
+    converted = block.to(dtype)
+    if not torch.isfinite(converted).all():
+        problem = "are too large for F16; use BF16" if torch.isfinite(block).all() else "are NaN or infinite"
+        raise BadInput(f"values of {name} {problem}")
+    return converted.contiguous().view(torch.uint8).numpy().data.cast("B")
+
+
+def gguf_names(names: list[str], geometry: LlmGeometry) -> dict[str, str]:
+    """Names in GGUF of the checkpoint's tensors; raises BadInput for one that GGUF's map does not know."""
+    known = get_tensor_name_map(MODEL_ARCH.QWEN2, geometry.layers)
+    mapped = {}
+    for name in names:
+        gguf_name = known.get_name(name, try_suffixes=(".weight", ".bias"))
+        if gguf_name is None:
+            raise BadInput(f"{name} has no place in a Qwen2 GGUF")
+        mapped[gguf_name] = name
+    return mapped
+
+
+def add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, geometry: LlmGeometry, file_type: int) -> None:
+    writer.add_name("ST-LLM")
+    writer.add_file_type(file_type)
+    writer.add_block_count(geometry.layers)
+    writer.add_context_length(geometry.context)
+    writer.add_embedding_length(geometry.width)
+    writer.add_feed_forward_length(geometry.ffn)
+    writer.add_head_count(geometry.heads)
+    writer.add_head_count_kv(geometry.kv_heads)
+    writer.add_layer_norm_rms_eps(geometry.rms_eps)
+    writer.add_rope_freq_base(geometry.rope_base)
+    tokenizer = Tokenizer.read(checkpoint, geometry.vocabulary)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokenizer.tokens)
+    writer.add_token_types(tokenizer.types)
+    writer.add_token_merges(tokenizer.merges)
+    for role, token in tokenizer.special.items():
+        writer.add_uint32(f"tokenizer.ggml.{role}_token_id", token)
+    writer.add_add_bos_token(False)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def quantise(source: Path, target: Path, quant: str, plain: str, width: int) -> None:
+    """Quantise with libllama.
+
+    Rows of the embedding matrix are read at run time and feed the aligner: they stay as they are beside Q8_0, and are
+    Q8_0 beside lower types, where the width allows it.
+    """
+    llama = libllama()
+    parameters = llama.llama_model_quantize_default_params()
+    embedding = Q8_0_TYPE if quant != "Q8_0" and width % BLOCK == 0 else PLAIN[plain][0].value
+    assign(parameters, ftype=QUANTISED[quant], token_embedding_type=embedding, max_buf_size=QUANTISE_BUFFER)
+    if code := llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
+        raise StllmError(
+            f"libllama could not quantise {source.name} to {quant} (code {code}); the log (-v) has its reason"
+        )
+
+
+def describe_embedding(path: Path) -> dict[str, Any]:
+    """Where the embedding matrix lies in a GGUF file."""
+    reader = GGUFReader(path)
+    tensor = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    columns, rows = (int(size) for size in tensor.shape)
+    return {"offset": int(tensor.data_offset), "type": tensor.tensor_type.name, "rows": rows, "columns": columns}
+
+
+def weight_errors(path: Path, checkpoint: Checkpoint, inventory: Inventory) -> dict[str, tuple[str, float]]:
+    """GGUF type and relative root mean square error of each tensor in a GGUF file, by the checkpoint's names.
+
+    Of large tensors, rows spread over the whole are compared.
+    """
+    named = gguf_names(inventory.used["llm"], inventory.geometry.llm)
+    errors = {}
+    for tensor in GGUFReader(path).tensors:
+        name = named[tensor.name]
+        stored = checkpoint.tensor(name)
+        rows = np.unique(np.linspace(0, len(stored) - 1, max(2, SAMPLED_VALUES // stored[0].numel())).astype(int))
+        if stored.ndim == 1:
+            rows = np.arange(1)
+            stored, data = stored[None], np.asarray(tensor.data)[None]
+        else:
+            data = np.asarray(tensor.data)
+        ours = dequantize(np.ascontiguousarray(data[rows]), tensor.tensor_type).astype(np.float64)
+        reference = stored[torch.from_numpy(rows)].double().numpy()
+        scale = max(float(np.linalg.norm(reference)), np.finfo(float).tiny)
+        error = float(np.linalg.norm(ours.reshape(reference.shape) - reference)) / scale
+        errors[name] = tensor.tensor_type.name, error
+    return errors

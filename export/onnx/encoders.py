@@ -1,0 +1,155 @@
+"""The encoders as ONNX graphs: traced once a provider, weights shared in one external file."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ...runtime.bundle.geometry import Geometry
+from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT, BundleWriter
+from ...runtime.console import Progress
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.geometry import Inventory
+from ..model.parts import load_part
+from . import fp16
+from .expansion import PROVIDERS, expand
+from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs, transpose_linears
+from .ranges import SampleRun
+
+__all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "trace_variants", "write_variants"]
+
+OPSET = 18
+PRECISIONS = ("fp32", "fp16")
+INLINE_BYTES = 1024
+MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
+GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
+OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefix_tokens"}
+
+
+def add_encoders(
+    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, precisions: Sequence[str], progress: Progress
+) -> None:
+    """Write the three encoders into a bundle, each traced once for all precisions."""
+    (writer.staging / "onnx").mkdir(exist_ok=True)
+    sample = (
+        SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"]) if "fp16" in precisions else None
+    )
+    entries: dict[str, dict[str, Any]] = {precision: {} for precision in precisions}
+    for name in ENCODERS:
+        with progress.stage(f"trace {name}"):
+            module = GRAPHS[name](load_part(checkpoint, inventory, name))
+            transpose_linears(module)
+            traced = trace_variants(name, module, inventory.geometry)
+        safe = None if sample is None else sample.safe_weights(name, module)
+        for precision, entry in entries.items():
+            with progress.stage(f"export {name} ({precision})"):
+                stem = name if precision == "fp32" else f"{name}.{precision}"
+                entry[name] = write_variants(writer.staging, stem, traced, None if precision == "fp32" else safe)
+    for precision, entry in entries.items():
+        graphs = [graph for variants in entry.values() for graph in variants.values()]
+        writer.add("encoders", precision, entry, [graph[key] for graph in graphs for key in ("file", "weights")])
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An encoder as it was traced, and the format of the kernel maps that it takes, if it does."""
+
+    model: ir.Model
+    maps: str | None
+
+
+def trace_variants(name: str, module: nn.Module, geometry: Geometry) -> dict[str, Traced]:
+    """What each provider's graph is made from; providers that take the same inputs share it."""
+    formats = MAPS if name == "points" else dict.fromkeys(PROVIDERS)
+    traced = {
+        maps: Traced(trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name]), maps)
+        for maps in dict.fromkeys(formats.values())
+    }
+    return {provider: traced[maps] for provider, maps in formats.items()}
+
+
+def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: set[str] | None) -> dict[str, Any]:
+    """Write an encoder's graphs for all providers, which share one weights file; the manifest's entries.
+
+    `safe` names the weights whose products are FP16; None writes float32 graphs.
+    """
+    weights = f"onnx/{stem}.data"
+    entries: dict[str, Any] = {}
+    external: dict[str, ir.ExternalTensor] = {}
+    for provider, source in traced.items():
+        model = source.model.clone()
+        expand(model, provider, ("Attention", "FeedForward"), safe)
+        if safe is not None:
+            fp16.convert(model, safe)
+        expand(model, provider, ("SlabConvolution", "TableConvolution"))
+        external = external or write_weights(model, root / weights)
+        share_weights(model, external)
+        file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
+        ir.save(model, root / file)
+        entries[provider] = {"file": file, "weights": weights, "maps": source.maps}
+    return entries
+
+
+def trace(module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], output: str) -> ir.Model:
+    """An ONNX graph of a module from example inputs and their dynamic axes."""
+    with warnings.catch_warnings(), quiet("torch.onnx"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=dict(dynamic),
+            input_names=list(flat_names(inputs)),
+            output_names=[output],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    for part in (model.graph, *model.graph):
+        part.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    return model
+
+
+def flat_names(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """Names of all tensors; those of a list are numbered."""
+    for name, value in inputs.items():
+        yield from [f"{name}_{index}" for index in range(len(value))] if isinstance(value, list) else [name]
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Silence a library's logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def write_weights(model: ir.Model, path: Path) -> dict[str, ir.ExternalTensor]:
+    """Write all large initialisers to one file, tensor by tensor."""
+    named: Any = [value.const_value for value in model.graph.initializers.values() if is_large(value)]
+    written = ir.external_data.convert_tensors_to_external(named, path.parent, path.name)
+    return {tensor.name: tensor for tensor in written}
+
+
+def share_weights(model: ir.Model, external: Mapping[str, ir.ExternalTensor]) -> None:
+    for value in model.graph.initializers.values():
+        if is_large(value):
+            value.const_value = external[str(value.name)]
+
+
+def is_large(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.nbytes > INLINE_BYTES

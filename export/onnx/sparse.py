@@ -1,0 +1,201 @@
+"""The point encoder in the form that is traced: sparse convolutions that read only rows that exist.
+
+Features carry a row of zeros at their end throughout, which missing neighbours read, and which every layer keeps zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ...runtime.host.maps import FORMATS, SLABBED_LEVELS, KernelMaps
+from ..model.points import MinkUNet, PointEncoder
+from .operators import slab_convolution, table_convolution
+
+__all__ = ["PointsGraph", "map_tensors", "point_inputs"]
+
+# level of the 3x3x3 convolutions of block1 .. block8
+BLOCK_LEVELS = (1, 2, 3, 4, 3, 2, 1, 0)
+
+
+@dataclass(frozen=True)
+class GraphMaps:
+    """`KernelMaps` by convolution, as `MinkUNet.trunk` looks them up."""
+
+    stem: tuple[Tensor, Tensor]
+    neighbours: tuple[Any, ...]
+    down: list[Tensor]
+    up: list[Tensor]
+
+
+class PointsGraph(nn.Module):
+    """Voxel colours and kernel maps to point features, both in the caller's order.
+
+    Batch normalisation is part of the kernels. A transposed convolution computes all eight children of each parent
+    and picks the ones that exist.
+    """
+
+    def __init__(self, plain: PointEncoder):
+        super().__init__()
+        self.net = fold(plain.net3d)
+
+    def forward(
+        self,
+        voxel_feats: Tensor,
+        runs: Tensor,
+        stem: Tensor,
+        order: Tensor,
+        slab_rows: list[Tensor],
+        slab_bounds: list[Tensor],
+        slab_offsets: list[Tensor],
+        slab_place: list[Tensor],
+        tables: list[Tensor],
+        down: list[Tensor],
+        up: list[Tensor],
+    ) -> Tensor:
+        """[N, 3] float32 and the arrays of `KernelMaps` to [N, features]."""
+        slabs = zip(slab_rows, slab_bounds, slab_offsets, slab_place, strict=True)
+        maps = GraphMaps((runs, stem), (*slabs, *tables), down, up)
+        hidden = self.net.trunk(with_zero_row(voxel_feats), maps)
+        return self.net.final(hidden.index_select(0, order))
+
+
+class Convolution(nn.Module):
+    """A kernel and a bias."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor):
+        super().__init__()
+        self.kernel = nn.Parameter(kernel.contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+
+class GatherConv(Convolution):
+    """All rows of a kernel in one gather and one product; for coarse levels and strided convolutions."""
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])
+        return with_zero_row(gathered @ self.kernel + self.bias)
+
+
+class RunConv(Convolution):
+    """The first convolution: five voxels along x are gathered once for all kernels that read them."""
+
+    def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
+        runs, stem = maps
+        lines = hidden.index_select(0, runs.flatten()).reshape(-1, runs.shape[1] * hidden.shape[1])
+        gathered = lines.index_select(0, stem.flatten()).reshape(-1, self.kernel.shape[0])
+        return with_zero_row(gathered @ self.kernel + self.bias)
+
+
+class ChildrenConv(Convolution):
+    """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
+
+    def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
+        children = (hidden[:-1] @ self.kernel + self.bias).reshape(-1, self.bias.shape[0] // 8)
+        return with_zero_row(children).index_select(0, up)
+
+
+class BlockConv(Convolution):
+    """A 3x3x3 convolution of a fine level, over the four arrays of `Slabs` or over a table [N, 27]."""
+
+    def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor, Tensor, Tensor] | Tensor) -> Tensor:
+        if isinstance(maps, Tensor):
+            return table_convolution(hidden, self.kernel, self.bias, maps)
+        return slab_convolution(hidden, self.kernel, self.bias, *maps)
+
+
+class Pointwise(nn.Module):
+    """A pointwise convolution without bias, which would not keep the row of zeros."""
+
+    def __init__(self, kernel: Tensor):
+        super().__init__()
+        self.kernel = nn.Parameter(kernel, requires_grad=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.kernel
+
+
+def with_zero_row(hidden: Tensor) -> Tensor:
+    return F.pad(hidden, (0, 0, 0, 1))
+
+
+def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module:
+    """The convolution of a kind (stem, strided, transposed, block) at a level of the graph."""
+    if kind == "stem":
+        return RunConv(kernel.flatten(0, 1), bias)
+    if kind == "transposed":
+        return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
+    if kind == "block" and level < SLABBED_LEVELS:
+        return BlockConv(kernel, bias)
+    return GatherConv(kernel.flatten(0, 1), bias)
+
+
+def fold(net: MinkUNet, form: Callable[[str, int, Tensor, Tensor], nn.Module] = graph_form) -> MinkUNet:
+    """Put batch normalisation into kernels and replace the convolutions by a form of each; changes `net`."""
+
+    def convert(kind: str, level: int, convolution: str, norm: str, extra_bias: Tensor | float = 0.0) -> None:
+        kernel, bias = folded(net, convolution, norm)
+        replace(net, convolution, norm, form(kind, level, kernel, bias + extra_bias))
+
+    convert("stem", 0, "conv0p1s1", "bn0")
+    for level in range(4):
+        convert("strided", level, f"conv{level + 1}p{2**level}s2", f"bn{level + 1}")
+        convert("transposed", 3 - level, f"convtr{level + 4}p{16 >> level}s2", f"bntr{level + 4}")
+    for number, level in enumerate(BLOCK_LEVELS, start=1):
+        for index, block in enumerate(net.get_submodule(f"block{number}").children()):
+            name = f"block{number}.{index}"
+            convert("block", level, f"{name}.conv1", f"{name}.norm1")
+            extra: Tensor | float = 0.0
+            if block.downsample is not None:
+                # the shortcut has no bias of its own, which would not keep the row of zeros
+                shortcut, extra = folded(net, f"{name}.downsample.0", f"{name}.downsample.1")
+                replace(net, f"{name}.downsample.0", f"{name}.downsample.1", Pointwise(shortcut))
+            convert("block", level, f"{name}.conv2", f"{name}.norm2", extra)
+    return net
+
+
+def folded(net: MinkUNet, convolution: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of a convolution together with its batch normalisation, in float64 until the end."""
+    plain: Any = net.get_submodule(convolution)
+    bn: Any = net.get_submodule(norm).bn
+    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    bias = bn.bias.double() - bn.running_mean.double() * scale
+    return (plain.kernel.double() * scale).float(), bias.float()
+
+
+def replace(net: MinkUNet, convolution: str, norm: str, form: nn.Module) -> None:
+    net.set_submodule(convolution, form)
+    net.set_submodule(norm, nn.Identity())
+
+
+def map_tensors(maps: KernelMaps) -> dict[str, Any]:
+    """Kernel maps as the arguments of `PointsGraph`."""
+    inputs = {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
+    lists: dict[str, Any] = {f"slab_{part}": [] for part in ("rows", "bounds", "offsets", "place")}
+    for name, tensor in inputs.items():
+        stem, _, number = name.rpartition("_")
+        if number.isdigit():
+            lists.setdefault(stem, []).append(tensor)
+        else:
+            lists[name] = tensor
+    return lists
+
+
+def point_inputs(channels: int, map_format: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example inputs of the graph and their dynamic axes; `map_format` is that of the kernel maps."""
+    coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
+    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords, map_format))}
+    axes: dict[str, Any] = {
+        name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
+        for name, value in inputs.items()
+    }
+    slabbed = FORMATS[map_format]
+    axes["slab_bounds"] = [None] * slabbed
+    axes["slab_offsets"] = [None] * slabbed
+    axes["slab_place"] = [{1: Dim.DYNAMIC}] * slabbed
+    return inputs, axes

@@ -1,0 +1,43 @@
+"""Options of stllm-run: a question about a scene and a clip."""
+
+from typing import Any
+
+import click
+
+from .console import FOLDER, logging_options, reports_errors, session_options
+
+__all__ = ["run"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stllm-edge")
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder, or a .npy, .ply or .glb point cloud.")
+@click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder.")
+@click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder.")
+@click.option(
+    "--pose-convention",
+    default="c2w",
+    show_default=True,
+    help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
+)
+@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of jpg or png frames, or a video file.")
+@click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file.")
+@click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps.")
+@click.option("--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC.")
+@click.option("-q", "--question", required=True, help="What to ask.")
+@session_options
+@click.option("-t", "--temperature", type=float, default=0.0, show_default=True, help="0 takes the best token.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws above temperature 0.")
+@click.option("--time-instruction/--no-time-instruction", default=None, help="By default as the bundle records it.")
+@click.option("--bare-prompt", is_flag=True, help="Leave out the assistant's header; the model writes it itself.")
+@click.option("--resident/--no-resident", help="Keep the stages loaded in this process: takes more memory.")
+@click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
+@click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")
+@logging_options
+@reports_errors
+def run(quiet: bool, **values: Any) -> None:
+    """Answer a question about a scene and a clip."""
+    from .request import answer_question
+
+    answer_question(values)

@@ -1,0 +1,153 @@
+"""What all commands share: options, errors as one line, logging and progress on stderr, peak memory."""
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from .errors import StllmError
+
+__all__ = [
+    "FOLDER",
+    "Progress",
+    "logging_options",
+    "options",
+    "peak_memory",
+    "reports_errors",
+    "session_options",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+USAGE_ERROR = 2
+# what a device goes without: the server's commands import it
+EXPORT_PACKAGES = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "gguf"}
+FOLDER = click.Path(path_type=Path)
+# a bar that would be gone at once is not shown
+BAR_DELAY = 1.0
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def reports_errors(command: Command) -> Command:
+    """Print an error that the user can mend as one line and leave with status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
+        level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+        with logging_to_stderr(level):
+            try:
+                return command(*arguments, quiet=quiet, **values)
+            except StllmError as error:
+                refuse(str(error))
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] not in EXPORT_PACKAGES:
+                    raise
+                refuse(f"{error.name} is not installed; pip install 'stllm-edge[export]'")
+
+    return wrapped  # type: ignore[return-value]
+
+
+def refuse(reason: str) -> NoReturn:
+    """Print one line that begins with the command, and leave."""
+    click.echo(f"{click.get_current_context().command_path}: {' '.join(reason.split())}", err=True)
+    sys.exit(USAGE_ERROR)
+
+
+@contextmanager
+def logging_to_stderr(level: int) -> Iterator[None]:
+    """Send the package's log to stderr, for as long as a command runs."""
+    logger = logging.getLogger("stllm_edge")
+    before = logger.handlers[:], logger.propagate, logger.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers[:], logger.propagate = [handler], False
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = before[:2]
+        logger.setLevel(before[2])
+
+
+logging_options = options(
+    click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
+    click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
+)
+
+
+session_options = options(
+    click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it."),
+    click.option("--quant", help="Language model; by default the smallest that the bundle holds."),
+    click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer."),
+    click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number."),
+    click.option("--threads", type=int, help="CPU threads; by default all cores."),
+    click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32."),
+    click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides."),
+    click.option("--device", default="auto", show_default=True, help="Of the encoders: auto, cpu, cuda or tensorrt."),
+    click.option("--strict", is_flag=True, help="Fail rather than run elsewhere than on that device."),
+    click.option(
+        "--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu."
+    ),
+    click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
+)
+
+
+@contextmanager
+def peak_memory(quiet: bool) -> Iterator[None]:
+    """Print the process's peak resident memory once the work is done."""
+    import resource
+
+    yield
+    if not quiet:
+        click.echo(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", err=True)
+
+
+class Progress:
+    """Bars and stage lines; silent when quiet or when stderr is not a terminal."""
+
+    def __init__(self, quiet: bool = False):
+        self._shown = not quiet and sys.stderr.isatty()
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over `total` units, shown once it has run for a second; yields a function that advances it."""
+        if not self._shown:
+            yield lambda amount: None
+            return
+        from rich.console import Console
+        from rich.progress import Progress as Bars
+
+        start = time.monotonic()
+        with Bars(console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(title, total=total, visible=False)
+
+            def advance(amount: int) -> None:
+                bars.update(task, advance=amount, visible=time.monotonic() - start > BAR_DELAY)
+
+            yield advance
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
+        """A spinner for work of unknown length; yields a function that changes its title."""
+        if not self._shown:
+            yield lambda title: None
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(title) as status:
+            yield status.update

@@ -1,0 +1,192 @@
+"""View directions of voxels and pixels, and their sinusoidal encodings (SPEC section 5).
+
+The encoding multiplies a direction by powers of two up to 2**63, so one unit in the last place of a direction
+randomises most of its values: everything here reproduces the reference's bfloat16 roundings bit for bit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..bundle.geometry import VisionGeometry
+from .bf16 import round_bf16
+from .voxels import Voxels
+
+__all__ = [
+    "LIVE_COLUMNS",
+    "Rays",
+    "camera_rays",
+    "encode_directions",
+    "world_to_first_camera",
+]
+
+FREQUENCIES = 127
+LIVE_FREQUENCIES = 64
+LIVE_COLUMNS = 3 + 2 * 3 * LIVE_FREQUENCIES
+
+
+@dataclass(frozen=True)
+class Rays:
+    """View directions in the axes of the first frame's camera.
+
+    Attributes:
+        w2c_0: [4, 4] float32, world (voxel units) to first camera; exact bfloat16 values.
+        voxels: [N, 3] float32, unit direction from the first camera to each voxel; exact bfloat16 values.
+        frames: [T, n, n, 3] float32, pooled pixel directions; exact bfloat16 values.
+    """
+
+    w2c_0: np.ndarray
+    voxels: np.ndarray
+    frames: np.ndarray
+
+
+def camera_rays(
+    voxels: Voxels,
+    poses: np.ndarray,
+    intrinsics: np.ndarray,
+    *,
+    frame_size: tuple[int, int],
+    vision: VisionGeometry,
+) -> Rays:
+    """Directions to all voxels and through all pooled pixels.
+
+    Args:
+        voxels: the N voxels of the scene.
+        poses: [T, 4, 4] float64 camera-to-world, OpenCV axes, metres.
+        intrinsics: [3, 3] float64 of the frames as they are on disk.
+        frame_size: width and height of the frames on disk, pixels.
+        vision: what frames are resized to and pooled to.
+    """
+    cameras = voxel_poses(poses, voxels.minimum, voxels.size)
+    w2c_0 = world_to_first_camera(cameras)
+    size = vision.image_size
+    return Rays(
+        w2c_0=w2c_0,
+        voxels=voxel_directions(voxels.coords, w2c_0),
+        frames=frame_directions(cameras, w2c_0, scale_intrinsics(intrinsics, frame_size, size), size, vision.grid),
+    )
+
+
+def voxel_poses(poses: np.ndarray, voxel_min: np.ndarray, voxel_size: float) -> np.ndarray:
+    """Camera-to-world poses with translations in voxel units, [T, 4, 4] float32 with bfloat16 values."""
+    scaled = np.array(poses, np.float64)
+    scaled[:, :3, 3] = scaled[:, :3, 3] * (1 / voxel_size) + -np.asarray(voxel_min, np.float64)
+    return round_bf16(scaled)
+
+
+def world_to_first_camera(cameras: np.ndarray) -> np.ndarray:
+    """Inverse of the first pose, [4, 4] float32 with bfloat16 values; the translation is rounded once."""
+    rotation, translation = cameras[0, :3, :3], cameras[0, :3, 3]
+    w2c = np.eye(4, dtype=np.float32)
+    w2c[:3, :3] = rotation.T
+    w2c[:3, 3] = round_bf16(_matvec(-rotation.T, translation))
+    return w2c
+
+
+def voxel_directions(voxel_coords: np.ndarray, w2c_0: np.ndarray) -> np.ndarray:
+    """Unit directions from the first camera to each voxel, [N, 3] float32 with bfloat16 values."""
+    camera = round_bf16(_matvec(w2c_0[:3, :3], round_bf16(voxel_coords)) + w2c_0[:3, 3])
+    length = np.maximum(_norm(camera), np.float32(1e-12))
+    return round_bf16(camera / length[:, None])
+
+
+def frame_directions(
+    cameras: np.ndarray, w2c_0: np.ndarray, intrinsics: np.ndarray, image_size: int, grid: int
+) -> np.ndarray:
+    """Pooled pixel directions, [T, grid, grid, 3] float32 with bfloat16 values.
+
+    `intrinsics` are those of the square vision input. Pooling is adaptive average pooling; nothing is renormalised.
+    """
+    fx, fy, cx, cy = (np.float32(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    centres = np.arange(image_size, dtype=np.float32) + np.float32(0.5)
+    columns, rows = round_bf16((centres - cx) / fx), round_bf16((centres - cy) / fy)
+    pooled = []
+    for camera in cameras:
+        rotation = round_bf16(_matmul(w2c_0, camera))[:3, :3]
+        pooled.append(_pool(_pixel_directions(columns, rows, rotation, cameras[0, :3, :3]), grid))
+    return round_bf16(np.stack(pooled))
+
+
+def scale_intrinsics(intrinsics: np.ndarray, frame_size: tuple[int, int], image_size: int) -> np.ndarray:
+    """Intrinsics of a frame resized to the square vision input, [3, 3] float64."""
+    width, height = frame_size
+    scaled = np.array(intrinsics, np.float64)
+    scaled[0] *= image_size / width
+    scaled[1] *= image_size / height
+    return scaled
+
+
+def encode_directions(directions: np.ndarray) -> np.ndarray:
+    """The live columns of the sinusoidal encoding: direction, then sines, then cosines.
+
+    The reference multiplies by `2 ** arange(127)` in int64, which overflows: frequency 63 is -2**63 and the other 63
+    are 0, so that their sines are 0 and their cosines 1. Those constants belong to the projection's bias.
+    Sines are computed once for each distinct value: directions have only 16 significant bits.
+
+    Args:
+        directions: [M, 3] float32 with bfloat16 values.
+
+    Returns:
+        [M, 387] float32: 3 directions, 3 x 64 sines, 3 x 64 cosines.
+    """
+    codes, inverse = np.unique(directions, return_inverse=True)
+    frequencies = np.exp2(np.arange(LIVE_FREQUENCIES))
+    frequencies[-1] *= -1
+    angles = codes.astype(np.float64)[:, None] * frequencies
+    inverse = inverse.reshape(directions.shape)
+
+    encoded = np.empty((len(directions), LIVE_COLUMNS), np.float32)
+    encoded[:, :3] = directions
+    for part, table in enumerate((np.sin(angles), np.cos(angles))):
+        waves = encoded[:, 3 + part * 3 * LIVE_FREQUENCIES :][:, : 3 * LIVE_FREQUENCIES]
+        for axis in range(3):
+            span = slice(axis * LIVE_FREQUENCIES, (axis + 1) * LIVE_FREQUENCIES)
+            waves[:, span] = table.astype(np.float32)[inverse[:, axis]]
+    return encoded
+
+
+def _pixel_directions(
+    columns: np.ndarray, rows: np.ndarray, rotation: np.ndarray, first_rotation: np.ndarray
+) -> np.ndarray:
+    """Unit directions of all pixels of one frame, [S, S, 3].
+
+    The ray through column i and row j is (columns[i], rows[j], 1); its products with the rotation are rounded one by
+    one, which makes them functions of i and of j alone. Those with the first rotation are not rounded.
+    """
+    across = round_bf16(columns[:, None] * rotation[:, 0])
+    down = round_bf16(rows[:, None] * rotation[:, 1])
+    turned = round_bf16((across[None] + down[:, None]) + rotation[:, 2])
+    unit = round_bf16(turned / round_bf16(_norm(turned))[..., None])
+    return round_bf16(_matvec(first_rotation.T, unit))
+
+
+def _pool(directions: np.ndarray, grid: int) -> np.ndarray:
+    """Adaptive average pooling [S, S, 3] -> [grid, grid, 3]; sums run row by row, as the reference adds them."""
+    size = len(directions)
+    start = np.arange(grid) * size // grid
+    count = -(-(np.arange(grid) + 1) * size // grid) - start
+    longest = np.arange(count.max())
+    places = np.minimum(start[:, None] + longest, size - 1)
+    inside = longest < count[:, None]
+    bins = directions[places[:, None, :, None], places[None, :, None, :]]
+    bins *= (inside[:, None, :, None] & inside[None, :, None, :])[..., None]
+    # a running sum adds in order, unlike sum(), and the zeros past a bin's end change nothing
+    total = np.add.accumulate(bins.reshape(grid, grid, -1, 3), axis=2)[:, :, -1]
+    lengths = count.astype(np.float32)
+    return total / lengths[:, None, None] / lengths[:, None]
+
+
+def _matvec(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """`vectors @ matrix.T` in float32, summed from the first column on."""
+    return vectors[..., 0:1] * matrix[:, 0] + vectors[..., 1:2] * matrix[:, 1] + vectors[..., 2:3] * matrix[:, 2]
+
+
+def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """A float32 product of 4x4 matrices, summed from the first column on."""
+    return sum(left[:, k, None] * right[None, k] for k in range(4))
+
+
+def _norm(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean length along the last axis, float32."""
+    x, y, z = (vectors[..., axis] for axis in range(3))
+    return np.sqrt(x * x + y * y + z * z)

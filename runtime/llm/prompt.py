@@ -1,0 +1,114 @@
+"""The prompt: template, time instruction, pieces around the placeholders (SPEC section 8)."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import BadInput
+
+__all__ = [
+    "ASSISTANT_HEADER",
+    "IMAGE_ID",
+    "POINT_CLOUD_ID",
+    "Prompt",
+    "build_prompt",
+    "check_question",
+    "time_instruction",
+]
+
+SYSTEM = (
+    "You are a helpful assistant.The first 64 tokens by user encode learnable queries representing objects and "
+    "locations in the 3D scene. The following tokens represent egocentric video of recent actions. Use both to reason "
+    "about spatial references and temporal context when answering."
+)
+POINT_CLOUD, IMAGE = "<pointcloud>", "<image>"
+POINT_CLOUD_ID, IMAGE_ID = -300, -200
+ASSISTANT_HEADER = "<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of one question.
+
+    Attributes:
+        text: the prompt with its two placeholders.
+        head: ids before the point cloud.
+        between: ids between the point cloud and the video.
+        tail: ids after the video.
+        user_start: how many ids of `head` belong to the system turn.
+        user_length: how many ids of `tail` belong to the user turn; the rest is the assistant's header.
+    """
+
+    text: str
+    head: tuple[int, ...]
+    between: tuple[int, ...]
+    tail: tuple[int, ...]
+    user_start: int
+    user_length: int
+
+    @property
+    def token_ids(self) -> np.ndarray:
+        """All ids with -300 for the point cloud and -200 for the video, [L] int64."""
+        return np.array([*self.head, POINT_CLOUD_ID, *self.between, IMAGE_ID, *self.tail], np.int64)
+
+    @property
+    def aligner_token_ids(self) -> np.ndarray:
+        """Ids of the user turn without the placeholders, which the aligner reads, [L'] int64."""
+        return np.array([*self.head[self.user_start :], *self.between, *self.tail[: self.user_length]], np.int64)
+
+
+def build_prompt(
+    question: str,
+    tokenize: Callable[[str], list[int]],
+    *,
+    instruction: str | None = None,
+    assistant_header: bool = True,
+) -> Prompt:
+    """Fill the template and tokenise its pieces.
+
+    Args:
+        question: what the user asks; normalised to NFC as the model's tokenizer does.
+        tokenize: text to ids, special tokens recognised.
+        instruction: the time instruction's line, or None.
+        assistant_header: whether to end with the assistant's header; without it the model writes it itself.
+
+    Raises:
+        BadInput: the question is empty or holds a placeholder.
+    """
+    check_question(question)
+    question = unicodedata.normalize("NFC", question)
+    system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
+    line = f"{instruction}\n" if instruction else ""
+    tail = f"\n{line}{question}<|im_end|>\n"
+    header = ASSISTANT_HEADER if assistant_header else ""
+    system_ids, tail_ids = tokenize(system), tokenize(tail)
+    return Prompt(
+        text=f"{system}{user}{POINT_CLOUD}\n{IMAGE}{tail}{header}",
+        head=(*system_ids, *tokenize(user)),
+        between=tuple(tokenize("\n")),
+        tail=(*tail_ids, *tokenize(header)),
+        user_start=len(system_ids),
+        user_length=len(tail_ids),
+    )
+
+
+def check_question(question: str) -> None:
+    """Raise BadInput for a question that cannot stand in the template."""
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise BadInput("the question is not valid UTF-8 text")
+    for placeholder in (POINT_CLOUD, IMAGE):
+        if placeholder in unicodedata.normalize("NFC", question):
+            raise BadInput(f"the question holds {placeholder}, which the prompt template places; leave it out")
+    if not question.strip():
+        raise BadInput("the question is empty; give one with -q")
+
+
+def time_instruction(seconds: float, frame_times: Sequence[float]) -> str:
+    """One line on the clip's length and the sampled frames' times, all in seconds."""
+    times = ",".join(f"{time:.2f}s" for time in frame_times)
+    return (
+        f"The video lasts for {seconds:.2f} seconds, and {len(frame_times)} frames are uniformly sampled from it. "
+        f"These frames are located at {times}.Please answer the following questions related to this video."
+    )

@@ -1,0 +1,226 @@
+"""libllama reads from the GGUF file the tokenizer that the checkpoint holds."""
+
+import json
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
+from stllm_edge.export.checkpoint.checkpoint import Checkpoint
+from stllm_edge.export.checkpoint.tokenizer import Tokenizer, reference_ids, stop_ids
+from stllm_edge.runtime.errors import BadInput
+from stllm_edge.runtime.llm.model import Vocabulary
+from stllm_edge.runtime.llm.prompt import build_prompt
+from tokenizers import Tokenizer as Reference
+
+TEXTS = {
+    "empty": "",
+    "words": "In which direction should the person turn to face the table?",
+    "capitals": "AFTER finishing the Action IN the VIDEO",
+    "contractions": "it's I'm we're they've he'd she'll can't IT'S I'M WE'RE",
+    "digits": "1 12 123 1234567890 3.14 0.23s,0.67s,1.10s 4K x2 2x",
+    "other digits": "٣ ५ Ⅷ ½ ² ①",
+    "whitespace runs": "a  b   c    d \t e\t\tf  ",
+    "leading whitespace": "   three spaces",
+    "line ends": "one\ntwo\n\nthree\r\nfour\r\r\n\n\n  five\n  \n",
+    "only spaces": "      ",
+    "only line ends": "\n\n\n",
+    "other spaces": "no\u00a0break thin\u2009ideographic\u3000next\u0085line\u2028separator",
+    "punctuation": "...!?;: (a) [b] {c} <d> \"e\" 'f' `g` -- --- -_- ~~ @#$%^&*+=|\\/",
+    "punctuation and line ends": "end.\n\nnext;\r\n{\n}\n",
+    "accents": "café naïve Übergrößenträger Ångström señor",
+    "cyrillic and greek": "Где находится чашка? Πού είναι το φλιτζάνι;",
+    "chinese": "杯子在哪里？在桌子的左边。",
+    "japanese": "カップはどこですか。テーブルの上です。",
+    "korean": "컵은 어디에 있나요?",
+    "arabic and hebrew": "أين الكوب؟ איפה הכוס?",
+    "hindi and thai": "कप कहाँ है? ถ้วยอยู่ที่ไหน",
+    "emoji": "🙂 👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇫🇷 ☕️",
+    "beyond the basic plane": "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𠀀 𐍈",
+    "symbols": "→ ← ≥ ≠ ∑ € £ ¥ © ® ™ ° µ",
+    "control characters": "a\x01b\x7fc\x00d",
+    "special tokens": "<|im_start|>user\nhello<|im_end|>\n",
+    "special tokens without space": "a<|im_end|><|im_end|>b<|endoftext|>",
+    "broken special tokens": "<|im_start> <|im_start| >|im_end|> <|unknown|>",
+    "placeholders": "<pointcloud>\n<image>\n",
+    "long": "the cup on the table " * 200,
+    "long word": "a" * 3000,
+    "code": "def f(x):\n    return x**2  # square\n",
+    "web": "https://example.org/a?b=c&d=%20e#f me@example.org",
+}
+
+
+class Pair:
+    """A checkpoint's tokenizer in both implementations."""
+
+    def __init__(self, checkpoint: Path, gguf: Path):
+        self.vocabulary = Vocabulary(gguf)
+        self.reference = Reference.from_file(str(checkpoint / "tokenizer.json"))
+
+    def same(self, text: str) -> bool:
+        text = unicodedata.normalize("NFC", text)
+        return self.vocabulary.tokenize(text) == self.reference.encode(text, add_special_tokens=False).ids
+
+
+@pytest.fixture(scope="module")
+def generated(tiny_checkpoint: Path, tiny_bundle: Path) -> Iterator[Pair]:
+    pair = Pair(tiny_checkpoint, tiny_bundle / "llm" / "Q8_0.gguf")
+    yield pair
+    pair.vocabulary.close()
+
+
+@pytest.fixture(scope="module")
+def qwen2_checkpoint(qwen2_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow model with as many rows as a 7B checkpoint has, more than the tokenizer has tokens."""
+    llm = replace(TINY.llm, width=32, heads=2, kv_heads=1, ffn=32, layers=1, vocabulary=152_064, tied=True)
+    aligner = replace(TINY.aligner, layers=1, cross_layers=(0,), ffn=64)
+    folder = write_checkpoint(tmp_path_factory.mktemp("qwen2") / "checkpoint", replace(TINY, llm=llm, aligner=aligner))
+    for file in qwen2_tokenizer.glob("*.*"):
+        shutil.copyfile(file, folder / file.name)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [151645, 151643]}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qwen2(qwen2_checkpoint: Path, stllm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    bundle = tmp_path_factory.mktemp("qwen2") / "bundle"
+    result = stllm("export", "gguf", "--ckpt", qwen2_checkpoint, "--out", bundle, "--quant", "BF16")
+    assert result.exit_code == 0, result.output
+    pair = Pair(qwen2_checkpoint, bundle / "llm" / "BF16.gguf")
+    yield pair
+    pair.vocabulary.close()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_generated_tokenizer_gives_the_same_ids(text: str, generated: Pair) -> None:
+    assert generated.same(text)
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_qwen2_tokenizer_gives_the_same_ids(text: str, qwen2: Pair) -> None:
+    assert qwen2.same(text)
+
+
+def random_texts(count: int) -> Iterator[str]:
+    """Words, digits, punctuation, line ends and letters of many scripts in random order."""
+    generator = np.random.default_rng(0)
+    pieces = [*"aA1 .\n\t'-é中я🙂", "the", " cup", "  ", "'s", "12", "\r\n", "<|im_end|>", "_", "Ω", "한"]
+    for length in generator.integers(1, 60, count):
+        yield "".join(generator.choice(pieces, length))
+
+
+def test_random_mixtures_give_the_same_ids(generated: Pair) -> None:
+    assert [text for text in random_texts(500) if not generated.same(text)] == []
+
+
+def test_random_mixtures_give_the_same_ids_with_qwen2(qwen2: Pair) -> None:
+    assert [text for text in random_texts(500) if not qwen2.same(text)] == []
+
+
+def test_pieces_of_ids_give_the_text_back(generated: Pair) -> None:
+    text = "The cup's 3 metres left: 杯子 🙂\n"
+    ids = generated.vocabulary.tokenize(text)
+    assert b"".join(generated.vocabulary.piece(token) for token in ids).decode() == text
+
+
+def test_rows_without_a_token_are_never_produced(qwen2: Pair) -> None:
+    assert len(qwen2.vocabulary) == 152_064
+    assert all(token < 151_646 for token in qwen2.vocabulary.tokenize("[PAD151700] [PAD0]"))
+    assert qwen2.same("[PAD151700] [PAD0]")
+
+
+def test_reference_prompt_has_the_reference_ids(golden: Any, qwen2: Pair) -> None:
+    prompt = build_prompt(golden.case["question"], qwen2.vocabulary.tokenize, assistant_header=False)
+    placed = {-300: 151647, -200: 151646}
+    ids = [placed.get(token, token) for token in prompt.token_ids.tolist()]
+    assert ids == golden.case["prompt_token_ids_full_qwen2_vocabulary"]
+
+
+# reading the files
+
+
+def test_vocabulary_and_merges_give_what_tokenizer_json_gives(qwen2_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(qwen2_checkpoint, copy)
+    whole = Tokenizer.read(Checkpoint(copy), 152_064)
+    (copy / "tokenizer.json").unlink()
+    parts = Tokenizer.read(Checkpoint(copy), 152_064)
+    assert parts == whole
+    assert reference_ids(Checkpoint(copy), "text") is None
+
+
+def test_roles_come_from_the_checkpoint(tiny_checkpoint: Path) -> None:
+    tokenizer = Tokenizer.read(Checkpoint(tiny_checkpoint), 1024)
+    assert tokenizer.special["eos"] == tokenizer.tokens.index("<|im_end|>")
+    assert tokenizer.special["padding"] == tokenizer.tokens.index("<|endoftext|>")
+    assert "bos" not in tokenizer.special
+    assert tokenizer.chat_template is not None
+    assert "<|im_start|>" in tokenizer.chat_template
+    assert len(tokenizer.tokens) == len(set(tokenizer.tokens)) == len(tokenizer.types) == 1024
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ('{"eos_token_id": [7, 8]}', 9, [7, 8]),
+        ('{"eos_token_id": 7}', 9, [7]),
+        ("{}", 9, [9]),
+        ('{"eos_token_id": null}', [9, 10], [9, 10]),
+        (None, 9, [9]),
+    ],
+)
+def test_stop_ids_come_from_the_generation_config_or_the_config(
+    generation: str | None, config: Any, expected: list[int], alter: Callable[..., Path]
+) -> None:
+    path = alter(config={"eos_token_id": config})
+    (path / "generation_config.json").unlink()
+    if generation is not None:
+        (path / "generation_config.json").write_text(generation)
+    assert stop_ids(Checkpoint(path)) == expected
+
+
+def edit_tokenizer(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    file = path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda content: content["model"].update(type="Unigram"), "not a Qwen2 tokenizer"),
+        (lambda content: content.update(pre_tokenizer={"type": "Whitespace"}), "not a Qwen2 tokenizer"),
+        (lambda content: content.pop("model"), "model"),
+        (lambda content: content["model"].pop("merges"), "merges"),
+        (lambda content: content.update(added_tokens=[]), r"lacks <\|im_start\|>"),
+        (lambda content: content["model"]["vocab"].update(far=1024), "token of id 1024.*1024 rows"),
+    ],
+    ids=["unigram", "other split", "no model", "no merges", "no template tokens", "id too large"],
+)
+def test_other_tokenizers_are_refused(
+    change: Callable[[dict[str, Any]], object], named: str, alter: Callable[..., Path]
+) -> None:
+    path = edit_tokenizer(alter(), change)
+    with pytest.raises(BadInput, match=named):
+        Tokenizer.read(Checkpoint(path), 1024)
+
+
+def test_missing_tokenizer_is_reported(alter: Callable[..., Path]) -> None:
+    path = alter()
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(BadInput, match=r"tokenizer\.json, or vocab\.json and merges\.txt"):
+        Tokenizer.read(Checkpoint(path), 1024)
+
+
+def test_missing_stop_id_is_reported(alter: Callable[..., Path]) -> None:
+    path = alter(config={"eos_token_id": ...})
+    (path / "generation_config.json").unlink()
+    with pytest.raises(BadInput, match="eos_token_id"):
+        stop_ids(Checkpoint(path))

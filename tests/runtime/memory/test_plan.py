@@ -1,0 +1,142 @@
+"""What a question will need in memory is said before anything is loaded."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stllm_edge.export.sample import write_sample
+from stllm_edge.runtime import stages
+from stllm_edge.runtime.bundle.manifest import CPU, Bundle
+from stllm_edge.runtime.errors import DoesNotFit
+from stllm_edge.runtime.inputs.scene import load_scene
+from stllm_edge.runtime.inputs.video import load_clip
+from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
+from stllm_edge.runtime.options import Options
+from stllm_edge.runtime.session import Session
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_bundle: Path) -> Plan:
+    return Plan(
+        bundle=Bundle(tiny_bundle),
+        precision="fp32",
+        quant="F32",
+        provider=CPU,
+        kv="f16",
+        frames=4,
+        voxels=11_000,
+        new_tokens=24,
+    )
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the bytes that are free."""
+
+    def setter(value: int | None) -> None:
+        monkeypatch.setattr("stllm_edge.runtime.memory.plan.available", lambda: value)
+
+    return setter
+
+
+@pytest.mark.parametrize(
+    ("more", "stages"),
+    [
+        ({"voxels": 22_000}, {"points", "aligner", "llm"}),
+        ({"frames": 8}, {"vision", "aligner", "llm"}),
+        ({"kv": "f32"}, {"llm"}),
+        ({"new_tokens": 2000}, {"llm"}),
+    ],
+    ids=["voxels", "frames", "kv", "answer"],
+)
+def test_larger_questions_need_more_where_they_are_larger(plan: Plan, more: dict[str, Any], stages: set[str]) -> None:
+    before, after = plan.stages(), replace(plan, **more).stages()
+    assert {stage for stage in before if after[stage] > before[stage]} == stages
+    assert all(after[stage] >= before[stage] for stage in before)
+    assert replace(plan, **more).peak() == max(after.values())
+
+
+def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "points.engine"
+    file.write_bytes(bytes(1000))
+
+    def stages(activations: int, shared: bool = True) -> dict[str, int]:
+        engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
+        return replace(plan, engines={"points": engine}, shared=shared).stages()
+
+    assert stages(501)["points"] == stages(1)["points"] + 500
+    assert stages(1)["points"] < plan.stages()["points"]
+    assert {**stages(1), "points": 0} == {**plan.stages(), "points": 0}
+    assert stages(500, shared=False)["points"] == stages(1)["points"] - 1001
+    # a report of nothing is no report
+    assert stages(0)["points"] > stages(1)["points"]
+
+
+def test_what_fits_passes_and_so_does_what_nobody_knows(plan: Plan, free: Any) -> None:
+    for memory in (plan.peak(), None):
+        free(memory)
+        require_memory(plan)
+
+
+def test_message_names_stages_free_memory_and_what_would_fit(plan: Plan, free: Any) -> None:
+    smaller = replace(plan, frames=plan.frames // 2).peak()
+    assert smaller < plan.peak()
+    free((smaller + plan.peak()) // 2)
+    with pytest.raises(DoesNotFit) as caught:
+        require_memory(plan)
+    message = str(caught.value)
+    for stage, peak in plan.stages().items():
+        assert f"{stage} {peak / 1e6:.0f} MB" in message
+    assert "MB are free" in message
+    assert "--frames 2" in message
+    assert "\n" not in message
+
+
+def test_message_says_when_nothing_helps(plan: Plan, free: Any) -> None:
+    free(1_000_000)
+    with pytest.raises(DoesNotFit, match=r"no option of stllm-run makes it fit"):
+        require_memory(plan)
+
+
+def test_stages_that_stay_loaded_add_up(plan: Plan) -> None:
+    apart = [peak - PROCESS for peak in plan.stages().values()]
+    assert plan.peak() == PROCESS + max(apart)
+    assert replace(plan, resident=True).peak() == PROCESS + sum(apart)
+
+
+def test_memory_that_is_held_counts_as_free(plan: Plan, free: Any) -> None:
+    free(plan.peak() - 1000)
+    with pytest.raises(DoesNotFit):
+        require_memory(plan)
+    require_memory(plan, held=1000)
+
+
+def test_what_does_not_fit_together_may_fit_apart(plan: Plan, free: Any) -> None:
+    free(plan.peak())
+    with pytest.raises(DoesNotFit, match=r"MB together; .* MB are free; --no-resident or "):
+        require_memory(replace(plan, resident=True))
+
+
+def test_nothing_is_loaded_when_it_does_not_fit(
+    tiny_bundle: Path, tmp_path: Path, free: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(1_000_000)
+    monkeypatch.setattr(stages, "ChildEncoder", None)
+    scene, video = write_sample(tmp_path)
+    with pytest.raises(DoesNotFit):
+        Session(tiny_bundle, Options(quant="F32")).look(load_scene(scene), load_clip(video), frames=2)
+
+
+def test_a_plan_is_not_below_what_the_stages_took(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
+    scene, video = write_sample(tmp_path)
+    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", tiny_bundle, "--quant", "F32"]
+    options = ["--scene", scene, "--video", video, "-q", "Where is the cup?", "--frames", "4", "-n", "4", "--json"]
+    printed = json.loads(subprocess.run([*command, *options], check=True, capture_output=True).stdout)
+    planned = replace(plan, voxels=printed["voxels"], new_tokens=4).stages()
+    for stage, measured in {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}.items():
+        assert printed["peak_mb"][measured] * 1e6 <= planned[stage], stage
