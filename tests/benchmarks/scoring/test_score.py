@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.benchmarks.rea import scoring
+from stllm_edge.benchmarks.scoring import score as scoring
 from stllm_edge.benchmarks.scoring.score import score
 from stllm_edge.runtime.errors import BadInput
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.export.progress import Progress
 from stllm_edge.export.tensorrt.builder import Builder
 from stllm_edge.export.tensorrt.profiles import plan_profiles
 from stllm_edge.export.tensorrt.targets import TARGETS
 from stllm_edge.runtime import BadInput, Bundle
 from stllm_edge.runtime.bundle.manifest import ENCODERS, TENSORRT
+from stllm_edge.runtime.console import Progress
 from stllm_edge.runtime.encoders.engines import Sidecar, find_engines
 from stllm_edge.runtime.encoders.gpu import find_gpu
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import maps
+from stllm_edge.runtime.host import maps
 from stllm_edge.runtime.host.maps import (
     LEVELS,
     SLAB_OFFSETS,

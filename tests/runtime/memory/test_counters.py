@@ -4,7 +4,7 @@ import mmap
 from pathlib import Path
 
 import pytest
-from stllm_edge.runtime import memory
+from stllm_edge.runtime.memory import counters
 from stllm_edge.runtime.memory.counters import Usage, available, own_usage, reset_peak
 
 GB = 10**9
@@ -73,7 +73,7 @@ def in_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return imitated.get(str(self)) or read(self, *arguments)
 
     monkeypatch.setattr(Path, "read_text", imitate)
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(counters, "CGROUPS", tmp_path)
     return tmp_path
 
 
