@@ -17,11 +17,12 @@ from ..runtime.inputs.video import load_clip
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
+from .comparison import Row
 from .disk import require_disk
 from .gguf.writer import QUANTS, add_llm
 from .onnx.encoders import PRECISIONS, add_encoders
 from .sample import write_sample
-from .verify import POSITIONS, Row, Verification
+from .verify import POSITIONS, Verification
 
 __all__ = ["Export"]
 

@@ -2,35 +2,35 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..runtime.answer import View
 from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
+from ..runtime.bundle.table import FUSED
 from ..runtime.console import Progress
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
+from ..runtime.host.rays import Rays
+from ..runtime.host.voxels import Voxels
 from ..runtime.inputs.scene import Scene
-from ..runtime.inputs.video import Clip, pixel_values
+from ..runtime.inputs.video import Clip, Selection, select_frames
 from ..runtime.llm.model import Vocabulary
-from ..runtime.llm.prompt import Prompt
-from ..runtime.options import Options
-from ..runtime.session import Session, prefill
+from ..runtime.llm.prompt import Prompt, build_prompt
+from ..runtime.setup import Setup
+from ..runtime.stages import HostStages, Stages
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory
 from .checkpoint.tokenizer import reference_ids
+from .comparison import Row
 from .gguf.writer import weight_errors
-from .model.aligner import encode_all
-from .model.parts import load_part
-from .model.points import MapTensors
-from .model.streaming import last_logits, round_q8_0, token_embeddings
+from .model.reference import Reference
+from .model.streaming import round_q8_0
 
-__all__ = ["POSITIONS", "Row", "Verification"]
+__all__ = ["POSITIONS", "Verification"]
 
 LOG = logging.getLogger(__name__)
 QUESTION = "After finishing the action in the video, in which direction should the person turn to face the table?"
@@ -38,19 +38,6 @@ POSITIONS = 256
 BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
 # whose graphs are compared, in this order; one that several share is run once
 COMPARED = (CPU, PORTABLE, TENSORRT)
-ENCODER_STAGES = ("vision", "points", "aligner")
-# the aligner of a float32 bundle for TensorRT, whose attention has FP16 factors
-FUSED = "fp32, FP16 attention"
-REL_RMS_LIMITS = {
-    (FUSED, "aligner"): 2e-3,
-    ("fp32", "vision"): 5e-6,
-    ("fp32", "points"): 5e-6,
-    ("fp32", "aligner"): 3e-5,
-    ("F32", "prefill"): 1e-4,
-    ("F16", "prefill"): 2e-3,
-    ("BF16", "prefill"): 2e-3,
-    ("Q8_0", "prefill"): 0.08,
-}
 # what rounding to a GGUF type may cost a tensor; about twice what it costs normally distributed values
 WEIGHT_LIMITS = {
     "F32": 1e-6,
@@ -69,67 +56,32 @@ WEIGHT_LIMITS = {
     "Q3_K": 0.32,
     "Q2_K": 0.6,
 }
-COSINE_LIMITS = {("fp16", stage): 0.999 for stage in ENCODER_STAGES}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison.
+class Material:
+    """What both sides start from: one scene, clip and question, as far as the host takes them.
 
     Attributes:
-        part: precision or quantisation.
-        stage: stage of the pipeline.
-        rel_rms: root mean square of the difference over that of the reference.
-        cosine: of the angle between the two.
-        passed: whether the limit is kept; None where there is none.
-        limit: the limit in words.
-        file: the bundle's file that was run.
+        host: the stages on the host.
+        selection: the chosen frames.
+        voxels: of the scene.
+        rays: view directions.
     """
 
-    part: str
-    stage: str
-    rel_rms: float
-    cosine: float
-    passed: bool | None
-    limit: str
-    file: str = ""
+    host: HostStages
+    selection: Selection
+    voxels: Voxels
+    rays: Rays
 
     @classmethod
-    def compare(
-        cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray, file: str = "", bounds: str = ""
-    ) -> "Row":
-        """Compare two arrays of the same shape under the limit of stage and part, or of another part, `bounds`."""
-        a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
-        rel_rms = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), np.finfo(float).tiny))
-        cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
-        bounds = bounds or part
-        if (bounds, stage) in COSINE_LIMITS:
-            bound = COSINE_LIMITS[bounds, stage]
-            return cls(part, stage, rel_rms, cosine, cosine >= bound, f"cosine >= {bound}", file)
-        if (bounds, stage) in REL_RMS_LIMITS:
-            bound = REL_RMS_LIMITS[bounds, stage]
-            return cls(part, stage, rel_rms, cosine, rel_rms <= bound, f"rel-rms <= {bound:g}", file)
-        return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported", file)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with null for what is not a number."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
-
-    def __str__(self) -> str:
-        mark = {True: "✓", False: "✗", None: "·"}[self.passed]
-        rel_rms = "" if np.isnan(self.rel_rms) else f"rel-rms {self.rel_rms:.1e}"
-        cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
-        numbers = f"{rel_rms:<15}  {cosine:<16}"
-        return f"{mark} {self.part:<7}{self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the PyTorch model computes from frames, voxels and the text's embeddings."""
-
-    vision: np.ndarray
-    points: np.ndarray
-    aligner: np.ndarray
+    def of(cls, bundle: Bundle, scene: Scene, clip: Clip) -> "Material":
+        """A scene and a clip in the sizes of a bundle; the clip's frames, at most the bundle's number of them."""
+        host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size)
+        frames = min(bundle.defaults.frames, len(clip)) if len(clip) else None
+        selection = select_frames(clip, scene.poses, frames=frames, default=bundle.defaults.frames)
+        voxels = host.voxels(scene)
+        return cls(host, selection, voxels, host.rays(scene, selection, voxels))
 
 
 class Verification:
@@ -148,10 +100,9 @@ class Verification:
             raise BadBundle(f"{bundle}: was made from a model of other sizes than {checkpoint.path}")
         if not self.bundle.is_of(checkpoint.digest()):
             LOG.warning("%s is not the checkpoint that %s was made from", checkpoint.path, bundle)
-        self.checkpoint, self.inventory, self.progress = checkpoint, inventory, progress
+        self.checkpoint, self.inventory = checkpoint, inventory
         self.scene, self.clip = scene, clip
-        self._reference: Reference | None = None
-        self._view: View | None = None
+        self.reference = Reference(checkpoint, inventory, progress)
 
     def run(
         self, precisions: Sequence[str] = (), quants: Sequence[str] = (), positions: int = POSITIONS
@@ -178,22 +129,16 @@ class Verification:
         self._require_files(precisions, quants)
         records: dict[str, Any] = {}
         for precision in precisions:
-            rows: list[Row] = []
-            files: dict[str, None] = {}
-            for provider in COMPARED:
-                session = self._session(precision, quants[0], provider)
-                new = [name for name in session.files[:-1] if name not in files]
-                if not new:
-                    continue
-                rows += [*self._files(precision, new), *(row for row in self._encoders(session) if row.file in new)]
-                files |= dict.fromkeys(new)
-            rows += self._engines(precision)
-            records[precision] = {"files": list(files), "rows": [row.to_json() for row in rows]}
+            rows = list(self._encoders(precision, quants[0]))
+            files = list(
+                dict.fromkeys(name for setup in self._setups(precision, quants[0]) for name in setup.files[:-1])
+            )
+            records[precision] = {"files": files, "rows": [row.to_json() for row in rows]}
             yield from rows
         for quant in quants:
-            session = self._session(precisions[0], quant)
-            rows = [*self._files(quant, session.files[-1:]), *self._language_model(session, positions)]
-            records[quant] = {"files": session.files[-1:], "rows": [row.to_json() for row in rows]}
+            setup = self._setup(precisions[0], quant)
+            rows = [*self._files(quant, setup.files[-1:]), *self._language_model(setup, positions)]
+            records[quant] = {"files": setup.files[-1:], "rows": [row.to_json() for row in rows]}
             yield from rows
         with BundleWriter.open(self.bundle.path) as writer:
             for name, record in records.items():
@@ -201,23 +146,88 @@ class Verification:
 
     def _require_files(self, precisions: Sequence[str], quants: Sequence[str]) -> None:
         """Raise BadBundle for a file that is not there, before anything is computed."""
-        sessions = [self._session(precision, quants[0], provider) for precision in precisions for provider in COMPARED]
-        sessions += [self._session(precisions[0], quant) for quant in quants]
-        for name in dict.fromkeys(name for session in sessions for name in session.files):
+        setups = [setup for precision in precisions for setup in self._setups(precision, quants[0])]
+        setups += [self._setup(precisions[0], quant) for quant in quants]
+        for name in dict.fromkeys(name for setup in setups for name in setup.files):
             self.bundle.require_file(name)
 
-    def _session(self, precision: str, quant: str, provider: str = CPU) -> Session:
-        options = Options(
-            precision=precision,
-            quant=quant,
+    def _setups(self, precision: str, quant: str) -> list[Setup]:
+        return [self._setup(precision, quant, provider) for provider in COMPARED]
+
+    def _setup(self, precision: str, quant: str, provider: str = CPU) -> Setup:
+        """How a part is run: as exactly as it can be."""
+        return Setup(
+            self.bundle,
+            precision,
+            quant,
             kv="f32",
             flash_attention=False,
-            device="cpu",
             provider=provider,
             literal=precision == "fp16" or provider == TENSORRT,
             repack=False,
         )
-        return Session(self.bundle, options, check=False)
+
+    @cached_property
+    def _material(self) -> Material:
+        return Material.of(self.bundle, self.scene, self.clip)
+
+    @cached_property
+    def _prompt(self) -> Prompt:
+        """The prompt; tokenizers of all language models are compared with the checkpoint's own."""
+        return self._tokenised(self.bundle.quants[0])
+
+    def _tokenised(self, quant: str) -> Prompt:
+        timed = self.bundle.defaults.time_instruction and self.clip.fps
+        instruction = self._material.selection.time_instruction() if timed else None
+        with Vocabulary(self.bundle.file(self.bundle.llm(quant).file)) as vocabulary:
+            return build_prompt(QUESTION, vocabulary.tokenize, instruction=instruction)
+
+    @cached_property
+    def _text(self) -> np.ndarray:
+        return self.reference.embed(self._prompt.aligner_token_ids)
+
+    @cached_property
+    def _expected(self) -> dict[str, np.ndarray]:
+        """What PyTorch computes at each encoder's stage."""
+        material, reference = self._material, self.reference
+        vision = reference.vision(material.host.frames(material.selection), len(material.selection))
+        points = reference.points(material.voxels)
+        aligner = reference.aligner(points, material.rays, vision[:, :, :-1], self._text)
+        return {"vision": vision, "points": points, "aligner": aligner}
+
+    def _encoders(self, precision: str, quant: str) -> Iterator[Row]:
+        """Every graph of a precision, each run once, on what the graphs of its provider computed before."""
+        computed: dict[tuple[str, ...], np.ndarray] = {}
+        checked: set[str] = set()
+        for setup in self._setups(precision, quant):
+            new = [name for name in setup.files[:-1] if name not in checked]
+            checked |= set(new)
+            yield from self._files(precision, new)
+            with Stages(setup) as stages:
+                for stage, values in self._run_encoders(stages, computed):
+                    fused = stage == "aligner" and (setup.provider, precision) == (TENSORRT, "fp32")
+                    file, bounds = setup.graphs[stage].file, FUSED if fused else precision
+                    yield Row.compare(precision, stage, values, self._expected[stage], file, bounds)
+        yield from self._engines(precision)
+
+    def _run_encoders(
+        self, stages: Stages, computed: dict[tuple[str, ...], np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Outputs of the graphs that have not been run on the same inputs; `computed` remembers all."""
+        material, graphs = self._material, stages.setup.graphs
+        vision, points = (graphs["vision"].file,), (graphs["points"].file,)
+        aligner = (graphs["aligner"].file, *vision, *points)
+        if vision not in computed:
+            frames = material.host.frames(material.selection)
+            computed[vision] = stages.vision(frames, len(material.selection))
+            yield "vision", computed[vision]
+        if points not in computed:
+            computed[points] = np.asarray(stages.points(material.voxels, stages.host.maps(material.voxels)))
+            yield "points", computed[points]
+        if aligner not in computed:
+            rays = material.host.encode_rays(material.rays)
+            computed[aligner] = stages.aligner(computed[points], rays, computed[vision][:, :, :-1], self._text)
+            yield "aligner", computed[aligner]
 
     def _files(self, part: str, names: list[str]) -> Iterator[Row]:
         """A failed row where a file is not the one that the manifest describes."""
@@ -242,99 +252,42 @@ class Verification:
             limit = f"{target}: whole, and built from these graphs"
             yield Row(precision, "engines", float("nan"), float("nan"), passed, limit)
 
-    def _encoders(self, session: Session) -> Iterator[Row]:
-        view = session.look(self.scene, self.clip, frames=self._frames())
-        prompt = self._prompt(session, view)
-        text = token_embeddings(self.checkpoint, torch.from_numpy(prompt.aligner_token_ids))
-        if self._reference is None:
-            self._reference = self._compute_reference(view, text)
-        self._view = self._view or view
-        ours = {"vision": view.video_tokens, "points": view.pcd_features, "aligner": session.align(view, text.numpy())}
-        for stage, values in ours.items():
-            reference = getattr(self._reference, stage).reshape(values.shape)
-            fused = stage == "aligner" and (session.provider, session.precision) == (TENSORRT, "fp32")
-            bounds = FUSED if fused else session.precision
-            yield Row.compare(session.precision, stage, values, reference, session.graphs[stage].file, bounds)
+    def _language_model(self, setup: Setup, positions: int) -> Iterator[Row]:
+        prompt, quant = self._tokenised(setup.quant), setup.quant
+        yield compare_prompt(quant, prompt, self.checkpoint)
+        yield compare_weights(setup, self.checkpoint, self.inventory)
 
-    def _language_model(self, session: Session, positions: int) -> Iterator[Row]:
-        if self._view is None or self._reference is None:
-            list(self._encoders(session))
-        view, reference = self._view, self._reference
-        assert view is not None
-        assert reference is not None
-        prompt = self._prompt(session, view)
-        yield self._compare_prompt(session.quant, prompt)
-        yield self._compare_weights(session)
+        prefix, video = self._expected["aligner"], self._expected["vision"]
+        room = positions - len(prompt) - len(prefix)
+        video = video.reshape(-1, video.shape[-1])[: max(room, 1)]
+        with Stages(setup) as stages, stages.speaker.load(len(prompt) + len(prefix) + len(video)) as model:
+            ours = stages.prefill(model, prompt, prefix, video)
+        expected = self.reference.prefill(prompt, prefix, video)
+        row = Row.compare(quant, "prefill", ours, expected)
+        if quant == "Q8_0" and row.passed is False:
+            # some models are hard to quantise: what rounding costs PyTorch itself is allowed twice
+            rounded = self.reference.prefill(prompt, prefix, video, round_q8_0)
+            bound = 2 * Row.compare(quant, "prefill", rounded, expected).rel_rms
+            limit = f"{row.limit}, or {bound:.2g}: twice what Q8_0 rounding costs in PyTorch"
+            row = replace(row, passed=row.rel_rms <= bound, limit=limit)
+        yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if quant == "BF16" else row
 
-        room = positions - (len(prompt.token_ids) - 2) - len(reference.aligner)
-        video = reference.vision.reshape(-1, reference.vision.shape[-1])[: max(room, 1)]
-        with session.load_llm(len(prompt.token_ids) + len(reference.aligner) + len(video)) as model:
-            prefill(model, prompt, reference.aligner, video)
-            ours = model.logits()
-        tokens = [
-            token_embeddings(self.checkpoint, torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail)
-        ]
-        prefix, clip = torch.from_numpy(reference.aligner), torch.from_numpy(video)
-        embeddings = torch.cat([tokens[0], prefix, tokens[1], clip, tokens[2]])
-        expected = last_logits(self.checkpoint, self.inventory, embeddings, self.progress)
-        row = Row.compare(session.quant, "prefill", ours, expected.numpy())
-        if session.quant == "Q8_0" and row.passed is False:
-            row = self._allow_for_rounding(row, embeddings, expected)
-        yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if session.quant == "BF16" else row
 
-    def _allow_for_rounding(self, row: Row, embeddings: Tensor, expected: Tensor) -> Row:
-        """Accept what rounding to Q8_0 costs the PyTorch model itself: some models are hard to quantise."""
-        rounded = last_logits(self.checkpoint, self.inventory, embeddings, self.progress, round_q8_0)
-        bound = 2 * Row.compare(row.part, row.stage, rounded.numpy(), expected.numpy()).rel_rms
-        limit = f"{row.limit}, or {bound:.2g}: twice what Q8_0 rounding costs in PyTorch"
-        return replace(row, passed=row.rel_rms <= bound, limit=limit)
+def compare_weights(setup: Setup, checkpoint: Checkpoint, inventory: Inventory) -> Row:
+    """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
+    errors = weight_errors(setup.bundle.file(setup.llm.file), checkpoint, inventory)
+    name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
+    bound = WEIGHT_LIMITS[kind]
+    passed = bool(error <= bound)
+    return Row(setup.quant, "weights", error, float("nan"), passed, f"rel-rms <= {bound:g} for {kind} ({name})")
 
-    def _compare_weights(self, session: Session) -> Row:
-        """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
-        errors = weight_errors(self.bundle.file(session.llm.file), self.checkpoint, self.inventory)
-        name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
-        bound = WEIGHT_LIMITS[kind]
-        passed = bool(error <= bound)
-        return Row(session.quant, "weights", error, float("nan"), passed, f"rel-rms <= {bound:g} for {kind} ({name})")
 
-    def _compare_prompt(self, quant: str, prompt: Prompt) -> Row:
-        """Token ids by libllama against the tokenizer's own implementation."""
-        ours = [*prompt.head, *prompt.between, *prompt.tail]
-        pieces = prompt.text.replace("<image>", "<pointcloud>").split("<pointcloud>")
-        expected = [reference_ids(self.checkpoint, piece) for piece in pieces]
-        if None in expected:
-            return Row(quant, "prompt", 0.0, 1.0, None, "no tokenizer.json to compare with")
-        same = ours == [token for ids in expected if ids for token in ids]
-        return Row(quant, "prompt", 0.0 if same else 1.0, float(same), same, "token ids identical")
-
-    def _prompt(self, session: Session, view: View) -> Prompt:
-        vocabulary = Vocabulary(self.bundle.file(session.llm.file))
-        timed = None if self.clip.fps else False
-        return session.prompt(view, QUESTION, vocabulary, time_instruction=timed)
-
-    def _frames(self) -> int | None:
-        """The bundle's number of frames, or as many as the clip has."""
-        return min(self.bundle.defaults.frames, len(self.clip)) if len(self.clip) else None
-
-    def _compute_reference(self, view: View, text: Tensor) -> Reference:
-        size = self.bundle.geometry.vision.image_size
-        frames = view.selection.clip.read(view.selection.indices)
-        with torch.inference_mode():
-            with self.progress.bar("vision in PyTorch", len(view.selection)) as advance:
-                vision = load_part(self.checkpoint, self.inventory, "vision")
-                pooled = []
-                for frame in frames:
-                    pooled.append(vision(torch.from_numpy(pixel_values(frame, size))[None]))
-                    advance(1)
-                tokens = vision.video_tokens(torch.cat(pooled))
-            del vision
-            with self.progress.stage("points in PyTorch"):
-                encoder = load_part(self.checkpoint, self.inventory, "points")
-                maps = MapTensors.build(view.voxels.coords)
-                points = encoder(torch.from_numpy(view.voxels.feats), maps)
-            with self.progress.stage("aligner in PyTorch"):
-                aligner = load_part(self.checkpoint, self.inventory, "aligner")
-                rays = [encode_all(torch.from_numpy(view.rays.voxels))]
-                rays.append(encode_all(torch.from_numpy(view.rays.frames.reshape(-1, 3))))
-                prefix = aligner(points, rays[0], torch.cat(pooled).flatten(0, 1), rays[1], text)
-        return Reference(tokens.numpy(), points.numpy(), prefix.numpy())
+def compare_prompt(quant: str, prompt: Prompt, checkpoint: Checkpoint) -> Row:
+    """Token ids by libllama against the tokenizer's own implementation."""
+    ours = [*prompt.head, *prompt.between, *prompt.tail]
+    pieces = prompt.text.replace("<image>", "<pointcloud>").split("<pointcloud>")
+    expected = [reference_ids(checkpoint, piece) for piece in pieces]
+    if None in expected:
+        return Row(quant, "prompt", 0.0, 1.0, None, "no tokenizer.json to compare with")
+    same = ours == [token for ids in expected if ids for token in ids]
+    return Row(quant, "prompt", 0.0 if same else 1.0, float(same), same, "token ids identical")

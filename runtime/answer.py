@@ -1,22 +1,23 @@
 """What a session makes of a scene and a clip, and its answer to a question."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from .encoders.local import Kept
-from .host.rays import Rays, encode_directions
+from .errors import StllmError
+from .host.rays import Rays
 from .host.voxels import Voxels
 from .inputs.video import Selection
 from .llm.prompt import Prompt
 from .memory.meter import Meter
+from .stages import EncodedRays, Step
 
-__all__ = ["Answer", "View"]
+__all__ = ["Answer", "Transcript", "View"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class View:
     """What a session knows of a scene and a clip before a question is asked.
 
@@ -27,6 +28,7 @@ class View:
         points: `pcd_features`, in memory or on the GPU.
         video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
         meter: time and memory, by stage.
+        encoded_rays: kept by a resident session for further questions.
     """
 
     selection: Selection
@@ -35,20 +37,12 @@ class View:
     points: np.ndarray | Kept
     video_tokens: np.ndarray
     meter: Meter
+    encoded_rays: EncodedRays | None = field(default=None, repr=False)
 
-    @cached_property
+    @property
     def pcd_features(self) -> np.ndarray:
         """[N, features] float32, in the order of `voxels`."""
         return np.asarray(self.points)
-
-    @cached_property
-    def encoded_rays(self) -> tuple[np.ndarray, np.ndarray]:
-        """What `encode_rays` gives, kept for further questions."""
-        return self.encode_rays()
-
-    def encode_rays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Encodings of the voxels' and of the pooled pixels' directions, [N, 387] and [T*n*n, 387] float32."""
-        return encode_directions(self.rays.voxels), encode_directions(self.rays.frames.reshape(-1, 3))
 
     @property
     def pooled_features(self) -> np.ndarray:
@@ -70,44 +64,112 @@ class View:
         }
 
 
-@dataclass
+class Transcript:
+    """The tokens of an answer, recorded as they come.
+
+    Attributes:
+        ids: generated so far, with the stop id if one came.
+        logits: [vocabulary] float32 after the prompt, once it has been read.
+    """
+
+    def __init__(self, steps: Generator[Step, None, None], stop_ids: Collection[int]):
+        self.ids: list[int] = []
+        self.logits: np.ndarray | None = None
+        self._steps, self._stop_ids = steps, stop_ids
+
+    def __iter__(self) -> Iterator[int]:
+        """Ids without the stop id."""
+        for token, logits in self._steps:
+            if self.logits is None:
+                self.logits = logits
+            self.ids.append(token)
+            if token not in self._stop_ids:
+                yield token
+
+    def close(self) -> None:
+        """End the generation, which frees the language model that it holds."""
+        self._steps.close()
+
+
 class Answer:
     """An answer that is generated while it is iterated over, piece by piece.
+
+    It owns the language model that it loads: once it is read to its end or closed, by `close` or as a context manager,
+    the model is gone, unless the session is resident and keeps it.
 
     Attributes:
         view: what the question was asked about.
         prompt: the prompt and its ids.
         prefix_tokens: [latents, d] float32, what the aligner made of scene, clip and question.
-        token_ids: ids generated so far, with the stop id if one came.
-        text: text generated so far.
-        logits_last_prompt: [vocabulary] float32, once the prompt has been read.
         meter: time and memory, by stage.
+        text: generated so far.
+        finished: whether it was read to its end.
     """
 
-    view: View
-    prompt: Prompt
-    prefix_tokens: np.ndarray
-    meter: Meter
-    _pieces: Iterator[str] = field(repr=False, default_factory=lambda: iter(()))
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
-    logits_last_prompt: np.ndarray | None = None
+    def __init__(
+        self,
+        view: View,
+        prompt: Prompt,
+        prefix_tokens: np.ndarray,
+        meter: Meter,
+        transcript: Transcript,
+        pieces: Iterator[str],
+    ):
+        self.view, self.prompt, self.prefix_tokens, self.meter = view, prompt, prefix_tokens, meter
+        self.text, self.finished = "", False
+        self._transcript, self._pieces, self._closed = transcript, pieces, False
 
     def __iter__(self) -> Iterator[str]:
-        for piece in self._pieces:
+        """Text as it comes; an answer that was begun goes on where it was.
+
+        Raises:
+            StllmError: it was closed before it was read to its end.
+        """
+        while not self.finished:
+            if self._closed:
+                raise StllmError("the answer, or its session, was closed before it was read to its end; ask again")
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.finished = True
+                return
             self.text += piece
             yield piece
+
+    def __enter__(self) -> "Answer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the language model; what was generated stays."""
+        self._closed = True
+        self._transcript.close()
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids generated so far, with the stop id if one came."""
+        return self._transcript.ids
+
+    @property
+    def logits_last_prompt(self) -> np.ndarray | None:
+        """[vocabulary] float32, once the prompt has been read."""
+        return self._transcript.logits
 
     @property
     def prompt_tokens(self) -> int:
         """Positions that the prompt takes in the language model."""
-        placeholders = 2
         tokens = self.view.video_tokens
-        return len(self.prompt.token_ids) - placeholders + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
+        return len(self.prompt) + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
 
     def stages(self) -> dict[str, np.ndarray]:
-        """Arrays of all stages by the names that reference tensors carry; the answer must have been read."""
-        assert self.logits_last_prompt is not None
+        """Arrays of all stages by the names that reference tensors carry.
+
+        Raises:
+            StllmError: the answer has not been read, so that its last stages have not been computed.
+        """
+        if self.logits_last_prompt is None:
+            raise StllmError("the answer has not been read yet, and its arrays are not there; iterate over it first")
         return {
             **self.view.stages(),
             "prefix_tokens": self.prefix_tokens,

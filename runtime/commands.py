@@ -1,10 +1,11 @@
 """Options of stllm-run: a question about a scene and a clip."""
 
-from typing import Any
+from pathlib import Path
 
 import click
 
-from .console import FOLDER, logging_options, reports_errors, session_options
+from .console import FOLDER, gathered, logging_options, reports_errors, session_options
+from .options import Options, Request
 
 __all__ = ["run"]
 
@@ -36,8 +37,10 @@ __all__ = ["run"]
 @click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")
 @logging_options
 @reports_errors
-def run(quiet: bool, **values: Any) -> None:
+@gathered(Request, "request")
+@gathered(Options, "options")
+def run(bundle: Path, request: Request, options: Options, as_json: bool, dump: Path | None, quiet: bool) -> None:
     """Answer a question about a scene and a clip."""
-    from .request import answer_question
+    from .request import answer_request
 
-    answer_question(values)
+    answer_request(bundle, request, options, as_json=as_json, dump=dump)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from .errors import StllmError
 __all__ = [
     "FOLDER",
     "Progress",
+    "gathered",
     "logging_options",
     "options",
     "peak_memory",
@@ -88,6 +90,20 @@ logging_options = options(
     click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
     click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
 )
+
+
+def gathered(kind: type, name: str) -> Callable[[Command], Command]:
+    """The options that are fields of a dataclass reach the command as one argument of that type."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*arguments: Any, **values: Any) -> Any:
+            chosen = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+            return command(*arguments, **{name: kind(**chosen)}, **values)
+
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
 
 
 session_options = options(

@@ -1,14 +1,12 @@
-"""How to run a bundle."""
+"""How to run a bundle, and what to ask it, as a user chooses."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-from .bundle.manifest import CPU
 from .errors import BadInput
 from .llm.model import check_kv
 
-__all__ = ["ALL_LAYERS", "Options"]
+__all__ = ["ALL_LAYERS", "Options", "Request"]
 
 ALL_LAYERS = -1
 # libllama's own limit
@@ -31,9 +29,6 @@ class Options:
         resident: keep the encoders and the language model loaded in this process until the session is closed, instead
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         check_digests: hash the bundle's files even if they look unchanged.
-        provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
-        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free.
-        literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
     """
 
     precision: str | None = None
@@ -46,14 +41,6 @@ class Options:
     gpu_layers: int | None = None
     resident: bool = False
     check_digests: bool = False
-    provider: str = CPU
-    repack: bool | None = None
-    literal: bool = False
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Options":
-        """The options among named values, as a command has them; others keep their defaults."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
@@ -62,3 +49,42 @@ class Options:
             raise BadInput(f"--threads {self.threads}: expected 1 to {MOST_THREADS}")
         if self.gpu_layers is not None and self.gpu_layers < ALL_LAYERS:
             raise BadInput(f"--gpu-layers {self.gpu_layers}: expected a number of layers, or {ALL_LAYERS} for all")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked about which files; fields as the options of `stllm-run`.
+
+    Attributes:
+        scene: scene folder or point cloud.
+        video: folder of frames or video file.
+        question: in words.
+        poses: folder of poses, if not in the scene's.
+        intrinsics: file of intrinsics, if not in the scene's folder.
+        pose_convention: how poses are meant.
+        fps: frames a second, if the clip does not say.
+        video_seconds: length, if the clip does not say.
+        first_frame: number of the first frame.
+        frames: frames to sample; None takes the bundle's number.
+        time_instruction: whether the prompt states the clip's times; None takes the bundle's default.
+        bare_prompt: whether the prompt leaves the assistant's header to the model.
+        max_new_tokens: longest answer.
+        temperature: 0 for the best token each time.
+        seed: of the draws above temperature 0.
+    """
+
+    scene: Path
+    video: Path
+    question: str
+    poses: Path | None = None
+    intrinsics: Path | None = None
+    pose_convention: str = "c2w"
+    fps: float | None = None
+    video_seconds: float | None = None
+    first_frame: int = 0
+    frames: int | None = None
+    time_instruction: bool | None = None
+    bare_prompt: bool = False
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0

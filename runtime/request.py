@@ -1,4 +1,4 @@
-"""What `stllm-run` does: its options to a session, the answer to stdout."""
+"""One question of `stllm-run`: files and options in, the answer to stdout."""
 
 import json
 import sys
@@ -10,63 +10,76 @@ from .bundle.files import atomic_path
 from .errors import BadInput
 from .inputs.scene import load_scene
 from .inputs.video import load_clip
-from .options import Options
+from .options import Options, Request
 from .session import Session
 
-__all__ = ["answer_question"]
+__all__ = ["answer_request"]
 
 
-def answer_question(values: dict[str, Any]) -> None:
-    """Run one question; `values` are the options of `stllm-run` by name."""
-    dump = values["dump"]
-    if dump is not None and not dump.parent.is_dir():
-        raise BadInput(f"--dump {dump}: the folder {dump.parent} does not exist")
-    if dump is not None and dump.is_dir():
-        raise BadInput(f"--dump {dump}: is a folder, expected the name of a .safetensors file")
-    with Session(values["bundle"], Options.of(values)) as session:
-        scene = load_scene(
-            values["scene"],
-            poses=values["poses"],
-            intrinsics=values["intrinsics"],
-            pose_convention=values["pose_convention"],
-        )
-        clip = load_clip(
-            values["video"], fps=values["fps"], seconds=values["video_seconds"], first_frame=values["first_frame"]
-        )
-        answer = session.ask(
-            scene,
-            clip,
-            values["question"],
-            frames=values["frames"],
-            time_instruction=values["time_instruction"],
-            assistant_header=not values["bare_prompt"],
-            max_new_tokens=values["max_new_tokens"],
-            temperature=values["temperature"],
-            seed=values["seed"],
-        )
-        for piece in answer:
-            if not values["as_json"]:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-        sys.stdout.write(json.dumps(report(session, answer), indent=1) + "\n" if values["as_json"] else "\n")
-        if dump is not None:
-            write_dump(dump, answer)
+def answer_request(bundle: Path, request: Request, options: Options, *, as_json: bool, dump: Path | None) -> None:
+    """Print the answer as it comes, or a report at its end.
+
+    Args:
+        bundle: the bundle's folder.
+        request: the question.
+        options: how to run.
+        as_json: print answer, counts, milliseconds and peak memory as one JSON object.
+        dump: a .safetensors file for the arrays of all stages.
+    """
+    require_writable(dump)
+    with Session(bundle, options) as session:
+        session.prepare()
+        with ask(session, request) as answer:
+            for piece in answer:
+                if not as_json:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+            sys.stdout.write(json.dumps(report(session, answer), indent=1) + "\n" if as_json else "\n")
+            if dump is not None:
+                write_dump(dump, answer)
+
+
+def ask(session: Session, request: Request) -> Answer:
+    """Read scene and clip and begin the answer; raises BadInput where a file is not what it has to be."""
+    scene = load_scene(
+        request.scene, poses=request.poses, intrinsics=request.intrinsics, pose_convention=request.pose_convention
+    )
+    clip = load_clip(request.video, fps=request.fps, seconds=request.video_seconds, first_frame=request.first_frame)
+    return session.ask(
+        scene,
+        clip,
+        request.question,
+        frames=request.frames,
+        time_instruction=request.time_instruction,
+        assistant_header=not request.bare_prompt,
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        seed=request.seed,
+    )
 
 
 def report(session: Session, answer: Answer) -> dict[str, Any]:
-    """Answer, counts and milliseconds."""
+    """Answer, counts, choices, milliseconds and peak memory, as JSON takes them."""
     return {
         "answer": answer.text,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": len(answer.token_ids),
         "frames": len(answer.view.selection),
         "voxels": len(answer.view.voxels),
-        "device": session.placement.name,
-        "precision": session.precision,
-        "quant": session.quant,
+        "device": session.setup.placement.name,
+        "precision": session.setup.precision,
+        "quant": session.setup.quant,
         "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
         "peak_mb": {stage: round(peak / 1e6, 1) for stage, peak in answer.meter.peak_bytes.items()},
     }
+
+
+def require_writable(dump: Path | None) -> None:
+    """Raise BadInput unless a dump can be written where it is wanted."""
+    if dump is not None and not dump.parent.is_dir():
+        raise BadInput(f"--dump {dump}: the folder {dump.parent} does not exist")
+    if dump is not None and dump.is_dir():
+        raise BadInput(f"--dump {dump}: is a folder, expected the name of a .safetensors file")
 
 
 def write_dump(path: Path, answer: Answer) -> None:

@@ -1,123 +1,245 @@
-"""The loaded stages of a session: one after the other, or side by side until the session is closed."""
+"""The stages from a scene and a clip to text, each callable alone: arrays in, arrays out.
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+`Session` runs them one after the other; who wants a single one (a comparison, a measurement, training) calls it here.
+"""
 
-from .bundle.manifest import Bundle, Graph, Llm
-from .encoders.local import ChildEncoder, Encoder, load
-from .encoders.providers import Placement
-from .errors import StllmError
-from .llm.model import LanguageModel, Vocabulary
-from .memory.counters import available
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .bundle.geometry import VisionGeometry
+from .bundle.manifest import ENCODERS
+from .bundle.table import STAGES
+from .encoders.engines import choose_profile
+from .encoders.local import Encoder, Kept
+from .encoders.pool import EncoderPool
+from .host.maps import KernelMaps
+from .host.rays import Rays, camera_rays, encode_directions
+from .host.voxels import Voxels, voxelise
+from .inputs.scene import Scene
+from .inputs.video import Selection, pixel_values
+from .llm.model import LanguageModel, Vocabulary, embedding_rows
+from .llm.prompt import Prompt
+from .llm.speaker import Speaker
 from .memory.meter import Meter
-from .options import Options
+from .setup import Setup
 
-__all__ = ["Stages"]
+__all__ = ["EncodedRays", "HostStages", "Stages", "Step"]
 
-LOG = logging.getLogger(__name__)
-CONTEXT_STEP = 256
-# the mapped weights, a packed copy of them, and the rest
-REPACK_ROOM = 2.5
+
+class EncodedRays(NamedTuple):
+    """Encodings of view directions.
+
+    Attributes:
+        points: [N, 387] float32, of the voxels.
+        frames: [T*n*n, 387] float32, of the pooled pixels.
+    """
+
+    points: np.ndarray
+    frames: np.ndarray
+
+
+class Step(NamedTuple):
+    """A token of an answer: its id, and the logits [vocabulary] float32 that it was chosen from."""
+
+    token: int
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class HostStages:
+    """The stages that are computed on the host; they need sizes alone.
+
+    Attributes:
+        vision: sizes of frames and of what they are pooled to.
+        voxel_size: edge of a voxel, metres.
+        map_format: of the kernel maps.
+    """
+
+    vision: VisionGeometry
+    voxel_size: float
+    map_format: str = "slabs"
+
+    def voxels(self, scene: Scene, meter: Meter | None = None) -> Voxels:
+        """The occupied voxels of a scene (SPEC section 3)."""
+        with measured(meter, "voxels"):
+            return voxelise(scene.points, scene.colours, self.voxel_size)
+
+    def maps(self, voxels: Voxels, meter: Meter | None = None) -> KernelMaps:
+        """The kernel maps of voxels, in the format that the point encoder takes (SPEC section 4)."""
+        with measured(meter, "maps"):
+            return KernelMaps.build(voxels.coords, self.map_format)
+
+    def rays(self, scene: Scene, selection: Selection, voxels: Voxels, meter: Meter | None = None) -> Rays:
+        """Directions to all voxels and through all pooled pixels (SPEC section 5)."""
+        size = selection.clip.size
+        with measured(meter, "rays"):
+            return camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=size, vision=self.vision)
+
+    def encode_rays(self, rays: Rays, meter: Meter | None = None) -> EncodedRays:
+        """The encodings of directions that the aligner takes (SPEC section 5)."""
+        with measured(meter, "rays"):
+            return EncodedRays(encode_directions(rays.voxels), encode_directions(rays.frames.reshape(-1, 3)))
+
+    def frames(self, selection: Selection, meter: Meter | None = None) -> Iterator[np.ndarray]:
+        """The chosen frames as the tower takes them, one [3, S, S] float32 after the other (SPEC section 6)."""
+        source = selection.clip.read(selection.indices)
+        for _ in range(len(selection)):
+            with measured(meter, "video"):
+                pixels = pixel_values(next(source), self.vision.image_size)
+            yield pixels
 
 
 class Stages:
-    """Encoders and language model as they are needed; kept loaded when the options say resident."""
+    """All stages of one setup; encoders and language model are loaded when they are needed."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        graphs: Mapping[str, Graph],
-        llm: Llm,
-        placement: Placement,
-        gpu_layers: int,
-        threads: int,
-        options: Options,
-    ):
-        """Load nothing yet; `graphs` are the encoders by name, which `placement` may have engines of."""
-        self._bundle, self._graphs, self._llm = bundle, graphs, llm
-        self._placement, self._gpu_layers, self._threads, self._options = placement, gpu_layers, threads, options
-        self._kept = ExitStack()
-        self._encoders: dict[str, Encoder] = {}
-        self._model: LanguageModel | None = None
-        self._vocabulary: Vocabulary | None = None
-        self._speaker: object = None
+    def __init__(self, setup: Setup):
+        """Load nothing yet."""
+        self.setup, bundle = setup, setup.bundle
+        self.host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size, setup.map_format)
+        self.encoders = EncoderPool(
+            {name: setup.encoder_file(name) for name in ENCODERS},
+            threads=setup.threads,
+            providers=setup.placement.providers,
+            literal=setup.literal,
+            resident=setup.resident,
+            # on a GPU the aligner reads the points where they are
+            outputs_kept=("points",) if setup.placement.on_gpu else (),
+        )
+        self.speaker = Speaker(
+            setup.load_llm, lambda: Vocabulary(setup.bundle.file(setup.llm.file)), resident=setup.resident
+        )
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Free what is kept; it is loaded again when it is needed."""
-        self._encoders.clear()
-        self._model = self._vocabulary = self._speaker = None
-        self._kept.close()
+        self.encoders.close()
+        self.speaker.close()
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer, loaded on first use."""
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._bundle.file(self._llm.file))
-            self._kept.callback(self._vocabulary.close)
-        return self._vocabulary
+    def vision(self, frames: Iterable[np.ndarray], count: int, meter: Meter | None = None) -> np.ndarray:
+        """Video tokens [T, n, n+1, d] float32 of `count` frames, of which a few are in memory at a time."""
+        geometry = self.setup.bundle.geometry
+        grid, source = geometry.vision.grid, iter(frames)
+        tokens = np.empty((count, grid, grid + 1, geometry.llm.width), np.float32)
+        with self._encoder("vision", meter) as encode:
+            for start in range(0, count, self.setup.frames_at_once):
+                stop = min(start + self.setup.frames_at_once, count)
+                tokens[start:stop] = encode(frames=np.stack([next(source) for _ in range(start, stop)]))
+        return tokens
 
-    @contextmanager
-    def encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
-        """A loaded encoder; its time and memory count for the stage of its name.
+    def points(self, voxels: Voxels, maps: KernelMaps, meter: Meter | None = None) -> np.ndarray | Kept:
+        """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
+        with self._encoder("points", meter) as encode:
+            features: np.ndarray | Kept = encode(voxel_feats=voxels.feats, **maps.inputs())
+        return features
 
-        Loaded in this process, the point encoder leaves its output on the GPU, where the aligner reads it.
+    def aligner(
+        self,
+        points: np.ndarray | Kept,
+        rays: EncodedRays,
+        pooled: np.ndarray,
+        text_embeds: np.ndarray,
+        meter: Meter | None = None,
+    ) -> np.ndarray:
+        """Prefix tokens [latents, d] float32 (SPEC section 7).
+
+        Args:
+            points: from `points`.
+            rays: from `encode_rays`.
+            pooled: [T, n*n, d], the video tokens without row ends.
+            text_embeds: [L, d], embeddings of the user turn.
+            meter: what it took.
         """
-        engine = self._placement.engines.get(name)
-        file = engine.file if engine else self._bundle.file(self._graphs[name].file)
-        choice = (file, self._threads, self._options.literal, self._placement.providers)
-        with meter.measure(name):
-            if self._options.resident:
-                if name not in self._encoders:
-                    keep = name == "points" and self._placement.on_gpu
-                    self._encoders[name] = self._kept.enter_context(load(*choice, keep))
-                yield self._encoders[name]
-                return
-            with ChildEncoder(*choice) as encoder:
-                yield encoder
-                meter.note(name, encoder.usage)
+        inputs = (points, rays.points, pooled.reshape(-1, pooled.shape[-1]), rays.frames, text_embeds)
+        with self._encoder("aligner", meter) as encode:
+            prefix: np.ndarray = encode(**dict(zip(STAGES["aligner"].inputs[None], inputs, strict=True)))
+        return prefix
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        """Rows [L, d] float32 of the token embedding matrix."""
+        llm = self.setup.llm
+        return embedding_rows(self.setup.bundle.file(llm.file), llm.embedding, ids)
+
+    def prefill(self, model: LanguageModel, prompt: Prompt, prefix: np.ndarray, video: np.ndarray) -> np.ndarray:
+        """Logits [vocabulary] float32 after a prompt (SPEC section 8).
+
+        Args:
+            model: with an empty context.
+            prompt: its tokens.
+            prefix: [latents, d] float32 embeddings in place of the point cloud.
+            video: [V, d] float32 embeddings in place of the video.
+        """
+        model.decode_tokens(prompt.head)
+        model.decode_embeddings(prefix)
+        model.decode_tokens(prompt.between)
+        model.decode_embeddings(video)
+        model.decode_tokens(prompt.tail)
+        return model.logits()
+
+    def generate(
+        self,
+        prompt: Prompt,
+        prefix: np.ndarray,
+        video: np.ndarray,
+        choose: Callable[[np.ndarray], int],
+        new_tokens: int,
+        meter: Meter | None = None,
+    ) -> Generator[Step, None, None]:
+        """Tokens one after the other, the stop id included; the language model is freed at the end.
+
+        Args:
+            prompt: the prompt.
+            prefix: [latents, d], from `aligner`.
+            video: [V, d], the video tokens.
+            choose: the next id from logits [vocabulary].
+            new_tokens: longest answer.
+            meter: what it took.
+        """
+        with self.speaker.model(len(prompt) + len(prefix) + len(video) + new_tokens) as (model, require_turn):
+            with measured(meter, "prefill"):
+                logits = self.prefill(model, prompt, prefix, video)
+            token: int | None = None
+            for _ in range(new_tokens):
+                require_turn()
+                with measured(meter, "decode"):
+                    if token is not None:
+                        model.decode_tokens([token])
+                        logits = model.logits()
+                    token = choose(logits)
+                yield Step(token, logits)
+                if token in self.setup.bundle.stop_ids:
+                    return
 
     @contextmanager
-    def language_model(self, positions: int) -> Iterator[tuple[LanguageModel, Callable[[], None]]]:
-        """The language model with an empty context, and a check that no later answer has taken it over."""
-        if not self._options.resident:
-            with self.load_llm(positions) as model:
-                yield model, lambda: None
-            return
-        if self._model is None:
-            self._model = self._kept.enter_context(self.load_llm(positions))
-        else:
-            self._model.restart(whole_steps(positions))
-        speaker = self._speaker = object()
+    def _encoder(self, name: str, meter: Meter | None) -> Iterator[Encoder]:
+        """An encoder, loaded; what it takes counts for the stage of its name."""
+        with measured(meter, name), self.encoders.use(name) as encode:
+            yield encode
+            if meter is not None:
+                meter.note(name, encode.usage)
 
-        def require_turn() -> None:
-            if self._speaker is not speaker:
-                raise StllmError(
-                    "another answer was begun, or the session closed, before this one was read to its end; "
-                    "a resident session has one language model"
-                )
-
-        yield self._model, require_turn
-
-    def load_llm(self, positions: int) -> LanguageModel:
-        """The language model with a context of its own; the caller closes it."""
-        free, size = available(), self._bundle.size(self._llm.file)
-        repack = self._options.repack
-        if repack is None:
-            repack = free is None or free > REPACK_ROOM * size
-        if not repack:
-            LOG.info("weights are used as they are mapped, without a packed copy")
-        return LanguageModel(
-            self._bundle.file(self._llm.file),
-            context=whole_steps(positions),
-            kv=self._options.kv,
-            flash_attention=self._options.flash_attention,
-            threads=self._threads,
-            gpu_layers=self._gpu_layers,
-            repack=repack,
-        )
+    def require_profiles(self, voxels: Voxels, maps: KernelMaps, frames: int) -> None:
+        """Raise BadInput when an engine does not take the scene or so many frames."""
+        geometry = self.setup.bundle.geometry
+        shapes = {
+            "points": {name: array.shape for name, array in {"voxel_feats": voxels.feats, **maps.inputs()}.items()},
+            "aligner": {
+                "pcd_features": (len(voxels), geometry.aligner.point_features),
+                "pooled_features": (frames * geometry.vision.grid**2, geometry.llm.width),
+            },
+        }
+        for name, engine in self.setup.placement.engines.items():
+            choose_profile(engine.sidecar, shapes.get(name, {}))
 
 
-def whole_steps(positions: int) -> int:
-    """Positions rounded up to what libllama allocates in one piece."""
-    return -(-positions // CONTEXT_STEP) * CONTEXT_STEP
+def measured(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+    """Count time and memory for a stage, where somebody wants to know."""
+    return nullcontext() if meter is None else meter.measure(stage)

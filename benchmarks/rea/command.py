@@ -1,6 +1,7 @@
 """What `stllm-bench rea run` does: its options to a run, the score to stdout."""
 
 import logging
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -28,7 +29,7 @@ def answer_subset(values: dict[str, Any]) -> int:
             values["bundle"],
             dataset,
             values["out"],
-            options=Options.of(values),
+            options=Options(**{f.name: values[f.name] for f in fields(Options) if f.name in values}),
             subset=subset,
             shard=shard,
             frames=values["frames"],

@@ -113,7 +113,7 @@ def run_subset(
         require_scheduler(scheduler)
     with Session(bundle, options) as session:
         session.require_positions(max_new_tokens)
-        options = replace(options, precision=session.precision, quant=session.quant)
+        options = replace(options, precision=session.setup.precision, quant=session.setup.quant)
         request = Request(bundle.resolve(), session.digest, options, frames, max_new_tokens)
         header = Header(
             bundle=session.digest,

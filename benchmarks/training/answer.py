@@ -17,9 +17,8 @@ from ...export.model.aligner import encode_all
 from ...export.model.points import MapTensors
 from ...runtime.console import Progress
 from ...runtime.errors import StllmError
-from ...runtime.host.rays import camera_rays
-from ...runtime.host.voxels import voxelise
-from ...runtime.inputs.video import pixel_values, select_frames
+from ...runtime.inputs.video import select_frames
+from ...runtime.stages import HostStages
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..rea.results import Header, Record, write_predictions, write_results
 from ..rea.swap import SWAPS, swap
@@ -75,11 +74,11 @@ def answer(checkpoint: Path, rea: Path, root: Path, out: Path, swapped: str | No
 def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sample]) -> Iterator[Record]:
     """Answers to samples about the same scene and clip."""
     scene, clip = samples[0].load()
-    vision = model.geometry.vision
-    voxels = voxelise(scene.points, scene.colours, VOXEL_SIZE)
+    host = HostStages(model.geometry.vision, VOXEL_SIZE)
+    voxels = host.voxels(scene)
     selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
-    rays = camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
-    frames = [torch.from_numpy(pixel_values(frame, vision.image_size)) for frame in clip.read(selection.indices)]
+    rays = host.rays(scene, selection, voxels)
+    frames = [torch.from_numpy(pixels) for pixels in host.frames(selection)]
     pooled = model.vision(torch.stack(frames))
     points = model.points(torch.from_numpy(voxels.feats), MapTensors.build(voxels.coords))
     point_rays, frame_rays = (encode_all(torch.from_numpy(r.reshape(-1, 3))) for r in (rays.voxels, rays.frames))

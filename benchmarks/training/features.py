@@ -13,9 +13,9 @@ import numpy as np
 
 from ...runtime.bundle.geometry import Geometry
 from ...runtime.console import Progress
-from ...runtime.host.rays import camera_rays
-from ...runtime.host.voxels import Voxels, voxelise
+from ...runtime.host.voxels import Voxels
 from ...runtime.inputs.video import resized, select_frames
+from ...runtime.stages import HostStages
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..world.furniture import AFFORDANCES, COLOURS, KINDS
 from ..world.questions import WISHES
@@ -116,7 +116,7 @@ def load_room(samples: Sequence[Sample], world: Path, geometry: Geometry) -> Roo
     truth = json.loads((world / f"{samples[0].scene_id}.json").read_text(encoding="utf-8"))
     furniture = truth["furniture"]
     scene = samples[0].load()[0]
-    voxels = voxelise(scene.points, scene.colours, VOXEL_SIZE)
+    voxels = HostStages(geometry.vision, VOXEL_SIZE).voxels(scene)
     centres = (voxels.coords + voxels.minimum + 0.5) * VOXEL_SIZE
     acts = {act["query_start_frame"]: act["target"] for act in truth["clips"]}
     names = [piece["name"] for piece in furniture]
@@ -139,11 +139,10 @@ def load_clip(
 ) -> Clip:
     """One clip with the questions about it."""
     scene, clip = samples[0].load()
-    vision = geometry.vision
     selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
-    rays = camera_rays(voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
+    rays = HostStages(geometry.vision, VOXEL_SIZE).rays(scene, selection, voxels)
     return Clip(
-        pixels=np.stack([resized(frame, vision.image_size) for frame in clip.read(selection.indices)]),
+        pixels=np.stack([resized(frame, geometry.vision.image_size) for frame in clip.read(selection.indices)]),
         point_rays=rays.voxels,
         frame_rays=rays.frames.reshape(-1, 3),
         target=target,

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...runtime.host.maps import KernelMaps
-from ...runtime.host.rays import camera_rays, encode_directions
-from ...runtime.host.voxels import voxelise
+from ...runtime.bundle.table import STAGES
 from ...runtime.inputs.scene import load_scene
-from ...runtime.inputs.video import load_clip, pixel_values, select_frames
+from ...runtime.inputs.video import load_clip, select_frames
+from ...runtime.stages import HostStages
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..model.streaming import token_embeddings
@@ -29,15 +28,15 @@ class SampleRun:
     """Feeds the graphs, in the order vision, points, aligner, with the built-in sample."""
 
     def __init__(self, checkpoint: Checkpoint, inventory: Inventory, voxel_size: float):
-        vision = inventory.geometry.vision
+        host = HostStages(inventory.geometry.vision, voxel_size)
         with tempfile.TemporaryDirectory() as folder:
             scene_folder, video = write_sample(Path(folder), voxel_size)
             scene, clip = load_scene(scene_folder), load_clip(video)
             selection = select_frames(clip, scene.poses, frames=None, default=len(clip))
-            frames = [pixel_values(frame, vision.image_size) for frame in clip.read(selection.indices)]
-        self._frames = torch.from_numpy(np.stack(frames))
-        self._voxels = voxelise(scene.points, scene.colours, voxel_size)
-        self._rays = camera_rays(self._voxels, selection.poses, scene.intrinsics, frame_size=clip.size, vision=vision)
+            self._frames = torch.from_numpy(np.stack(list(host.frames(selection))))
+        self._voxels = host.voxels(scene)
+        self._maps = host.maps(self._voxels)
+        self._rays = host.encode_rays(host.rays(scene, selection, self._voxels))
         self._text = token_embeddings(checkpoint, torch.arange(min(TEXT_IDS, inventory.geometry.llm.vocabulary)))
         self._outputs: dict[str, Tensor] = {}
 
@@ -51,12 +50,8 @@ class SampleRun:
         if name == "vision":
             return {"frames": self._frames}
         if name == "points":
-            maps = map_tensors(KernelMaps.build(self._voxels.coords))
-            return {"voxel_feats": torch.from_numpy(self._voxels.feats), **maps}
-        return {
-            "pcd_features": self._outputs["points"],
-            "pcd_rays": torch.from_numpy(encode_directions(self._rays.voxels)),
-            "pooled_features": self._outputs["vision"][:, :, :-1].flatten(0, 2),
-            "img_rays": torch.from_numpy(encode_directions(self._rays.frames.reshape(-1, 3))),
-            "text_embeds": self._text,
-        }
+            return {"voxel_feats": torch.from_numpy(self._voxels.feats), **map_tensors(self._maps)}
+        pooled = self._outputs["vision"][:, :, :-1].flatten(0, 2)
+        points, frames = map(torch.from_numpy, self._rays)
+        inputs = (self._outputs["points"], points, pooled, frames, self._text)
+        return dict(zip(STAGES["aligner"].inputs[None], inputs, strict=True))

@@ -23,6 +23,8 @@ __all__ = [
 FREQUENCIES = 127
 LIVE_FREQUENCIES = 64
 LIVE_COLUMNS = 3 + 2 * 3 * LIVE_FREQUENCIES
+# so many rows of pixels keep the arrays of one step in the processor's cache
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,15 @@ def frame_directions(
     fx, fy, cx, cy = (np.float32(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     centres = np.arange(image_size, dtype=np.float32) + np.float32(0.5)
     columns, rows = round_bf16((centres - cx) / fx), round_bf16((centres - cy) / fy)
+    bins = PoolingBins.of(image_size, grid)
+    directions = np.zeros((3, image_size**2 + 1), np.float32)
     pooled = []
     for camera in cameras:
         rotation = round_bf16(_matmul(w2c_0, camera))[:3, :3]
-        pooled.append(_pool(_pixel_directions(columns, rows, rotation, cameras[0, :3, :3]), grid))
+        for start in range(0, image_size, ROWS_AT_ONCE):
+            block = _pixel_directions(columns, rows[start : start + ROWS_AT_ONCE], rotation, cameras[0, :3, :3])
+            directions[:, start * image_size : start * image_size + block[0].size] = block.reshape(3, -1)
+        pooled.append(bins.average(directions))
     return round_bf16(np.stack(pooled))
 
 
@@ -148,32 +155,52 @@ def encode_directions(directions: np.ndarray) -> np.ndarray:
 def _pixel_directions(
     columns: np.ndarray, rows: np.ndarray, rotation: np.ndarray, first_rotation: np.ndarray
 ) -> np.ndarray:
-    """Unit directions of all pixels of one frame, [S, S, 3].
+    """Unit directions of the pixels of some rows of a frame, [3, R, S]; an axis is a plane, so that work is contiguous.
 
     The ray through column i and row j is (columns[i], rows[j], 1); its products with the rotation are rounded one by
     one, which makes them functions of i and of j alone. Those with the first rotation are not rounded.
     """
-    across = round_bf16(columns[:, None] * rotation[:, 0])
-    down = round_bf16(rows[:, None] * rotation[:, 1])
-    turned = round_bf16((across[None] + down[:, None]) + rotation[:, 2])
-    unit = round_bf16(turned / round_bf16(_norm(turned))[..., None])
-    return round_bf16(_matvec(first_rotation.T, unit))
+    across = round_bf16(rotation[:, 0, None] * columns)
+    down = round_bf16(rotation[:, 1, None] * rows)
+    turned = across[:, None] + down[:, :, None]
+    turned += rotation[:, 2, None, None]
+    turned = round_bf16(turned)
+    x, y, z = turned
+    unit = round_bf16(turned / round_bf16(np.sqrt(x * x + y * y + z * z)))
+    # the reference multiplies the row vector by the rotation, so its columns take the place of its rows
+    return round_bf16(np.stack([unit[0] * a + unit[1] * b + unit[2] * c for a, b, c in first_rotation.T]))
 
 
-def _pool(directions: np.ndarray, grid: int) -> np.ndarray:
-    """Adaptive average pooling [S, S, 3] -> [grid, grid, 3]; sums run row by row, as the reference adds them."""
-    size = len(directions)
-    start = np.arange(grid) * size // grid
-    count = -(-(np.arange(grid) + 1) * size // grid) - start
-    longest = np.arange(count.max())
-    places = np.minimum(start[:, None] + longest, size - 1)
-    inside = longest < count[:, None]
-    bins = directions[places[:, None, :, None], places[None, :, None, :]]
-    bins *= (inside[:, None, :, None] & inside[None, :, None, :])[..., None]
-    # a running sum adds in order, unlike sum(), and the zeros past a bin's end change nothing
-    total = np.add.accumulate(bins.reshape(grid, grid, -1, 3), axis=2)[:, :, -1]
-    lengths = count.astype(np.float32)
-    return total / lengths[:, None, None] / lengths[:, None]
+@dataclass(frozen=True)
+class PoolingBins:
+    """Adaptive average pooling [S, S] -> [n, n] in the reference's order of additions.
+
+    Attributes:
+        places: [L*L, n*n] flat index of the k-th pixel of each bin, row by row; S*S past the end of a shorter bin.
+        lengths: [n] float32, rows of a bin, and likewise its columns.
+    """
+
+    places: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, size: int, grid: int) -> "PoolingBins":
+        """Bins floor(a*S/n)..ceil((a+1)*S/n) along both axes; they overlap where n does not divide S."""
+        start = np.arange(grid) * size // grid
+        count = -(-(np.arange(grid) + 1) * size // grid) - start
+        step = np.arange(count.max())[:, None]
+        line, inside = start + step, step < count
+        flat = line[:, None, :, None] * size + line[None, :, None, :]
+        flat = np.where(inside[:, None, :, None] & inside[None, :, None, :], flat, size * size)
+        return cls(flat.reshape(len(step) ** 2, grid * grid), count.astype(np.float32))
+
+    def average(self, planes: np.ndarray) -> np.ndarray:
+        """Means [n, n, 3] of planes [3, S*S+1] whose last column is zero."""
+        grid = len(self.lengths)
+        # a running sum adds one pixel after the other, unlike sum(), and the zeros past a bin's end change nothing
+        totals = [np.add.accumulate(plane[self.places])[-1] for plane in planes]
+        total = np.stack(totals, axis=-1).reshape(grid, grid, 3)
+        return total / self.lengths[:, None, None] / self.lengths[:, None]
 
 
 def _matvec(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -65,6 +65,12 @@ class Vocabulary:
             self._llama.llama_model_free(self._model)
             self._model = None
 
+    def __enter__(self) -> "Vocabulary":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _require_open(self) -> None:
         """Raise StllmError once the vocabulary has been freed; libllama would read freed memory."""
         if self._model is None:

@@ -48,6 +48,10 @@ class Prompt:
     user_start: int
     user_length: int
 
+    def __len__(self) -> int:
+        """Tokens of text; the placeholders do not count."""
+        return len(self.head) + len(self.between) + len(self.tail)
+
     @property
     def token_ids(self) -> np.ndarray:
         """All ids with -300 for the point cloud and -200 for the video, [L] int64."""

@@ -53,13 +53,13 @@ def test_defaults_are_fp32_and_the_smallest_language_model(tiny_bundle, inputs, 
         session = Session(tiny_bundle)
         session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=1)
     sizes = {quant: (tiny_bundle / "llm" / f"{quant}.gguf").stat().st_size for quant in ("F32", "Q8_0", "Q4_K_M")}
-    assert (session.precision, session.quant) == ("fp32", min(sizes, key=sizes.get))
-    assert session.threads == len(os.sched_getaffinity(0))
+    assert (session.setup.precision, session.setup.quant) == ("fp32", min(sizes, key=sizes.get))
+    assert session.setup.threads == len(os.sched_getaffinity(0))
     assert "encoders fp32, language model Q4_K_M" in caplog.text
 
 
 def test_fp16_is_the_default_where_there_is_no_fp32(edit_manifest) -> None:
-    assert Session(edit_manifest(lambda manifest: manifest["encoders"].pop("fp32"))).precision == "fp16"
+    assert Session(edit_manifest(lambda manifest: manifest["encoders"].pop("fp32"))).setup.precision == "fp16"
 
 
 def test_a_session_opens_a_bundle_a_path_or_a_string(tiny_bundle) -> None:
@@ -108,7 +108,7 @@ def test_a_changed_file_is_named_on_opening(bundle, name: str) -> None:
 def test_files_that_the_session_does_not_read_may_be_absent(bundle) -> None:
     for name in ("onnx/vision.onnx", "onnx/vision.fp16.onnx", "llm/Q8_0.gguf"):
         (bundle / name).unlink()
-    assert Session(bundle, EXACT).quant == "F32"
+    assert Session(bundle, EXACT).setup.quant == "F32"
 
 
 # looking
@@ -311,7 +311,7 @@ def test_answers_end_at_a_stop_id_which_is_not_text(edit_manifest, seen, session
     list(stopped)
     kept = answer.token_ids.index(stop)
     assert stopped.token_ids == answer.token_ids[: kept + 1]
-    vocabulary = Vocabulary(session.bundle.file(session.llm.file))
+    vocabulary = Vocabulary(session.bundle.file(session.setup.llm.file))
     shown = b"".join(vocabulary.piece(token) for token in stopped.token_ids[:-1])
     assert stopped.text == shown.decode("utf-8", "replace")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, Options, Session, StllmError, View, load_clip, load_scene, stages
+from stllm_edge.runtime import Answer, Options, Session, StllmError, View, load_clip, load_scene, setup
 from stllm_edge.runtime.encoders import local
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
@@ -36,7 +36,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             super().close()
 
     monkeypatch.setattr(local, "LocalEncoder", Encoder)
-    monkeypatch.setattr(stages, "LanguageModel", Model)
+    monkeypatch.setattr(setup, "LanguageModel", Model)
     return counted
 
 
@@ -120,7 +120,7 @@ def test_a_closed_session_ends_an_answer_and_can_be_asked_again(tiny_bundle, vie
     pieces = iter(answer)
     next(pieces)
     session.close()
-    with pytest.raises(StllmError, match="or the session closed"):
+    with pytest.raises(StllmError, match="the answer, or its session, was closed before it was read to its end"):
         list(pieces)
     with session:
         assert read(session.answer(view, "Where?", max_new_tokens=4))[0][: len(answer.token_ids)] == answer.token_ids

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.export.model.points import MapTensors
-from stllm_edge.runtime import Options, Session, View
-from stllm_edge.runtime.bundle.manifest import CPU, PORTABLE, TENSORRT
+from stllm_edge.runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
 from stllm_edge.runtime.encoders.local import LocalEncoder
+from stllm_edge.runtime.host.rays import Rays
+from stllm_edge.runtime.host.voxels import Voxels
 from stllm_edge.runtime.inputs.scene import Scene, load_scene
-from stllm_edge.runtime.inputs.video import Clip, load_clip
+from stllm_edge.runtime.inputs.video import Clip, load_clip, select_frames
+from stllm_edge.runtime.setup import Setup
+from stllm_edge.runtime.stages import Stages
 
 ENCODERS = ("vision", "points", "aligner")
 PRECISIONS = ("fp32", "fp16")
@@ -177,9 +181,25 @@ def world(sample: tuple[Path, Path]) -> tuple[Scene, Clip]:
     return load_scene(sample[0]), load_clip(sample[1])
 
 
-def view_of(bundle: Path, precision: str, provider: str, scene: Scene, clip: Clip, frames: int) -> tuple[Session, View]:
-    session = Session(bundle, Options(precision=precision, quant="F32", provider=provider, resident=True))
-    return session, session.look(scene, clip, frames=frames)
+@dataclass(frozen=True)
+class Seen:
+    """What a bundle's graphs make of a scene and a clip."""
+
+    voxels: Voxels
+    rays: Rays
+    points: np.ndarray
+    pooled: np.ndarray
+
+
+def look(bundle: Path, precision: str, provider: str, scene: Scene, clip: Clip, frames: int) -> tuple[Stages, Seen]:
+    """The stages up to the aligner."""
+    stages = Stages(Setup(Bundle(bundle), precision, "F32", provider=provider, resident=True))
+    selection = select_frames(clip, scene.poses, frames=frames, default=frames)
+    voxels = stages.host.voxels(scene)
+    rays = stages.host.rays(scene, selection, voxels)
+    tokens = stages.vision(stages.host.frames(selection), frames)
+    points = np.asarray(stages.points(voxels, stages.host.maps(voxels)))
+    return stages, Seen(voxels, rays, points, tokens[:, :, :-1].reshape(frames, -1, tokens.shape[-1]))
 
 
 CLOUDS = {
@@ -202,13 +222,13 @@ def test_points_take_any_number_of_voxels(
     part: Callable[[str], Any],
     rel_rms: Any,
 ) -> None:
-    _, view = view_of(tiny_bundle, precision, provider, scene_of(cloud, world[0]), world[1], 1)
+    _, view = look(tiny_bundle, precision, provider, scene_of(cloud, world[0]), world[1], 1)
     assert len(view.voxels) == len(cloud)
     with torch.inference_mode():
         maps = MapTensors.build(view.voxels.coords)
         expected = part("points")(torch.from_numpy(view.voxels.feats), maps)
-    assert view.pcd_features.dtype == np.float32
-    assert rel_rms(view.pcd_features, expected) < LIMITS[precision]
+    assert view.points.dtype == np.float32
+    assert rel_rms(view.points, expected) < LIMITS[precision]
 
 
 def encode_all(directions: np.ndarray) -> torch.Tensor:
@@ -231,13 +251,13 @@ def test_aligner_takes_any_number_of_rows(
     part: Callable[[str], Any],
     rel_rms: Any,
 ) -> None:
-    session, view = view_of(tiny_bundle, precision, provider, scene_of(CLOUDS[cloud], world[0]), world[1], frames)
+    stages, view = look(tiny_bundle, precision, provider, scene_of(CLOUDS[cloud], world[0]), world[1], frames)
     words = torch.randn(text, 256)
-    ours = session.align(view, words.numpy())
-    pooled = torch.from_numpy(view.pooled_features).flatten(0, 1)
+    ours = stages.aligner(view.points, stages.host.encode_rays(view.rays), view.pooled, words.numpy())
+    pooled = torch.from_numpy(view.pooled).flatten(0, 1)
     rays = encode_all(view.rays.voxels), encode_all(view.rays.frames.reshape(-1, 3))
     with torch.inference_mode():
-        expected = part("aligner")(torch.from_numpy(view.pcd_features), rays[0], pooled, rays[1], words)
+        expected = part("aligner")(torch.from_numpy(view.points), rays[0], pooled, rays[1], words)
     assert ours.shape == (8, 256)
     assert ours.dtype == np.float32
     limits = {"fp32": 2e-3 if provider == TENSORRT else 3e-5, "fp16": 2e-2}

@@ -222,8 +222,8 @@ def orin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_session_with_engines_reads_no_graphs_and_has_the_same_digest(build: Build) -> None:
     bundle = build()
     session = Session(bundle, Options(precision="fp32"))
-    assert session.placement.name == "TensorRT engines, Orin"
-    assert set(session.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
+    assert session.setup.placement.name == "TensorRT engines, Orin"
+    assert set(session.setup.files) == {*(f"engines/orin/{name}.engine" for name in ENCODERS), "llm/Q4_K_M.gguf"}
     assert session.digest == Session(bundle, Options(precision="fp32", device="cpu")).digest
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import BadBundle, Options, Session, StllmError, load_clip, load_scene
+from stllm_edge.runtime import BadBundle, Options, Session, StllmError, View, load_clip, load_scene
 from stllm_edge.runtime.encoders.local import ChildEncoder, LocalEncoder, read_arrays, read_head, serve, write_arrays
 from stllm_edge.runtime.host.maps import KernelMaps
 from stllm_edge.runtime.memory.counters import own_usage
@@ -59,13 +59,18 @@ def test_both_give_the_same_bits(vision: Path, frames: np.ndarray) -> None:
             assert ours.tobytes() == expected.tobytes()
 
 
+def align(session: Session, view: View, text: np.ndarray) -> np.ndarray:
+    rays = session.stages.host.encode_rays(view.rays)
+    return session.stages.aligner(view.points, rays, view.pooled_features, text)
+
+
 def test_a_session_gives_the_same_either_way(tiny_bundle: Path, inputs: Any, rel_rms: Any) -> None:
     """To rounding: ONNX Runtime's products may depend on where buffers lie, so bits are not promised."""
     stages = []
     for resident in (False, True):
         session = Session(tiny_bundle, Options(precision="fp32", quant="F32", threads=1, resident=resident))
         view = session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=2)
-        prefix = session.align(view, np.ones((3, 256), np.float32))
+        prefix = align(session, view, np.ones((3, 256), np.float32))
         stages.append({**view.stages(), "prefix": prefix})
     for name, values in stages[0].items():
         assert values.shape == stages[1][name].shape

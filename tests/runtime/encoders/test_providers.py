@@ -64,10 +64,10 @@ def test_engines_that_stay_unused_for_want_of_a_gpu_are_named(tiny_bundle: Path)
 )
 def test_the_language_model_follows_the_device(options: Any, layers: int, tiny_bundle: Path, monkeypatch: Any) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("stllm_edge.runtime.stages.LanguageModel", lambda *_, **values: asked.update(values))
+    monkeypatch.setattr("stllm_edge.runtime.setup.LanguageModel", lambda *_, **values: asked.update(values))
     monkeypatch.setattr("stllm_edge.runtime.encoders.providers.offloads", lambda: True)
     monkeypatch.setattr("stllm_edge.runtime.encoders.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
-    Session(tiny_bundle, Options(**options, precision="fp32")).load_llm(16)
+    Session(tiny_bundle, Options(**options, precision="fp32")).stages.speaker.load(16)
     assert asked["gpu_layers"] == layers
 
 

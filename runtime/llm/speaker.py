@@ -1,0 +1,75 @@
+"""The language model of a session: loaded for each answer, or kept, and then for one answer at a time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..errors import StllmError
+from .model import LanguageModel, Vocabulary
+
+__all__ = ["Speaker"]
+
+CONTEXT_STEP = 256
+
+
+class Speaker:
+    """Hands out the vocabulary, and the language model with an empty context."""
+
+    def __init__(self, load: Callable[[int], LanguageModel], vocabulary: Callable[[], Vocabulary], *, resident: bool):
+        """Load nothing yet.
+
+        Args:
+            load: gives the language model with a context of so many positions.
+            vocabulary: gives the tokenizer.
+            resident: whether one language model is kept for all answers.
+        """
+        self._load, self._load_vocabulary, self._resident = load, vocabulary, resident
+        self._model: LanguageModel | None = None
+        self._vocabulary: Vocabulary | None = None
+        self._turn: object = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer, loaded on first use."""
+        if self._vocabulary is None:
+            self._vocabulary = self._load_vocabulary()
+        return self._vocabulary
+
+    def load(self, positions: int) -> LanguageModel:
+        """A language model of the caller's own, with a context for at least so many positions."""
+        return self._load(whole_steps(positions))
+
+    @contextmanager
+    def model(self, positions: int) -> Iterator[tuple[LanguageModel, Callable[[], None]]]:
+        """The language model with an empty context, and a check that no later answer has taken it over."""
+        if not self._resident:
+            with self.load(positions) as model:
+                yield model, lambda: None
+            return
+        if self._model is None:
+            self._model = self.load(positions)
+        else:
+            self._model.restart(whole_steps(positions))
+        turn = self._turn = object()
+
+        def require_turn() -> None:
+            if self._turn is not turn:
+                raise StllmError(
+                    "another answer was begun, or the session closed, before this one was read to its end; "
+                    "a resident session has one language model"
+                )
+
+        yield self._model, require_turn
+
+    def close(self) -> None:
+        """Free what is kept; it is loaded again when it is used."""
+        model, vocabulary = self._model, self._vocabulary
+        self._model = self._vocabulary = self._turn = None
+        if model is not None:
+            model.close()
+        if vocabulary is not None:
+            vocabulary.close()
+
+
+def whole_steps(positions: int) -> int:
+    """Positions rounded up to what libllama allocates in one piece."""
+    return -(-positions // CONTEXT_STEP) * CONTEXT_STEP

@@ -1,0 +1,106 @@
+"""What runs, and how, once all is decided: the files of a bundle and the choices made for them."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from .bundle.manifest import CPU, ENCODERS, Bundle, Graph, Llm
+from .encoders.providers import Placement
+from .llm.model import LanguageModel
+from .memory.counters import available
+
+__all__ = ["Setup"]
+
+LOG = logging.getLogger(__name__)
+# frames that the vision tower encodes together, without an engine that says otherwise
+FRAMES_AT_ONCE = 1
+# the mapped weights, a packed copy of them, and the rest
+REPACK_ROOM = 2.5
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What runs, and how, once all is decided.
+
+    Attributes:
+        bundle: where the files are.
+        precision: of the encoders.
+        quant: of the language model.
+        threads: CPU threads; by default one for each core of the process.
+        placement: where the encoders run.
+        gpu_layers: layers of the language model on the GPU, -1 for all.
+        kv: type of the language model's keys and values.
+        flash_attention: on, off, or None for libllama's own choice.
+        resident: whether encoders and language model stay loaded in this process.
+        provider: whose graphs ONNX Runtime's CPU provider runs: its own, or the portable ones.
+        literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
+        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free.
+    """
+
+    bundle: Bundle
+    precision: str
+    quant: str
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    placement: Placement = field(default_factory=lambda: Placement("the CPU"))
+    gpu_layers: int = 0
+    kv: str = "f16"
+    flash_attention: bool | None = None
+    resident: bool = False
+    provider: str = CPU
+    literal: bool = False
+    repack: bool | None = None
+
+    @cached_property
+    def graphs(self) -> dict[str, Graph]:
+        """The encoders' graphs by name; raises BadBundle where the bundle lacks the precision."""
+        provider = self.placement.graphs or self.provider
+        return {name: self.bundle.graph(name, self.precision, provider) for name in ENCODERS}
+
+    @cached_property
+    def llm(self) -> Llm:
+        """The language model; raises BadBundle where the bundle lacks it."""
+        return self.bundle.llm(self.quant)
+
+    @property
+    def files(self) -> list[str]:
+        """The bundle's files that are read."""
+        engines = [f"{engine.file.relative_to(self.bundle.path)}" for engine in self.placement.engines.values()]
+        graphs = [name for graph in self.graphs.values() for name in (graph.file, graph.weights)]
+        return [*(engines or graphs), self.llm.file]
+
+    @property
+    def map_format(self) -> str:
+        """Of the kernel maps that the point encoder takes."""
+        engine = self.placement.engines.get("points")
+        return (engine.sidecar.maps if engine else self.graphs["points"].maps) or "slabs"
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames that the vision tower encodes together: as many as its engine takes, or one."""
+        engine = self.placement.engines.get("vision")
+        return engine.sidecar.profiles[-1]["frames"][-1][0] if engine else FRAMES_AT_ONCE
+
+    def encoder_file(self, name: str) -> Path:
+        """Graph or engine of an encoder."""
+        engine = self.placement.engines.get(name)
+        return engine.file if engine else self.bundle.file(self.graphs[name].file)
+
+    def load_llm(self, context: int) -> LanguageModel:
+        """The language model with a context of so many positions; the caller closes it."""
+        free, path = available(), self.bundle.file(self.llm.file)
+        repack = self.repack
+        if repack is None:
+            repack = free is None or free > REPACK_ROOM * self.bundle.size(self.llm.file)
+        if not repack:
+            LOG.info("weights are used as they are mapped, without a packed copy")
+        return LanguageModel(
+            path,
+            context=context,
+            kv=self.kv,
+            flash_attention=self.flash_attention,
+            threads=self.threads,
+            gpu_layers=self.gpu_layers,
+            repack=repack,
+        )
