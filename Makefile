@@ -37,6 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 docs: install
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/draw_architecture.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

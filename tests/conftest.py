@@ -1,9 +1,9 @@
-"""Fixtures: a tiny generated checkpoint and its bundle, the built-in sample, and reference tensors where present."""
+"""Fixtures: a tiny generated checkpoint and its bundle, the built-in sample, and reference tensors."""
 
 import json
 import os
-import subprocess
-import sys
+import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from stllm_edge import cli
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.sample import write_sample
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = Path(__file__).resolve().parent / "data"
+# reference data too large for this repository, beside it where they are
+SHARED = DATA.parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,19 +90,28 @@ class GoldenCase:
         return self.folder / "frames"
 
 
-def golden_folder() -> Path:
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"the reference tensors are not here: {folder} is absent")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference checkpoint, written from its recipe."""
-    golden, out = golden_folder(), tmp_path_factory.mktemp("golden") / "checkpoint"
-    subprocess.run([sys.executable, golden / "make_checkpoint.py", golden / "recipe", out], check=True)
-    return out
+    """The reference checkpoint, written from its recipe (273 MB)."""
+    return write_golden_checkpoint(DATA / "recipe", tmp_path_factory.mktemp("golden") / "checkpoint")
+
+
+def write_golden_checkpoint(recipe: Path, folder: Path) -> Path:
+    """Write a checkpoint from small tensors that are stored and large ones that are drawn; returns its folder.
+
+    A drawn tensor depends on the recipe's seed and on its own name alone. All values are bfloat16 numbers, in the
+    tensors of the point encoder too, which are stored as float32.
+    """
+    rule = json.loads((recipe / "weights.json").read_text())
+    tensors = load_file(recipe / "small.safetensors")
+    for name, spec in rule["tensors"].items():
+        generator = np.random.Generator(np.random.PCG64([rule["seed"], zlib.crc32(name.encode())]))
+        drawn = generator.standard_normal(spec["shape"], np.float32)
+        values = torch.from_numpy(np.float32(spec["mean"]) + np.float32(spec["std"]) * drawn)
+        tensors[name] = values.bfloat16().to({"bfloat16": torch.bfloat16, "float32": torch.float32}[spec["dtype"]])
+    shutil.copytree(recipe / "files", folder)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -113,15 +124,30 @@ def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     return bundle
 
 
-@pytest.fixture(scope="session", params=["room", "closet"])
+@pytest.fixture(scope="session", params=["closet", "room"])
 def golden(request: pytest.FixtureRequest) -> GoldenCase:
-    """Each reference case in turn."""
-    return read_case(golden_folder() / request.param)
+    """Each reference case in turn: the one in this repository, and a larger one where it is present."""
+    name: str = request.param
+    return read_case(DATA / name if name == "closet" else shared_folder(f"golden/{name}"))
 
 
 @pytest.fixture(scope="session")
 def closet() -> GoldenCase:
-    return read_case(golden_folder() / "closet")
+    return read_case(DATA / "closet")
+
+
+@pytest.fixture(scope="session")
+def whole_closet() -> GoldenCase:
+    """The same case with every tensor that was recorded, the point encoder's layers among them."""
+    return read_case(shared_folder("golden/closet"))
+
+
+def shared_folder(name: str) -> Path:
+    """A folder of the reference data outside of this repository; skips the test where it is not there."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs reference data that this repository is too small for: {folder} is absent")
+    return folder
 
 
 def read_case(folder: Path) -> GoldenCase:
@@ -146,7 +172,4 @@ def rel_rms_function() -> Any:
 @pytest.fixture(scope="session")
 def qwen2_tokenizer() -> Path:
     """Folder with the files of the real Qwen2 tokenizer."""
-    folder = SHARED / "tokenizer_qwen2"
-    if not folder.is_dir():
-        pytest.skip(f"the Qwen2 tokenizer is not here: {folder} is absent")
-    return folder
+    return shared_folder("tokenizer_qwen2")

@@ -1,5 +1,7 @@
 """Checkpoint in, answer out, against the reference tensors; then other sizes through the same commands."""
 
+import filecmp
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
@@ -20,6 +23,8 @@ from stllm_edge.runtime.bundle.geometry import Geometry
 
 Dump = dict[str, np.ndarray]
 NEW_TOKENS = 24
+# over the bytes of all tensors, in the order of their names
+CHECKPOINT_DIGEST = "de55ced46da3da9a45981afcdf53c1740e4050c0dcfb532536ece1d5e9d6a1a5"
 UNET_LAYERS = [
     "conv0p1s1",
     "bn0",
@@ -135,11 +140,41 @@ def test_logits_of_smaller_types_stay_close(
     assert error <= limit
 
 
+# the reference data themselves
+
+
+def test_written_checkpoint_is_the_references(golden_checkpoint: Path) -> None:
+    """Weights drawn by another generator would make every comparison fail without a reason."""
+    digest = hashlib.sha256()
+    with safe_open(golden_checkpoint / "model.safetensors", "pt") as file:
+        for name in sorted(file.keys()):
+            digest.update(file.get_tensor(name).view(-1).view(torch.uint8).numpy().data)
+    assert digest.hexdigest() == CHECKPOINT_DIGEST
+
+
+def test_case_in_this_repository_is_the_recorded_one(closet: Any, whole_closet: Any) -> None:
+    for name, values in closet.expected.items():
+        assert np.array_equal(values, whole_closet.expected[name]), name
+    assert closet.case == whole_closet.case
+    files = [
+        str(file.relative_to(closet.folder))
+        for folder in (closet.scene, closet.video)
+        for file in folder.rglob("*")
+        if file.is_file()
+    ]
+    assert len(files) == 4
+    assert filecmp.cmpfiles(closet.folder, whole_closet.folder, files, shallow=False)[0] == files
+
+
+def test_reference_data_in_this_repository_stay_small(closet: Any) -> None:
+    assert sum(file.stat().st_size for file in closet.folder.parent.rglob("*")) <= 3_000_000
+
+
 # the point encoder, layer by layer
 
 
 @pytest.fixture(scope="session")
-def unet_outputs(closet: Any, golden_checkpoint: Path) -> dict[str, torch.Tensor]:
+def unet_outputs(whole_closet: Any, golden_checkpoint: Path) -> dict[str, torch.Tensor]:
     """Output of every layer of the plain module for `closet`."""
     checkpoint = Checkpoint(golden_checkpoint)
     encoder = load_part(checkpoint, take_inventory(checkpoint), "points")
@@ -149,20 +184,20 @@ def unet_outputs(closet: Any, golden_checkpoint: Path) -> dict[str, torch.Tensor
             lambda _, inputs, output, name=name: outputs.update({name: output.clone()})
         )
     with torch.inference_mode():
-        maps = MapTensors.build(closet.expected["voxel_coords"])
-        encoder(torch.from_numpy(closet.expected["voxel_feats"]), maps)
+        maps = MapTensors.build(whole_closet.expected["voxel_coords"])
+        encoder(torch.from_numpy(whole_closet.expected["voxel_feats"]), maps)
     return outputs
 
 
-def test_every_dumped_layer_is_compared(closet: Any) -> None:
-    dumped = {name.split(".")[1] for name in closet.expected if name.startswith("unet.")}
+def test_every_dumped_layer_is_compared(whole_closet: Any) -> None:
+    dumped = {name.split(".")[1] for name in whole_closet.expected if name.startswith("unet.")}
     assert dumped == set(UNET_LAYERS)
 
 
 @pytest.mark.parametrize("layer", UNET_LAYERS)
-def test_unet_layer_agrees(layer: str, closet: Any, unet_outputs: dict[str, torch.Tensor], rel_rms: Any) -> None:
-    expected, coords = closet.expected[f"unet.{layer}.F"], closet.expected[f"unet.{layer}.C"][:, 1:]
-    levels = MapTensors.build(closet.expected["voxel_coords"]).coords
+def test_unet_layer_agrees(layer: str, whole_closet: Any, unet_outputs: dict[str, torch.Tensor], rel_rms: Any) -> None:
+    expected, coords = whole_closet.expected[f"unet.{layer}.F"], whole_closet.expected[f"unet.{layer}.C"][:, 1:]
+    levels = MapTensors.build(whole_closet.expected["voxel_coords"]).coords
     (ours,) = (level for level in levels if len(level) == len(coords))
     row_of = {tuple(row): index for index, row in enumerate(ours.tolist())}
     rows = [row_of[tuple(row)] for row in coords.tolist()]
