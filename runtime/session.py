@@ -33,6 +33,7 @@ LOG = logging.getLogger(__name__)
 PRECISION_ORDER = ("fp32", "fp16")
 FEW_POINTS = 0.01
 FRAMES_AT_ONCE = 1
+STAGES = ("video", "voxels", "maps", "rays", "vision", "points", "aligner", "prefill", "decode")
 
 
 class Session:
@@ -131,7 +132,7 @@ class Session:
             BadInput: scene and clip do not belong together.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
-        meter = Meter()
+        meter = Meter(STAGES)
         defaults, vision = self.bundle.defaults, self.bundle.geometry.vision
         selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames)
         self._warn_if_unseen(scene, selection)
@@ -225,7 +226,7 @@ class Session:
 
     def align(self, view: View, text_embeds: np.ndarray, meter: Meter | None = None) -> np.ndarray:
         """Prefix tokens [latents, d] float32 for a view and the embeddings [L, d] of the user turn."""
-        meter = meter or Meter()
+        meter = meter or Meter(STAGES)
         with meter.measure("rays"):
             pcd_rays, img_rays = view.encoded_rays if self.options.resident else view.encode_rays()
         pooled = view.pooled_features
@@ -260,7 +261,6 @@ class Session:
                 with meter.measure("video"):
                     batch = np.stack([pixel_values(next(source), size) for _ in range(start, stop)])
                 tokens[start:stop] = encode(frames=batch)
-        meter.milliseconds["vision"] -= meter.milliseconds["video"]
         return tokens
 
     def _encode_points(self, voxels: Voxels, maps: KernelMaps, meter: Meter) -> np.ndarray | Kept:
