@@ -21,9 +21,8 @@ from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, pixel_values, select_frames
 from .llm.model import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
-from .memory.counters import own_usage
 from .memory.meter import Meter
-from .memory.plan import Plan, require_memory
+from .memory.plan import require_memory
 from .options import Options
 from .stages import Stages
 
@@ -138,22 +137,8 @@ class Session:
         self._warn_if_unseen(scene, selection)
         with meter.measure("voxels"):
             voxels = voxelise(scene.points, scene.colours, defaults.voxel_size)
-        require_memory(
-            Plan(
-                bundle=self.bundle,
-                precision=self.precision,
-                quant=self.quant,
-                provider=self.provider,
-                kv=self.options.kv,
-                frames=len(selection),
-                voxels=len(voxels),
-                new_tokens=max_new_tokens,
-                resident=self.options.resident,
-                engines=self.placement.engines,
-                shared=self.placement.shared,
-            ),
-            held=own_usage().anonymous if self.options.resident else 0,
-        )
+        plan = self._stages.plan(len(selection), len(voxels), max_new_tokens)
+        require_memory(plan, self._stages.held(plan))
         with meter.measure("maps"):
             maps = KernelMaps.build(voxels.coords, self._map_format())
         self._require_profiles(voxels, maps, len(selection))
@@ -278,7 +263,8 @@ class Session:
         with ExitStack() as stack:
             with meter.measure("prefill"):
                 model, require_turn = stack.enter_context(self._stages.language_model(positions))
-                prefill(model, prompt, answer.prefix_tokens, answer.view.video_tokens.reshape(-1, model.width))
+                video_tokens = answer.view.video_tokens.reshape(-1, model.width)
+                self._stages.holdings.work("llm", prefill, model, prompt, answer.prefix_tokens, video_tokens)
                 logits = answer.logits_last_prompt = model.logits()
             for count in range(max_new_tokens):
                 require_turn()

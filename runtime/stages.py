@@ -3,17 +3,23 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
+from .bundle.geometry import Geometry
 from .bundle.manifest import Bundle, Graph, Llm
 from .encoders.local import ChildEncoder, Encoder, load
 from .encoders.providers import Placement
 from .errors import StllmError
+from .host.rays import LIVE_COLUMNS
 from .llm.model import LanguageModel, Vocabulary
 from .memory.counters import available
+from .memory.holdings import Holdings
 from .memory.meter import Meter
+from .memory.plan import EncoderBytes, Plan, Sizes
 from .options import Options
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "sizes_of"]
 
 LOG = logging.getLogger(__name__)
 CONTEXT_STEP = 256
@@ -22,7 +28,11 @@ REPACK_ROOM = 2.5
 
 
 class Stages:
-    """Encoders and language model as they are needed; kept loaded when the options say resident."""
+    """Encoders and language model as they are needed; kept loaded when the options say resident.
+
+    Attributes:
+        holdings: memory of the stages at work in this process.
+    """
 
     def __init__(
         self,
@@ -38,6 +48,7 @@ class Stages:
         self._bundle, self._graphs, self._llm = bundle, graphs, llm
         self._placement, self._gpu_layers, self._threads, self._options = placement, gpu_layers, threads, options
         self._kept = ExitStack()
+        self.holdings = Holdings()
         self._encoders: dict[str, Encoder] = {}
         self._model: LanguageModel | None = None
         self._vocabulary: Vocabulary | None = None
@@ -48,6 +59,31 @@ class Stages:
         self._encoders.clear()
         self._model = self._vocabulary = self._speaker = None
         self._kept.close()
+        self.holdings.clear()
+
+    def plan(self, frames: int, voxels: int, new_tokens: int) -> Plan:
+        """What a question of these sizes will need in memory."""
+        bundle, placement = self._bundle, self._placement
+        graphs = {name: EncoderBytes(bundle.size(graph.weights)) for name, graph in self._graphs.items()}
+        engines = {
+            name: EncoderBytes(engine.file.stat().st_size, engine.sidecar.activation_bytes, not placement.shared)
+            for name, engine in placement.engines.items()
+        }
+        return Plan(
+            sizes=sizes_of(bundle.geometry),
+            encoders=graphs | engines,
+            llm=bundle.size(self._llm.file),
+            quants={quant: bundle.size(bundle.llm(quant).file) for quant in bundle.quants},
+            kv=self._options.kv,
+            frames=frames,
+            voxels=voxels,
+            new_tokens=new_tokens,
+            resident=self._options.resident,
+        )
+
+    def held(self, plan: Plan) -> int:
+        """Bytes of a plan that the stages which stay loaded hold already."""
+        return self.holdings.within(plan.taken()) if self._options.resident else 0
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -58,7 +94,7 @@ class Stages:
         return self._vocabulary
 
     @contextmanager
-    def encoder(self, name: str, meter: Meter) -> Iterator[Encoder]:
+    def encoder(self, name: str, meter: Meter) -> Iterator[Callable[..., Any]]:
         """A loaded encoder; its time and memory count for the stage of its name.
 
         Loaded in this process, the point encoder leaves its output on the GPU, where the aligner reads it.
@@ -70,8 +106,9 @@ class Stages:
             if self._options.resident:
                 if name not in self._encoders:
                     keep = name == "points" and self._placement.on_gpu
-                    self._encoders[name] = self._kept.enter_context(load(*choice, keep))
-                yield self._encoders[name]
+                    loaded = self.holdings.work(name, load, *choice, keep)
+                    self._encoders[name] = self._kept.enter_context(loaded)
+                yield partial(self.holdings.work, name, self._encoders[name])
                 return
             with ChildEncoder(*choice) as encoder:
                 yield encoder
@@ -85,9 +122,9 @@ class Stages:
                 yield model, lambda: None
             return
         if self._model is None:
-            self._model = self._kept.enter_context(self.load_llm(positions))
+            self._model = self._kept.enter_context(self.holdings.work("llm", self.load_llm, positions))
         else:
-            self._model.restart(whole_steps(positions))
+            self.holdings.work("llm", self._model.restart, whole_steps(positions))
         speaker = self._speaker = object()
 
         def require_turn() -> None:
@@ -116,6 +153,25 @@ class Stages:
             gpu_layers=self._gpu_layers,
             repack=repack,
         )
+
+
+def sizes_of(geometry: Geometry) -> Sizes:
+    """The sizes of a model that decide what it takes in memory."""
+    vision, aligner, llm = geometry.vision, geometry.aligner, geometry.llm
+    return Sizes(
+        patches=vision.patches,
+        vision_width=vision.width,
+        vision_mlp=vision.mlp,
+        grid=vision.grid,
+        point_width=geometry.points.channels[-1],
+        ray_columns=LIVE_COLUMNS,
+        aligner_width=aligner.width,
+        latents=aligner.latents,
+        llm_width=llm.width,
+        llm_ffn=llm.ffn,
+        llm_layers=llm.layers,
+        llm_kv=llm.kv_heads * llm.head_width,
+    )
 
 
 def whole_steps(positions: int) -> int:

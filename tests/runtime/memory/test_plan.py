@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from stllm_edge.export.sample import write_sample
 from stllm_edge.runtime import stages
-from stllm_edge.runtime.bundle.manifest import CPU, Bundle
+from stllm_edge.runtime.bundle.manifest import CPU, ENCODERS, Bundle
+from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
 from stllm_edge.runtime.inputs.scene import load_scene
 from stllm_edge.runtime.inputs.video import load_clip
@@ -22,16 +23,13 @@ from stllm_edge.runtime.session import Session
 
 @pytest.fixture(scope="module")
 def plan(tiny_bundle: Path) -> Plan:
-    return Plan(
-        bundle=Bundle(tiny_bundle),
-        precision="fp32",
-        quant="F32",
-        provider=CPU,
-        kv="f16",
-        frames=4,
-        voxels=11_000,
-        new_tokens=24,
-    )
+    return plan_on(Bundle(tiny_bundle), Placement("CPU"))
+
+
+def plan_on(bundle: Bundle, placement: Placement) -> Plan:
+    """As a session with this placement would make it."""
+    graphs = {name: bundle.graph(name, "fp32", CPU) for name in ENCODERS}
+    return stages.Stages(bundle, graphs, bundle.llm("F32"), placement, 0, 1, Options()).plan(4, 11_000, 24)
 
 
 @pytest.fixture
@@ -61,13 +59,13 @@ def test_larger_questions_need_more_where_they_are_larger(plan: Plan, more: dict
     assert replace(plan, **more).peak() == max(after.values())
 
 
-def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) -> None:
+def test_engines_need_what_their_builder_reported(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "points.engine"
     file.write_bytes(bytes(1000))
 
     def stages(activations: int, shared: bool = True) -> dict[str, int]:
         engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
-        return replace(plan, engines={"points": engine}, shared=shared).stages()
+        return plan_on(Bundle(tiny_bundle), Placement("GPU", engines={"points": engine}, shared=shared)).stages()
 
     assert stages(501)["points"] == stages(1)["points"] + 500
     assert stages(1)["points"] < plan.stages()["points"]
