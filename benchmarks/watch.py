@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..runtime.memory.counters import CGROUPS, counters
@@ -75,11 +75,11 @@ def limited(megabytes: float | None) -> Iterator[Callable[[], None] | None]:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        children = []
+    """A process and its descendants, whichever thread started them."""
+    children: list[str] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += file.read_text().split()
     return [pid, *(below for child in children for below in tree(int(child)))]
 
 

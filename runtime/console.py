@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from .errors import StllmError
+from .memory.counters import highest_peak
 
 __all__ = [
     "FOLDER",
@@ -125,12 +126,13 @@ session_options = options(
 
 @contextmanager
 def peak_memory(quiet: bool) -> Iterator[None]:
-    """Print the process's peak resident memory once the work is done."""
-    import resource
+    """Print the most that was resident, with an encoder's process if one was at work, once the work is done.
 
+    Where the kernel does not count it, there is no line.
+    """
     yield
-    if not quiet:
-        click.echo(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", err=True)
+    if not quiet and (peak := highest_peak()):
+        click.echo(f"peak memory {peak / 1e6:.0f} MB", err=True)
 
 
 class Progress:

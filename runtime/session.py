@@ -11,15 +11,15 @@ import numpy as np
 
 from .answer import Answer, Transcript, View
 from .bundle.manifest import CPU, ENCODERS, Bundle
+from .bundle.table import STAGES
 from .encoders.providers import gpu_layers, place
 from .errors import BadInput, require_at_least
 from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, select_frames
 from .llm.model import decode_text, sample
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
-from .memory.counters import own_usage
 from .memory.meter import Meter
-from .memory.plan import Plan, require_memory
+from .memory.plan import require_memory
 from .options import Options
 from .setup import Setup
 from .stages import Stages
@@ -119,7 +119,7 @@ class Session:
             BadInput: scene and clip do not belong together.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
-        stages, meter = self.stages, Meter()
+        stages, meter = self.stages, Meter(STAGES)
         selection = select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames)
         warn_if_unseen(scene, selection)
         voxels = stages.host.voxels(scene, meter)
@@ -202,21 +202,8 @@ class Session:
 
     def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
         """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
-        setup = self.setup
-        plan = Plan(
-            bundle=self.bundle,
-            precision=setup.precision,
-            quant=setup.quant,
-            provider=setup.placement.graphs or setup.provider,
-            kv=setup.kv,
-            frames=frames,
-            voxels=voxels,
-            new_tokens=max_new_tokens,
-            resident=setup.resident,
-            engines=setup.placement.engines,
-            shared=setup.placement.shared,
-        )
-        require_memory(plan, held=own_usage().anonymous if setup.resident else 0)
+        plan = self.setup.plan(frames, voxels, max_new_tokens)
+        require_memory(plan, self.stages.held(plan))
 
     def _log_choices(self) -> None:
         """Say what was decided where the options left it open."""

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from .bundle.geometry import Geometry
 from .bundle.manifest import CPU, ENCODERS, Bundle, Graph, Llm
 from .encoders.providers import Placement
+from .host.rays import LIVE_COLUMNS
 from .llm.model import LanguageModel
 from .memory.counters import available
+from .memory.plan import EncoderBytes, Plan, Sizes
 
-__all__ = ["Setup"]
+__all__ = ["Setup", "sizes_of"]
 
 LOG = logging.getLogger(__name__)
 # frames that the vision tower encodes together, without an engine that says otherwise
@@ -87,6 +90,26 @@ class Setup:
         engine = self.placement.engines.get(name)
         return engine.file if engine else self.bundle.file(self.graphs[name].file)
 
+    def plan(self, frames: int, voxels: int, new_tokens: int) -> Plan:
+        """What a question of these sizes will need in memory."""
+        bundle, placement = self.bundle, self.placement
+        graphs = {name: EncoderBytes(bundle.size(graph.weights)) for name, graph in self.graphs.items()}
+        engines = {
+            name: EncoderBytes(engine.file.stat().st_size, engine.sidecar.activation_bytes, not placement.shared)
+            for name, engine in placement.engines.items()
+        }
+        return Plan(
+            sizes=sizes_of(bundle.geometry),
+            encoders=graphs | engines,
+            llm=bundle.size(self.llm.file),
+            quants={quant: bundle.size(bundle.llm(quant).file) for quant in bundle.quants},
+            kv=self.kv,
+            frames=frames,
+            voxels=voxels,
+            new_tokens=new_tokens,
+            resident=self.resident,
+        )
+
     def load_llm(self, context: int) -> LanguageModel:
         """The language model with a context of so many positions; the caller closes it."""
         free, path = available(), self.bundle.file(self.llm.file)
@@ -104,3 +127,22 @@ class Setup:
             gpu_layers=self.gpu_layers,
             repack=repack,
         )
+
+
+def sizes_of(geometry: Geometry) -> Sizes:
+    """The sizes of a model that decide what it takes in memory."""
+    vision, aligner, llm = geometry.vision, geometry.aligner, geometry.llm
+    return Sizes(
+        patches=vision.patches,
+        vision_width=vision.width,
+        vision_mlp=vision.mlp,
+        grid=vision.grid,
+        point_width=geometry.points.channels[-1],
+        ray_columns=LIVE_COLUMNS,
+        aligner_width=aligner.width,
+        latents=aligner.latents,
+        llm_width=llm.width,
+        llm_ffn=llm.ffn,
+        llm_layers=llm.layers,
+        llm_kv=llm.kv_heads * llm.head_width,
+    )

@@ -6,7 +6,8 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .bundle.geometry import VisionGeometry
 from .bundle.manifest import ENCODERS
 from .bundle.table import STAGES
 from .encoders.engines import choose_profile
-from .encoders.local import Encoder, Kept
+from .encoders.local import Kept
 from .encoders.pool import EncoderPool
 from .host.maps import KernelMaps
 from .host.rays import Rays, camera_rays, encode_directions
@@ -23,8 +24,10 @@ from .inputs.scene import Scene
 from .inputs.video import Selection, pixel_values
 from .llm.model import LanguageModel, Vocabulary, embedding_rows
 from .llm.prompt import Prompt
-from .llm.speaker import Speaker
+from .llm.speaker import LLM, Speaker
+from .memory.holdings import Holdings
 from .memory.meter import Meter
+from .memory.plan import Plan
 from .setup import Setup
 
 __all__ = ["EncodedRays", "HostStages", "Stages", "Step"]
@@ -100,6 +103,7 @@ class Stages:
         """Load nothing yet."""
         self.setup, bundle = setup, setup.bundle
         self.host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size, setup.map_format)
+        self.holdings = Holdings()
         self.encoders = EncoderPool(
             {name: setup.encoder_file(name) for name in ENCODERS},
             threads=setup.threads,
@@ -108,9 +112,13 @@ class Stages:
             resident=setup.resident,
             # on a GPU the aligner reads the points where they are
             outputs_kept=("points",) if setup.placement.on_gpu else (),
+            holdings=self.holdings,
         )
         self.speaker = Speaker(
-            setup.load_llm, lambda: Vocabulary(setup.bundle.file(setup.llm.file)), resident=setup.resident
+            setup.load_llm,
+            lambda: Vocabulary(setup.bundle.file(setup.llm.file)),
+            resident=setup.resident,
+            holdings=self.holdings,
         )
 
     def __enter__(self) -> "Stages":
@@ -123,6 +131,11 @@ class Stages:
         """Free what is kept; it is loaded again when it is needed."""
         self.encoders.close()
         self.speaker.close()
+        self.holdings.clear()
+
+    def held(self, plan: Plan) -> int:
+        """Bytes of a plan that the stages which stay loaded hold already."""
+        return self.holdings.within(plan.taken()) if self.setup.resident else 0
 
     def vision(self, frames: Iterable[np.ndarray], count: int, meter: Meter | None = None) -> np.ndarray:
         """Video tokens [T, n, n+1, d] float32 of `count` frames, of which a few are in memory at a time."""
@@ -205,7 +218,8 @@ class Stages:
         """
         with self.speaker.model(len(prompt) + len(prefix) + len(video) + new_tokens) as (model, require_turn):
             with measured(meter, "prefill"):
-                logits = self.prefill(model, prompt, prefix, video)
+                # the compute buffers are touched here for the first time
+                logits = self.holdings.work(LLM, self.prefill, model, prompt, prefix, video)
             token: int | None = None
             for _ in range(new_tokens):
                 require_turn()
@@ -219,12 +233,11 @@ class Stages:
                     return
 
     @contextmanager
-    def _encoder(self, name: str, meter: Meter | None) -> Iterator[Encoder]:
+    def _encoder(self, name: str, meter: Meter | None) -> Iterator[Callable[..., Any]]:
         """An encoder, loaded; what it takes counts for the stage of its name."""
-        with measured(meter, name), self.encoders.use(name) as encode:
+        count = (lambda usage: None) if meter is None else partial(meter.note, name)
+        with measured(meter, name), self.encoders.use(name, count) as encode:
             yield encode
-            if meter is not None:
-                meter.note(name, encode.usage)
 
     def require_profiles(self, voxels: Voxels, maps: KernelMaps, frames: int) -> None:
         """Raise BadInput when an engine does not take the scene or so many frames."""

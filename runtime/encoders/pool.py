@@ -1,9 +1,13 @@
 """The encoders of a session: each in a process of its own, started ahead of its use, or all kept loaded in this one."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from ..memory.counters import Usage
+from ..memory.holdings import Holdings
 from .local import ChildEncoder, Encoder, load
 
 __all__ = ["EncoderPool"]
@@ -21,6 +25,7 @@ class EncoderPool:
         literal: bool = False,
         resident: bool = False,
         outputs_kept: Collection[str] = (),
+        holdings: Holdings,
     ):
         """Load nothing yet.
 
@@ -31,33 +36,36 @@ class EncoderPool:
             literal: keep every rounding of the graphs; slow.
             resident: load encoders in this process and keep them, instead of in processes of their own.
             outputs_kept: encoders whose output stays where it was computed, if they are resident.
+            holdings: where the memory of resident encoders is counted.
         """
         self._files, self._choice = files, (threads, literal, tuple(providers))
-        self.resident, self._outputs_kept = resident, outputs_kept
+        self._resident, self._outputs_kept, self._holdings = resident, outputs_kept, holdings
         self._kept = ExitStack()
         self._loaded: dict[str, Encoder] = {}
         self._started: dict[str, ChildEncoder] = {}
 
     def start(self, *names: str) -> None:
         """Let the processes of these encoders load while this one computes; nothing where they are resident."""
-        if self.resident:
+        if self._resident:
             return
         for name in names:
             if name not in self._started:
                 self._started[name] = ChildEncoder(self._files[name], *self._choice)
 
     @contextmanager
-    def use(self, name: str) -> Iterator[Encoder]:
-        """An encoder, loaded; its process, if it has one, ends with the block."""
-        if self.resident:
+    def use(self, name: str, count: Callable[[Usage], None]) -> Iterator[Callable[..., Any]]:
+        """An encoder, loaded; its process, if it has one, ends with the block, and `count` gets what it used."""
+        if self._resident:
             if name not in self._loaded:
-                encoder = load(self._files[name], *self._choice, name in self._outputs_kept)
+                kept = name in self._outputs_kept
+                encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
                 self._loaded[name] = self._kept.enter_context(encoder)
-            yield self._loaded[name]
+            yield partial(self._holdings.work, name, self._loaded[name])
             return
         self.start(name)
         with self._started.pop(name) as encoder:
             yield encoder
+            count(encoder.usage)
 
     def close(self) -> None:
         """Free what is loaded and end what was started; it is loaded again when it is used."""

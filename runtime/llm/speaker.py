@@ -4,25 +4,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import StllmError
+from ..memory.holdings import Holdings
 from .model import LanguageModel, Vocabulary
 
-__all__ = ["Speaker"]
+__all__ = ["LLM", "Speaker"]
 
 CONTEXT_STEP = 256
+# its name in the memory plan
+LLM = "llm"
 
 
 class Speaker:
     """Hands out the vocabulary, and the language model with an empty context."""
 
-    def __init__(self, load: Callable[[int], LanguageModel], vocabulary: Callable[[], Vocabulary], *, resident: bool):
+    def __init__(
+        self,
+        load: Callable[[int], LanguageModel],
+        vocabulary: Callable[[], Vocabulary],
+        *,
+        resident: bool,
+        holdings: Holdings,
+    ):
         """Load nothing yet.
 
         Args:
             load: gives the language model with a context of so many positions.
             vocabulary: gives the tokenizer.
             resident: whether one language model is kept for all answers.
+            holdings: where the memory of a kept one is counted.
         """
-        self._load, self._load_vocabulary, self._resident = load, vocabulary, resident
+        self._load, self._load_vocabulary, self._resident, self._holdings = load, vocabulary, resident, holdings
         self._model: LanguageModel | None = None
         self._vocabulary: Vocabulary | None = None
         self._turn: object = None
@@ -46,9 +57,9 @@ class Speaker:
                 yield model, lambda: None
             return
         if self._model is None:
-            self._model = self.load(positions)
+            self._model = self._holdings.work(LLM, self.load, positions)
         else:
-            self._model.restart(whole_steps(positions))
+            self._holdings.work(LLM, self._model.restart, whole_steps(positions))
         turn = self._turn = object()
 
         def require_turn() -> None:

@@ -1,11 +1,16 @@
-"""Memory: what a process uses by the kernel's counters, what is free, and what a question will need."""
+"""Memory by the kernel's counters: what a process uses and has used at most, and what is free."""
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "available", "counters", "own_usage", "reset_peak"]
+__all__ = ["Usage", "available", "counters", "highest_peak", "note_peak", "own_usage", "reset_peak"]
 
-CGROUPS = Path("/sys/fs/cgroup")
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+COUNTER = re.compile(rb"^((?:Vm|Rss)\w+):\s+(\d+) kB$", re.MULTILINE)
+# holds a process's whole status, whose counters stand in its first half
+STATUS_BYTES = 2**13
 
 
 @dataclass(frozen=True)
@@ -31,26 +36,55 @@ def own_usage() -> Usage:
 
 def counters(process: int | str) -> dict[str, int]:
     """Memory counters of a process in bytes, by the kernel's names; empty when it is gone or there is no /proc."""
+    # stages are measured token by token: pathlib and a text file would take longer than the kernel
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        file = os.open(f"{PROC}/{process}/status", os.O_RDONLY)
     except OSError:
         return {}
-    pairs = (line.partition(":")[::2] for line in lines)
-    return {name: int(rest.split()[0]) * 1024 for name, rest in pairs if "kB" in rest}
-
-
-def reset_peak() -> None:
-    """Let the kernel count this process's peak from now on, where it allows that."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        lines = os.read(file, STATUS_BYTES)
+    except ProcessLookupError:
+        return {}
+    finally:
+        os.close(file)
+    return {name.decode(): int(kilobytes) * 1024 for name, kilobytes in COUNTER.findall(lines)}
+
+
+# the kernel forgets a peak at each reset, and getrusage with it (whose figure, moreover, begins with that of the
+# process that started this one); so the highest of those that were forgotten is kept here
+_highest = 0
+
+
+def reset_peak() -> int:
+    """Let the kernel count this process's peak from now on, where it allows that; returns the peak until now."""
+    peak = own_usage().peak
+    note_peak(peak)
+    try:
+        file = os.open(f"{PROC}/self/clear_refs", os.O_WRONLY)
     except OSError:
-        return
+        return peak
+    try:
+        os.write(file, b"5")
+    finally:
+        os.close(file)
+    return peak
+
+
+def note_peak(together: int) -> None:
+    """Remember what this process and one that works for it held together, bytes, for `highest_peak`."""
+    global _highest
+    _highest = max(_highest, together)
+
+
+def highest_peak() -> int:
+    """Most that was resident since this process began, bytes, whatever was reset and with what was noted meanwhile."""
+    return max(_highest, own_usage().peak)
 
 
 def available() -> int | None:
     """Bytes that a new process can use: free or reclaimable, and within the control group's limit; None if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (PROC / "meminfo").read_text().splitlines()
     except OSError:
         return None
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -60,7 +94,7 @@ def available() -> int | None:
 def group_rooms() -> list[int]:
     """Room below the limit of each control group that this process is in."""
     rooms = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in (PROC / "self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             rooms += walk_up(CGROUPS, path, "memory.max", "memory.current")
@@ -88,9 +122,7 @@ def walk_up(root: Path, path: str, limit: str, current: str) -> list[int]:
 
 
 def reclaimable(group: Path) -> int:
-    """Bytes of page cache of a group."""
-    for line in (group / "memory.stat").read_text().splitlines():
-        name, value = line.split()
-        if name in ("file", "total_cache"):
-            return int(value)
-    return 0
+    """Bytes of a group's page cache that are files; shared memory is counted in it, but has nowhere to go."""
+    values = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    cache, shared = ("total_cache", "total_shmem") if "total_cache" in values else ("file", "shmem")
+    return int(values.get(cache, 0)) - int(values.get(shared, 0))

@@ -2,19 +2,16 @@
 
 The terms are those of the largest arrays of each stage. Their factors were fitted to peaks measured on the released
 model's size, and err on the side of more. For a TensorRT engine its builder's report takes their place: on a board the
-GPU's memory is the host's.
+GPU's memory is the host's. All is reckoned from numbers, so a plan can be made where neither bundle nor device is.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from ..bundle.manifest import Bundle
-from ..encoders.engines import Engine
 from ..errors import DoesNotFit
-from ..host.rays import LIVE_COLUMNS
 from .counters import available
 
-__all__ = ["Plan", "require_memory"]
+__all__ = ["EncoderBytes", "Plan", "Sizes", "require_memory"]
 
 FLOAT = 4
 # this process and one that works for it, with their libraries
@@ -25,54 +22,102 @@ KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """A model's sizes that decide what it takes, in elements.
+
+    Attributes:
+        patches: patches of a frame, before pooling.
+        vision_width: hidden size of the vision tower.
+        vision_mlp: hidden size of its feed-forward part.
+        grid: pooled patches along one side of a frame.
+        point_width: width of the point encoder's last level.
+        ray_columns: columns of an encoded view direction.
+        aligner_width: hidden size of the aligner.
+        latents: its queries, which become the prefix tokens.
+        llm_width: hidden size of the language model.
+        llm_ffn: hidden size of its feed-forward part.
+        llm_layers: its layers.
+        llm_kv: width of its keys, and of its values, in a layer.
+    """
+
+    patches: int
+    vision_width: int
+    vision_mlp: int
+    grid: int
+    point_width: int
+    ray_columns: int
+    aligner_width: int
+    latents: int
+    llm_width: int
+    llm_ffn: int
+    llm_layers: int
+    llm_kv: int
+
+
+@dataclass(frozen=True)
+class EncoderBytes:
+    """What is known of an encoder's memory, bytes.
+
+    Attributes:
+        weights: of its weights, or of its engine.
+        activations: what the engine's builder reported; with 0, or of a graph, they are reckoned from the sizes.
+        on_card: whether it lies in a card's own memory, which is not counted.
+    """
+
+    weights: int
+    activations: int = 0
+    on_card: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """A question's sizes and the choices that decide what it takes.
 
     Attributes:
-        bundle: the bundle.
-        precision: of the encoders.
-        quant: of the language model.
-        provider: whose graphs.
+        sizes: of the model.
+        encoders: vision, points and aligner.
+        llm: bytes of the language model's file.
+        quants: bytes of each quantisation that may be taken instead.
         kv: type of keys and values.
         frames: frames that are sampled.
         voxels: voxels of the scene.
         new_tokens: longest answer.
         resident: whether the stages stay loaded side by side.
-        engines: TensorRT engines by encoder, where they run.
-        shared: whether the GPU's memory is the system's; what lies on a card is not counted.
     """
 
-    bundle: Bundle
-    precision: str
-    quant: str
-    provider: str
+    sizes: Sizes
+    encoders: Mapping[str, EncoderBytes]
+    llm: int
+    quants: Mapping[str, int]
     kv: str
     frames: int
     voxels: int
     new_tokens: int
     resident: bool = False
-    engines: Mapping[str, Engine] = field(default_factory=dict)
-    shared: bool = True
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
-        geometry = self.bundle.geometry
-        vision, aligner, llm = geometry.vision, geometry.aligner, geometry.llm
-        tokens = self.frames * vision.grid * (vision.grid + 1) * llm.width * FLOAT
-        features = self.voxels * aligner.width * FLOAT
-        rays = (self.voxels + self.frames * vision.grid**2) * LIVE_COLUMNS * FLOAT
-        rows = self.frames * vision.grid**2 + aligner.latents + TEXT_TOKENS
-        positions = self.frames * vision.grid * (vision.grid + 1) + aligner.latents + TEXT_TOKENS + self.new_tokens
-        kv = 2 * positions * llm.layers * llm.kv_heads * llm.head_width * KV_BYTES[self.kv]
-        buffer = MICRO_BATCH * (3 * llm.ffn + 8 * llm.width) * FLOAT + positions * MICRO_BATCH * 2
-        peaks = {
-            "vision": self._encoder("vision", 12 * vision.patches * (vision.mlp + 4 * vision.width)) + tokens,
-            "points": self._encoder("points", self.voxels * FLOAT * (12 * geometry.points.channels[-1])) + 2 * features,
-            "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * aligner.width * FLOAT)
+        return {stage: int(PROCESS + taken) for stage, taken in self.taken().items()}
+
+    def taken(self) -> dict[str, float]:
+        """Bytes that each stage adds to what the processes take by themselves."""
+        sizes, patches = self.sizes, self.frames * self.sizes.grid**2
+        video = self.frames * sizes.grid * (sizes.grid + 1)
+        tokens = video * sizes.llm_width * FLOAT
+        features = self.voxels * sizes.aligner_width * FLOAT
+        rays = (self.voxels + patches) * sizes.ray_columns * FLOAT
+        rows = patches + sizes.latents + TEXT_TOKENS
+        positions = video + sizes.latents + TEXT_TOKENS + self.new_tokens
+        kv = 2 * positions * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv]
+        buffer = MICRO_BATCH * (3 * sizes.llm_ffn + 8 * sizes.llm_width) * FLOAT + positions * MICRO_BATCH * 2
+        return {
+            "vision": self._encoder("vision", 12 * sizes.patches * (sizes.vision_mlp + 4 * sizes.vision_width))
+            + tokens,
+            "points": self._encoder("points", self.voxels * FLOAT * (12 * sizes.point_width)) + 2 * features,
+            "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * sizes.aligner_width * FLOAT)
             + 2 * (features + rays + tokens),
-            "llm": self.bundle.size(self.bundle.llm(self.quant).file) + kv + buffer + 2 * tokens + features,
+            "llm": self.llm + kv + buffer + 2 * tokens + features,
         }
-        return {stage: int(PROCESS + peak) for stage, peak in peaks.items()}
 
     def peak(self) -> int:
         """Bytes of the stage that needs most, or of all together when they stay loaded."""
@@ -85,10 +130,10 @@ class Plan:
         if self.resident:
             together = replace(together, resident=False)
             yield "--no-resident", together
-        for quant in self.bundle.quants:
-            if self.bundle.size(self.bundle.llm(quant).file) < self.bundle.size(self.bundle.llm(together.quant).file):
-                together = replace(together, quant=quant)
-                yield f"--quant {quant}", replace(self, quant=quant)
+        for quant, size in self.quants.items():
+            if size < together.llm:
+                together = replace(together, llm=size)
+                yield f"--quant {quant}", replace(self, llm=size)
         if self.kv != "q8_0":
             together = replace(together, kv="q8_0")
             yield "--kv q8_0", replace(self, kv="q8_0")
@@ -99,12 +144,9 @@ class Plan:
         yield "all of these together", together
 
     def _encoder(self, name: str, activations: int) -> int:
-        """Bytes of an encoder's weights and of what it computes, which an engine's sidecar knows better."""
-        engine = self.engines.get(name)
-        if engine is None:
-            return self.bundle.size(self.bundle.graph(name, self.precision, self.provider).weights) + activations
-        # an engine whose builder reported nothing is taken to need what the graph does
-        return engine.file.stat().st_size + (engine.sidecar.activation_bytes or activations) if self.shared else 0
+        """Bytes of an encoder's weights and of what it computes, which the report of its builder knows better."""
+        encoder = self.encoders[name]
+        return 0 if encoder.on_card else encoder.weights + (encoder.activations or activations)
 
 
 def require_memory(plan: Plan, held: int = 0) -> None:

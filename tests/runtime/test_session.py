@@ -18,7 +18,6 @@ from stllm_edge.runtime import (
 )
 from stllm_edge.runtime.inputs.scene import Scene
 from stllm_edge.runtime.llm.model import Vocabulary
-from stllm_edge.runtime.memory.meter import Meter
 from stllm_edge.runtime.session import without_header
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
@@ -455,34 +454,3 @@ def test_a_token_is_shown_as_soon_as_it_cannot_be_the_header() -> None:
     stream = without_header(ids(), (1, 2, 3))
     assert next(stream) == 1
     assert seen == [1, 9]
-
-
-# meters
-
-
-def test_times_add_up_even_when_a_stage_fails() -> None:
-    meter = Meter()
-    with meter.measure("vision"):
-        pass
-    first = meter.milliseconds["vision"]
-    with pytest.raises(ZeroDivisionError), meter.measure("vision"):
-        1 / 0  # noqa: B018
-    assert meter.milliseconds["vision"] > first > 0
-
-
-def test_a_copied_meter_goes_on_alone() -> None:
-    meter = Meter({"vision": 1.0}, {"vision": 5})
-    copy = meter.copy()
-    with copy.measure("aligner"):
-        pass
-    assert (meter.milliseconds, meter.peak_bytes) == ({"vision": 1.0}, {"vision": 5})
-    assert set(copy.milliseconds) == set(copy.peak_bytes) == {"vision", "aligner"}
-
-
-def test_a_stage_s_peak_counts_what_was_freed_within_it() -> None:
-    meter = Meter()
-    with meter.measure("small"):
-        pass
-    with meter.measure("large"):
-        np.ones(2**26, np.uint8).sum()
-    assert meter.peak_bytes["large"] > meter.peak_bytes["small"] + 2**25

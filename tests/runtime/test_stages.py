@@ -1,12 +1,14 @@
 """What a resident session keeps loaded, and that others keep nothing."""
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, Options, Session, StllmError, View, load_clip, load_scene, setup
+from stllm_edge.runtime import Answer, DoesNotFit, Options, Session, StllmError, View, load_clip, load_scene, setup
 from stllm_edge.runtime.encoders import local
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
@@ -125,6 +127,52 @@ def test_a_closed_session_ends_an_answer_and_can_be_asked_again(tiny_bundle, vie
     with session:
         assert read(session.answer(view, "Where?", max_new_tokens=4))[0][: len(answer.token_ids)] == answer.token_ids
     assert (loads["llm"], loads["closed"]) == (2, 2)
+
+
+def test_memory_of_the_caller_s_own_is_not_free(tiny_bundle, inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before a stage is loaded nor when all are."""
+    array = np.ones(320 * 10**6, np.uint8)
+    with Session(tiny_bundle, EXACT) as session:
+        for _ in range(2):
+            monkeypatch.setattr("stllm_edge.runtime.memory.plan.available", lambda: 50 * 10**6)
+            with pytest.raises(DoesNotFit):
+                look(session, inputs)
+            monkeypatch.setattr("stllm_edge.runtime.memory.plan.available", lambda: 10**9)
+            list(session.answer(look(session, inputs), "Where?", max_new_tokens=2))
+    assert array.all()
+
+
+SAYS_WHAT_IS_FREE = """
+import re, sys
+from stllm_edge.runtime import DoesNotFit, Options, Session, load_clip, load_scene
+from stllm_edge.runtime.memory import plan
+
+def free(session):
+    plan.available = lambda: 0
+    try:
+        session.look(scene, clip, frames=1)
+    except DoesNotFit as error:
+        return int(re.search(r"(\\d+) MB are free", str(error))[1])
+
+bundle, scene, video = sys.argv[1:]
+scene, clip = load_scene(scene), load_clip(video)
+for resident in (False, True):
+    session, plan.available = Session(bundle, Options(quant="F32", resident=resident)), lambda: None
+    list(session.answer(session.look(scene, clip, frames=1), "Where?", max_new_tokens=2))
+    print(free(session))
+    session.close()
+print(free(session))
+"""
+
+
+def test_what_loaded_stages_hold_is_not_asked_for_again(tiny_bundle, inputs) -> None:
+    """In a new process, since one that had loaded them before may have kept their memory."""
+    command = [sys.executable, "-c", SAYS_WHAT_IS_FREE, tiny_bundle, inputs.scene, inputs.video]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    apart, resident, closed = map(int, done.stdout.split())
+    assert apart == closed == 0
+    # the weights of the encoders alone
+    assert 4 < resident < 100
 
 
 def test_several_sessions_may_be_read_in_turn(tiny_bundle, view) -> None:

@@ -32,7 +32,7 @@ def export(*arguments: object) -> Any:
     assert done.returncode == 0, done.stderr + done.stdout
     peak = re.search(r"peak memory (\d+) MB", done.stderr)
     assert peak is not None
-    assert int(peak[1]) * 2**20 <= HOST
+    assert int(peak[1]) * 1e6 <= HOST
     return json.loads(done.stdout or "{}")
 
 

@@ -1,11 +1,12 @@
 """Memory counters against what this process does, and limits in an imitated control group."""
 
-import mmap
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stllm_edge.runtime.memory import counters
-from stllm_edge.runtime.memory.counters import Usage, available, own_usage, reset_peak
+from stllm_edge.runtime.memory.counters import Usage, available, highest_peak, own_usage, reset_peak
 
 GB = 10**9
 
@@ -17,14 +18,7 @@ def test_counters_are_plausible() -> None:
     assert usage.peak >= 0.9 * (usage.anonymous + usage.mapped)
 
 
-def fresh_pages(size: int) -> mmap.mmap:
-    """Written anonymous memory that the kernel has just given: an allocator would hand out pages that it kept."""
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    pages.write(bytes(2**20) * (size // 2**20))
-    return pages
-
-
-def test_written_memory_counts_as_anonymous_and_stays_in_the_peak() -> None:
+def test_written_memory_counts_as_anonymous_and_stays_in_the_peak(fresh_pages: Any) -> None:
     before = own_usage()
     pages = fresh_pages(2**26)
     during = own_usage()
@@ -33,18 +27,30 @@ def test_written_memory_counts_as_anonymous_and_stays_in_the_peak() -> None:
     assert own_usage().peak >= during.anonymous
 
 
-def test_a_reset_peak_forgets_what_was_freed() -> None:
+def test_a_reset_peak_forgets_what_was_freed(fresh_pages: Any) -> None:
     fresh_pages(2**27).close()
     before = own_usage().peak
-    reset_peak()
+    assert reset_peak() >= before
     assert own_usage().peak < before
 
 
-def test_without_proc_there_are_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(self: Path) -> str:
-        raise FileNotFoundError(self)
+def test_the_highest_peak_outlives_resets(fresh_pages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "_highest", 0)
+    fresh_pages(2**27).close()
+    before = own_usage().peak
+    reset_peak()
+    reset_peak()
+    assert highest_peak() >= before > own_usage().peak
 
-    monkeypatch.setattr(Path, "read_text", missing)
+
+def test_a_process_that_is_gone_has_no_counters() -> None:
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(child, 0)
+    assert counters.counters(child) == {}
+
+
+def test_without_proc_there_are_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "PROC", tmp_path)
     assert own_usage() == Usage(0, 0, 0)
     assert available() is None
 
@@ -56,11 +62,11 @@ def test_available_memory_is_positive_and_below_the_machine_s() -> None:
     assert 0 < room <= total
 
 
-def write_group(folder: Path, limit: str, used: int, cache: int = 0) -> None:
+def write_group(folder: Path, limit: str, used: int, cache: int = 0, shared: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon {used - cache}\nfile {cache}\nkernel 5\n")
+    (folder / "memory.stat").write_text(f"anon {used - cache}\nfile {cache}\nkernel 5\nshmem {shared}\n")
 
 
 @pytest.fixture
@@ -87,6 +93,11 @@ def test_page_cache_of_a_group_counts_as_room(in_group: Path) -> None:
     assert available() == 7 * GB
 
 
+def test_shared_memory_of_a_group_is_no_room(in_group: Path) -> None:
+    write_group(in_group / "outer/inner", str(8 * GB), 5 * GB, cache=4 * GB, shared=GB)
+    assert available() == 6 * GB
+
+
 def test_a_group_above_bounds_too(in_group: Path) -> None:
     write_group(in_group / "outer/inner", "max", 5 * GB)
     write_group(in_group / "outer", str(7 * GB), 5 * GB)
@@ -109,5 +120,5 @@ def test_groups_of_the_first_version_bound_too(in_group: Path, monkeypatch: pyte
     group.mkdir(parents=True)
     (group / "memory.limit_in_bytes").write_text(str(6 * GB))
     (group / "memory.usage_in_bytes").write_text(str(2 * GB))
-    (group / "memory.stat").write_text(f"cache {GB}\ntotal_cache {GB}\n")
+    (group / "memory.stat").write_text(f"cache 0\nshmem 0\ntotal_cache {2 * GB}\ntotal_shmem {GB}\n")
     assert available() == 5 * GB

@@ -10,28 +10,26 @@ from typing import Any
 
 import pytest
 from stllm_edge.export.sample import write_sample
-from stllm_edge.runtime import stages
-from stllm_edge.runtime.bundle.manifest import CPU, Bundle
+from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.runtime.encoders import pool
+from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
 from stllm_edge.runtime.inputs.scene import load_scene
 from stllm_edge.runtime.inputs.video import load_clip
 from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session
+from stllm_edge.runtime.setup import Setup
 
 
 @pytest.fixture(scope="module")
 def plan(tiny_bundle: Path) -> Plan:
-    return Plan(
-        bundle=Bundle(tiny_bundle),
-        precision="fp32",
-        quant="F32",
-        provider=CPU,
-        kv="f16",
-        frames=4,
-        voxels=11_000,
-        new_tokens=24,
-    )
+    return plan_on(Bundle(tiny_bundle), Placement("CPU"))
+
+
+def plan_on(bundle: Bundle, placement: Placement) -> Plan:
+    """As a session with this placement would make it."""
+    return Setup(bundle, "fp32", "F32", placement=placement).plan(4, 11_000, 24)
 
 
 @pytest.fixture
@@ -61,13 +59,13 @@ def test_larger_questions_need_more_where_they_are_larger(plan: Plan, more: dict
     assert replace(plan, **more).peak() == max(after.values())
 
 
-def test_engines_need_what_their_builder_reported(plan: Plan, tmp_path: Path) -> None:
+def test_engines_need_what_their_builder_reported(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "points.engine"
     file.write_bytes(bytes(1000))
 
     def stages(activations: int, shared: bool = True) -> dict[str, int]:
         engine: Any = SimpleNamespace(file=file, sidecar=SimpleNamespace(activation_bytes=activations))
-        return replace(plan, engines={"points": engine}, shared=shared).stages()
+        return plan_on(Bundle(tiny_bundle), Placement("GPU", engines={"points": engine}, shared=shared)).stages()
 
     assert stages(501)["points"] == stages(1)["points"] + 500
     assert stages(1)["points"] < plan.stages()["points"]
@@ -126,7 +124,7 @@ def test_nothing_is_loaded_when_it_does_not_fit(
     tiny_bundle: Path, tmp_path: Path, free: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(1_000_000)
-    monkeypatch.setattr(stages, "ChildEncoder", None)
+    monkeypatch.setattr(pool, "ChildEncoder", None)
     scene, video = write_sample(tmp_path)
     with pytest.raises(DoesNotFit):
         Session(tiny_bundle, Options(quant="F32")).look(load_scene(scene), load_clip(video), frames=2)
