@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle.manifest import Bundle, BundleWriter, Defaults
+from ..runtime.bundle.manifest import Bundle, Defaults
+from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
 from ..runtime.inputs.scene import load_scene
@@ -57,7 +58,7 @@ class Export:
             BadInput: it is not, or an option has no meaning.
         """
         defaults = Defaults(**{name: values[name] for name in asdict(Defaults()) if name in values})
-        if not 0 < defaults.voxel_size < float("inf") or defaults.frames < 1:
+        if not defaults.possible:
             raise BadInput(f"--voxel-size {defaults.voxel_size}, --frames {defaults.frames}: expected positive numbers")
         checkpoint = Checkpoint(values["checkpoint"], values.get("base"), values.get("point_encoder"))
         inventory = take_inventory(checkpoint)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..runtime.answer import View
-from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
+from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
+from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle

@@ -12,7 +12,7 @@ from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFWriter, get_t
 from gguf.quants import dequantize
 
 from ...runtime.bundle.geometry import LlmGeometry
-from ...runtime.bundle.manifest import BundleWriter
+from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput, StllmError
 from ...runtime.llm.model import assign, libllama

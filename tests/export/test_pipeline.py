@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from stllm_edge.export.gguf.writer import QUANTS
-from stllm_edge.runtime.bundle.manifest import Bundle, BundleWriter
+from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.runtime.bundle.writer import BundleWriter
 
 
 def content(folder: Path) -> dict[str, bytes]:

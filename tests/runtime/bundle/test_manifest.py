@@ -10,7 +10,8 @@ from stllm_edge.benchmarks.checkpoints import TINY
 from stllm_edge.runtime import BadBundle, BadInput, Bundle
 from stllm_edge.runtime.bundle.digests import file_digest, joint_digest
 from stllm_edge.runtime.bundle.files import atomic_path
-from stllm_edge.runtime.bundle.manifest import ENCODERS, LOCK, BundleWriter
+from stllm_edge.runtime.bundle.manifest import ENCODERS
+from stllm_edge.runtime.bundle.writer import LOCK, BundleWriter
 from stllm_edge.runtime.llm.model import embedding_rows
 
 DESCRIPTION: dict[str, Any] = {
