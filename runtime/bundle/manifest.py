@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import BadBundle
-from .digests import file_digest, joint_digest
+from .digests import DigestMemory, joint_digest
 from .geometry import Geometry
 
 __all__ = ["CPU", "ENCODERS", "PORTABLE", "TENSORRT", "Bundle", "Defaults", "Embedding", "Graph", "Llm"]
@@ -193,18 +193,20 @@ class Bundle:
         Raises:
             BadBundle: a file is missing or differs.
         """
-        for name in names:
-            path = self.require_file(name)
-            size, digest = self._files[name]
-            if path.stat().st_size != size:
-                raise BadBundle(
-                    f"{path}: has {path.stat().st_size} bytes, the manifest says {size}; "
-                    "copy it again or export it again with --force"
-                )
-            if file_digest(path, fresh=fresh) != digest:
-                raise BadBundle(
-                    f"{path}: its SHA-256 differs from the manifest's; copy it again or export it again with --force"
-                )
+        with DigestMemory() as memory:
+            for name in names:
+                path = self.require_file(name)
+                size, digest = self._files[name]
+                if path.stat().st_size != size:
+                    raise BadBundle(
+                        f"{path}: has {path.stat().st_size} bytes, the manifest says {size}; "
+                        "copy it again or export it again with --force"
+                    )
+                if memory.digest(path, fresh=fresh) != digest:
+                    raise BadBundle(
+                        f"{path}: its SHA-256 differs from the manifest's; "
+                        "copy it again or export it again with --force"
+                    )
 
     def _part(self, option: str, name: str, parts: Mapping[str, Any]) -> Any:
         if name not in parts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadBundle, BadInput
-from .digests import file_digest
+from .digests import DigestMemory, sha256
 from .files import atomic_path
 from .manifest import MANIFEST, SCHEMA, Bundle
 
@@ -113,11 +113,16 @@ class BundleWriter:
 
     def _commit(self) -> None:
         for name in self._staged:
-            staged, final = self.staging / name, self.path / name
-            self.manifest["files"][name] = {"bytes": staged.stat().st_size, "sha256": file_digest(staged)}
-            final.parent.mkdir(parents=True, exist_ok=True)
+            staged = self.staging / name
+            self.manifest["files"][name] = {"bytes": staged.stat().st_size, "sha256": sha256(staged)}
             sync(staged)
-            staged.replace(final)
+        with DigestMemory() as memory:
+            for name in self._staged:
+                final = self.path / name
+                final.parent.mkdir(parents=True, exist_ok=True)
+                (self.staging / name).replace(final)
+                # only now: a rename changes what a file is known by
+                memory.remember(final, self.manifest["files"][name]["sha256"])
         if self._staged:
             self.manifest["parity"] = {
                 name: record

@@ -1,9 +1,11 @@
 """Digests are those of the content; a file that looks unchanged is not read again."""
 
+import json
 from pathlib import Path
 
 import pytest
-from stllm_edge.runtime.bundle.digests import file_digest, joint_digest
+from stllm_edge.runtime.bundle import digests
+from stllm_edge.runtime.bundle.digests import DigestMemory, file_digest, joint_digest
 
 
 @pytest.fixture
@@ -44,6 +46,53 @@ def test_without_a_cache_folder_files_are_still_hashed(tmp_path, monkeypatch) ->
     file.write_bytes(b"abc")
     monkeypatch.setenv("STLLM_CACHE", str(file / "cannot be a folder"))
     assert file_digest(file).startswith("ba7816bf")
+
+
+def test_digests_of_several_files_are_kept_at_once(tmp_path, cache) -> None:
+    files = [tmp_path / name for name in "abc"]
+    with DigestMemory() as memory:
+        for file in files:
+            file.write_text(file.name)
+            memory.digest(file)
+            assert not cache.exists()
+    written = (cache / "digests.json").stat()
+    with DigestMemory() as memory:
+        for file in files:
+            memory.digest(file)
+    assert (cache / "digests.json").stat() == written, "nothing was new"
+
+
+def hash_and_stop(file: Path) -> None:
+    with DigestMemory() as memory:
+        memory.digest(file)
+        raise KeyboardInterrupt
+
+
+def test_what_was_hashed_before_an_interrupt_is_kept(tmp_path, cache) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    with pytest.raises(KeyboardInterrupt):
+        hash_and_stop(file)
+    assert "ba7816bf" in (cache / "digests.json").read_text()
+
+
+def test_what_another_process_adds_meanwhile_is_kept(tmp_path, cache) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_bytes(b"abc")
+    theirs.write_bytes(b"")
+    with DigestMemory() as memory:
+        memory.digest(ours)
+        file_digest(theirs)
+    assert len(json.loads((cache / "digests.json").read_text())) == 2
+
+
+def test_the_oldest_digests_are_forgotten(tmp_path, cache, monkeypatch) -> None:
+    monkeypatch.setattr(digests, "LARGEST_MEMORY", 2)
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+        file_digest(tmp_path / name)
+    kept = list(json.loads((cache / "digests.json").read_text()).values())
+    assert kept == [digests.sha256(tmp_path / name) for name in "bc"]
 
 
 def test_joint_digest_depends_on_names_and_digests_not_on_order() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from stllm_edge.benchmarks.checkpoints import TINY
 from stllm_edge.runtime import BadBundle, BadInput, Bundle
+from stllm_edge.runtime.bundle import digests
 from stllm_edge.runtime.bundle.writer import LOCK, BundleWriter
 
 
@@ -121,3 +122,10 @@ def test_the_summary_lists_new_files_with_sizes(written, add_llm) -> None:
     with BundleWriter.open(written) as writer:
         add_llm(writer, "Q8_0", bytes(2_500_000))
         assert writer.summary() == f"{written}/llm/Q8_0.gguf  2.5 MB"
+
+
+def test_what_was_just_written_is_not_read_again(written, add_llm, monkeypatch) -> None:
+    with BundleWriter.open(written) as writer:
+        add_llm(writer, "Q8_0", b"fewer")
+    monkeypatch.setattr(digests, "sha256", lambda path: pytest.fail(f"{path} is read"))
+    Bundle(written).check(["llm/F32.gguf", "llm/Q8_0.gguf"])
