@@ -19,7 +19,7 @@ from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
 from .disk import require_disk
-from .gguf.writer import QUANTS, add_llm
+from .gguf.writer import QUANTS, add_llms
 from .onnx.encoders import PRECISIONS, add_encoders
 from .sample import write_sample
 from .verify import POSITIONS, Row, Verification
@@ -76,6 +76,7 @@ class Export:
         for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
             if unknown := [name for name in asked if name not in known]:
                 raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
+        precisions, quants = tuple(dict.fromkeys(precisions)), tuple(dict.fromkeys(quants))
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description())
             for kind, names in (("encoders", precisions), ("llm", quants)):
@@ -83,9 +84,9 @@ class Export:
                     writer.require_absent(kind, name)
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
             if precisions:
-                add_encoders(writer, self.checkpoint, self.inventory, tuple(dict.fromkeys(precisions)), self.progress)
-            for quant in dict.fromkeys(quants):
-                add_llm(writer, self.checkpoint, self.inventory, quant, self.progress)
+                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
+            if quants:
+                add_llms(writer, self.checkpoint, self.inventory, quants, self.progress)
             writer.manifest["tools"] = tool_versions()
             LOG.info("%s", writer.summary())
 

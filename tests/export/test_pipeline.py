@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from stllm_edge.export.gguf.writer import QUANTS
+from stllm_edge.runtime import Session
+from stllm_edge.runtime.bundle import digests
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.bundle.writer import BundleWriter
 
@@ -76,6 +78,19 @@ def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle:
     assert Bundle(bundle).quants == ["BF16", "Q8_0", "Q4_K_M"]
     assert is_sound(bundle)
     assert content(bundle)["llm/BF16.gguf"] == before["llm/BF16.gguf"]
+
+
+def test_exported_bundle_is_opened_without_reading_its_large_files(
+    stllm: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--no-verify", "--quiet"]
+    assert stllm("export", "all", *options).exit_code == 0
+    monkeypatch.setattr(digests, "sha256", lambda path: pytest.fail(f"{path} is read"))
+    with Session(tmp_path / "b") as session:
+        assert "llm/Q4_K_M.gguf" in session.files
+    (tmp_path / "b/llm/Q4_K_M.gguf").touch()
+    with pytest.raises(pytest.fail.Exception, match=r"Q4_K_M\.gguf is read"):
+        Session(tmp_path / "b")
 
 
 def test_repeated_name_is_written_once(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
