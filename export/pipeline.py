@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,38 @@ class Export:
     progress: Progress
 
     @classmethod
-    def from_options(cls, values: Mapping[str, Any]) -> "Export":
-        """Open a checkpoint by the options of a command, and check that it is a whole ST-LLM.
+    def open(
+        cls,
+        checkpoint: Path,
+        out: Path,
+        base: Path | None = None,
+        point_encoder: Path | None = None,
+        defaults: Defaults | None = None,
+        *,
+        force: bool = False,
+        quiet: bool = False,
+    ) -> "Export":
+        """Open a checkpoint, and check that it is a whole ST-LLM.
+
+        Args:
+            checkpoint: its folder.
+            out: the bundle, which may be there already.
+            base: the checkpoint below a LoRA adapter, if the adapter does not lead to it.
+            point_encoder: OpenScene weights instead of the checkpoint's own.
+            defaults: options that the bundle records; None takes the usual ones.
+            force: whether parts that are there are replaced.
+            quiet: whether no progress is shown.
 
         Raises:
-            BadInput: it is not, or an option has no meaning.
+            BadInput: it is not, or a default has no meaning.
         """
-        defaults = Defaults(**{name: values[name] for name in asdict(Defaults()) if name in values})
+        defaults = defaults or Defaults()
         if not defaults.possible:
             raise BadInput(f"--voxel-size {defaults.voxel_size}, --frames {defaults.frames}: expected positive numbers")
-        checkpoint = Checkpoint(values["checkpoint"], values.get("base"), values.get("point_encoder"))
-        inventory = take_inventory(checkpoint)
-        inventory.require_complete(checkpoint.path)
-        progress = Progress(values.get("quiet", False))
-        return cls(checkpoint, inventory, values["out"], defaults, values.get("force", False), progress)
+        opened = Checkpoint(checkpoint, base, point_encoder)
+        inventory = take_inventory(opened)
+        inventory.require_complete(opened.path)
+        return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
     def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
@@ -89,6 +107,26 @@ class Export:
                 add_llms(writer, self.checkpoint, self.inventory, quants, self.progress)
             writer.manifest["tools"] = tool_versions()
             LOG.info("%s", writer.summary())
+
+    def everything(
+        self,
+        precisions: Sequence[str],
+        quants: Sequence[str],
+        scene: Path | None = None,
+        video: Path | None = None,
+        *,
+        verified: bool = True,
+    ) -> Iterator[Row]:
+        """Add parts as `run` does and, unless told not to, compare them as `verify` does; rows as they come.
+
+        Raises:
+            BadInput: also when scene or clip cannot be read, which is found out before anything is written.
+        """
+        if verified:
+            self.require_views(scene, video)
+        self.run(precisions, quants)
+        if verified:
+            yield from self.verify(scene, video, precisions, quants)
 
     def verify(
         self,

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from stllm_edge.export.gguf.writer import QUANTS
-from stllm_edge.runtime import Session
+from stllm_edge.export.pipeline import Export
+from stllm_edge.runtime import BadInput, Session
 from stllm_edge.runtime.bundle import digests
-from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.runtime.bundle.manifest import Bundle, Defaults
 from stllm_edge.runtime.bundle.writer import BundleWriter
 
 
@@ -69,6 +70,15 @@ def test_options_are_recorded(stllm: Any, tiny_checkpoint: Path, tmp_path: Path)
     options = ["--voxel-size", 0.1, "--frames", 7, "--no-time-instruction", "--quant", "BF16"]
     assert gguf(stllm, tiny_checkpoint, tmp_path / "b", *options).exit_code == 0
     assert Bundle(tmp_path / "b").manifest["defaults"] == {"voxel_size": 0.1, "frames": 7, "time_instruction": False}
+
+
+def test_an_export_takes_typed_arguments(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    defaults = Defaults(voxel_size=0.1, frames=7)
+    Export.open(tiny_checkpoint, tmp_path / "b", defaults=defaults, quiet=True).run(quants=["BF16"])
+    assert is_sound(tmp_path / "b")
+    assert Bundle(tmp_path / "b").defaults == defaults
+    with pytest.raises(BadInput, match="--frames 0: expected positive numbers"):
+        Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=0))
 
 
 def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
