@@ -1,16 +1,10 @@
 """Options of stllm-export."""
 
-import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ..runtime.console import FOLDER, logging_options, options, peak_memory, reports_errors
-from ..runtime.errors import BadInput
+from ..runtime.console import FOLDER, Progress, logging_options, options, peak_memory, reports_errors
 
 __all__ = ["everything", "gguf", "inspect", "onnx", "tensorrt", "verify"]
 
@@ -46,12 +40,10 @@ quant_option = click.option(
 @reports_errors
 def inspect(checkpoint: Path, base: Path | None, point_encoder: Path | None, as_json: bool, quiet: bool) -> None:
     """Print the parts of a checkpoint: sizes, types, what is unused, what is missing."""
-    from .checkpoint.inspection import inspect_checkpoint, render
+    from .checkpoint.inspection import inspect_checkpoint
+    from .reporting import print_inspection
 
-    report = inspect_checkpoint(checkpoint, base, point_encoder)
-    click.echo(json.dumps(report, indent=1) if as_json else render(report))
-    if report["missing"] or report["unknown"] or report["misfits"]:
-        sys.exit(1)
+    print_inspection(inspect_checkpoint(checkpoint, base, point_encoder), as_json=as_json)
 
 
 @click.command()
@@ -60,12 +52,25 @@ def inspect(checkpoint: Path, base: Path | None, point_encoder: Path | None, as_
 @precision_option
 @logging_options
 @reports_errors
-def onnx(**values: Any) -> None:
+def onnx(
+    checkpoint: Path,
+    base: Path | None,
+    point_encoder: Path | None,
+    out: Path,
+    force: bool,
+    voxel_size: float,
+    frames: int,
+    time_instruction: bool,
+    precisions: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Write the vision, points and aligner graphs."""
+    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
 
-    with peak_memory(values["quiet"]):
-        Export.from_options(values).run(precisions=values["precisions"])
+    defaults = Defaults(voxel_size, frames, time_instruction)
+    with peak_memory(quiet):
+        Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(precisions=precisions)
 
 
 @click.command()
@@ -74,12 +79,25 @@ def onnx(**values: Any) -> None:
 @quant_option
 @logging_options
 @reports_errors
-def gguf(**values: Any) -> None:
+def gguf(
+    checkpoint: Path,
+    base: Path | None,
+    point_encoder: Path | None,
+    out: Path,
+    force: bool,
+    voxel_size: float,
+    frames: int,
+    time_instruction: bool,
+    quants: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Write the language model."""
+    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
 
-    with peak_memory(values["quiet"]):
-        Export.from_options(values).run(quants=values["quants"])
+    defaults = Defaults(voxel_size, frames, time_instruction)
+    with peak_memory(quiet):
+        Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(quants=quants)
 
 
 @click.command()
@@ -94,17 +112,31 @@ def gguf(**values: Any) -> None:
 )
 @logging_options
 @reports_errors
-def everything(scene: Path | None, video: Path | None, verified: bool, **values: Any) -> None:
+def everything(
+    checkpoint: Path,
+    base: Path | None,
+    point_encoder: Path | None,
+    out: Path,
+    force: bool,
+    voxel_size: float,
+    frames: int,
+    time_instruction: bool,
+    precisions: tuple[str, ...],
+    quants: tuple[str, ...],
+    scene: Path | None,
+    video: Path | None,
+    verified: bool,
+    quiet: bool,
+) -> None:
     """Write encoders and language model, then verify them."""
+    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
+    from .reporting import print_rows
 
-    with peak_memory(values["quiet"]):
-        exported = Export.from_options(values)
-        if verified:
-            exported.require_views(scene, video)
-        exported.run(precisions=values["precisions"], quants=values["quants"])
-        if verified:
-            print_rows(exported.verify(scene, video, values["precisions"], values["quants"]))
+    defaults = Defaults(voxel_size, frames, time_instruction)
+    with peak_memory(quiet):
+        exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
+        print_rows(exported.everything(precisions, quants, scene, video, verified=verified))
 
 
 @click.command()
@@ -123,13 +155,25 @@ def everything(scene: Path | None, video: Path | None, verified: bool, **values:
 )
 @logging_options
 @reports_errors
-def verify(scene: Path | None, video: Path | None, positions: int, **values: Any) -> None:
+def verify(
+    out: Path,
+    checkpoint: Path,
+    base: Path | None,
+    point_encoder: Path | None,
+    scene: Path | None,
+    video: Path | None,
+    precisions: tuple[str, ...],
+    quants: tuple[str, ...],
+    positions: int,
+    quiet: bool,
+) -> None:
     """Run bundle and PyTorch model side by side, one line a stage."""
     from .pipeline import Export
+    from .reporting import print_rows
 
-    with peak_memory(values["quiet"]):
-        exported = Export.from_options(values)
-        print_rows(exported.verify(scene, video, values["precisions"], values["quants"], positions))
+    with peak_memory(quiet):
+        exported = Export.open(checkpoint, out, base, point_encoder, quiet=quiet)
+        print_rows(exported.verify(scene, video, precisions, quants, positions))
 
 
 @click.command()
@@ -146,46 +190,22 @@ def verify(scene: Path | None, video: Path | None, positions: int, **values: Any
 @click.option("--json", "as_json", is_flag=True, help="Print a check as one JSON object.")
 @logging_options
 @reports_errors
-def tensorrt(bundle: Path, check: bool, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
+def tensorrt(
+    bundle: Path,
+    target: str | None,
+    backend: str | None,
+    precisions: tuple[str, ...],
+    profile: tuple[str, ...],
+    measured: Path | None,
+    check: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Build TensorRT engines for a device, or check that they can be built."""
-    from ..runtime.console import Progress
+    from .reporting import build_or_check
     from .tensorrt.engines import Engines
 
     with peak_memory(quiet):
-        engines = Engines(bundle, **values, progress=Progress(quiet))
-        if check and (force or values["backend"]):
-            raise BadInput("--check: builds nothing, with tensorrt-rtx; leave --force and --backend out")
-        if as_json and not check:
-            raise BadInput("--json: is the form of a --check; add it")
-        if not check:
-            engines.build(force=force)
-            return
-        from .tensorrt.check import Check
-
-        if not print_findings(Check(engines), as_json):
-            sys.exit(1)
-
-
-def print_findings(check: Any, as_json: bool) -> bool:
-    """Print what a check finds, line by line or as JSON; whether all passed."""
-    if as_json:
-        found = list(check.findings())
-        click.echo(json.dumps(check.description | {"graphs": [asdict(finding) for finding in found]}, indent=1))
-        return all(finding.passed for finding in found)
-    passed = True
-    for finding in check.findings():
-        click.echo(str(finding))
-        passed = passed and finding.passed
-    return passed
-
-
-def print_rows(rows: Iterator[Any]) -> None:
-    """Print comparisons as they come; leave with status 1 if one failed."""
-    failed = []
-    for row in rows:
-        click.echo(str(row))
-        if row.passed is False:
-            failed.append(f"{row.part} {row.stage}")
-    if failed:
-        click.echo(f"failed: {', '.join(failed)}", err=True)
-        sys.exit(1)
+        engines = Engines(bundle, target, backend, precisions, profile, measured, Progress(quiet))
+        build_or_check(engines, check=check, force=force, as_json=as_json)

@@ -8,14 +8,13 @@ from pathlib import Path
 from ..runtime.errors import DoesNotFit
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory
-from .gguf.writer import PLAIN, QUANTISED, lossless
+from .gguf.writer import PLAIN, QUANTISED, lossless, plain_types
 
 __all__ = ["require_disk"]
 
 ENCODER_BYTES = {"fp32": 4, "fp16": 2}
 # a bound on the bits that a weight takes, for types whose blocks mix several
 BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.1, "Q4": 5.1, "IQ4": 4.6, "Q3": 4.4, "Q2": 3.1}
-EMBEDDING_BITS = 16
 SLACK = 2**24
 
 
@@ -28,8 +27,8 @@ def require_disk(
         out: the bundle.
         checkpoint: what is exported.
         inventory: its names and sizes.
-        precisions: of the encoders that will be written.
-        quants: of the language models that will be written.
+        precisions: of the encoders that will be written, each once.
+        quants: of the language models that will be written, each once.
 
     Returns:
         One line on both.
@@ -41,17 +40,15 @@ def require_disk(
     needed = SLACK + sum(encoders * ENCODER_BYTES[precision] for precision in precisions)
     llm = parameters(checkpoint, inventory.used["llm"])
     embedding = inventory.geometry.llm.vocabulary * inventory.geometry.llm.width
-    source = 0
+    source = lossless(checkpoint, inventory.used["llm"])
+    needed += sum(llm * PLAIN[plain][1].itemsize for plain in plain_types(quants, source))
     for quant in quants:
-        if quant in PLAIN:
-            needed += llm * PLAIN[quant][1].itemsize
-        else:
-            needed += int(((llm - embedding) * bits(quant) + embedding * EMBEDDING_BITS) / 8)
-            source = llm * PLAIN[lossless(checkpoint, inventory.used["llm"])][1].itemsize
+        if quant in QUANTISED:
+            needed += int((llm - embedding) * bits(quant) / 8) + embedding * PLAIN[source][1].itemsize
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    stated = f"needs {(needed + source) / 1e9:.1f} GB of disk at its peak, {free / 1e9:.1f} GB are free in {folder}"
-    if needed + source > free:
+    stated = f"needs {needed / 1e9:.1f} GB of disk at its peak, {free / 1e9:.1f} GB are free in {folder}"
+    if needed > free:
         raise DoesNotFit(f"the export {stated}; free some, or write to another --out")
     return stated
 

@@ -4,12 +4,13 @@ import importlib.metadata
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle.manifest import Bundle, BundleWriter, Defaults
+from ..runtime.bundle.manifest import Bundle, Defaults
+from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
 from ..runtime.inputs.scene import load_scene
@@ -19,7 +20,7 @@ from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .disk import require_disk
-from .gguf.writer import QUANTS, add_llm
+from .gguf.writer import QUANTS, add_llms
 from .onnx.encoders import PRECISIONS, add_encoders
 from .sample import write_sample
 from .verify import POSITIONS, Verification
@@ -51,20 +52,38 @@ class Export:
     progress: Progress
 
     @classmethod
-    def from_options(cls, values: Mapping[str, Any]) -> "Export":
-        """Open a checkpoint by the options of a command, and check that it is a whole ST-LLM.
+    def open(
+        cls,
+        checkpoint: Path,
+        out: Path,
+        base: Path | None = None,
+        point_encoder: Path | None = None,
+        defaults: Defaults | None = None,
+        *,
+        force: bool = False,
+        quiet: bool = False,
+    ) -> "Export":
+        """Open a checkpoint, and check that it is a whole ST-LLM.
+
+        Args:
+            checkpoint: its folder.
+            out: the bundle, which may be there already.
+            base: the checkpoint below a LoRA adapter, if the adapter does not lead to it.
+            point_encoder: OpenScene weights instead of the checkpoint's own.
+            defaults: options that the bundle records; None takes the usual ones.
+            force: whether parts that are there are replaced.
+            quiet: whether no progress is shown.
 
         Raises:
-            BadInput: it is not, or an option has no meaning.
+            BadInput: it is not, or a default has no meaning.
         """
-        defaults = Defaults(**{name: values[name] for name in asdict(Defaults()) if name in values})
-        if not 0 < defaults.voxel_size < float("inf") or defaults.frames < 1:
+        defaults = defaults or Defaults()
+        if not defaults.possible:
             raise BadInput(f"--voxel-size {defaults.voxel_size}, --frames {defaults.frames}: expected positive numbers")
-        checkpoint = Checkpoint(values["checkpoint"], values.get("base"), values.get("point_encoder"))
-        inventory = take_inventory(checkpoint)
-        inventory.require_complete(checkpoint.path)
-        progress = Progress(values.get("quiet", False))
-        return cls(checkpoint, inventory, values["out"], defaults, values.get("force", False), progress)
+        opened = Checkpoint(checkpoint, base, point_encoder)
+        inventory = take_inventory(opened)
+        inventory.require_complete(opened.path)
+        return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
     def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
@@ -76,6 +95,7 @@ class Export:
         for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
             if unknown := [name for name in asked if name not in known]:
                 raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
+        precisions, quants = tuple(dict.fromkeys(precisions)), tuple(dict.fromkeys(quants))
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description())
             for kind, names in (("encoders", precisions), ("llm", quants)):
@@ -83,11 +103,31 @@ class Export:
                     writer.require_absent(kind, name)
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
             if precisions:
-                add_encoders(writer, self.checkpoint, self.inventory, tuple(dict.fromkeys(precisions)), self.progress)
-            for quant in dict.fromkeys(quants):
-                add_llm(writer, self.checkpoint, self.inventory, quant, self.progress)
+                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
+            if quants:
+                add_llms(writer, self.checkpoint, self.inventory, quants, self.progress)
             writer.manifest["tools"] = tool_versions()
             LOG.info("%s", writer.summary())
+
+    def everything(
+        self,
+        precisions: Sequence[str],
+        quants: Sequence[str],
+        scene: Path | None = None,
+        video: Path | None = None,
+        *,
+        verified: bool = True,
+    ) -> Iterator[Row]:
+        """Add parts as `run` does and, unless told not to, compare them as `verify` does; rows as they come.
+
+        Raises:
+            BadInput: also when scene or clip cannot be read, which is found out before anything is written.
+        """
+        if verified:
+            self.require_views(scene, video)
+        self.run(precisions, quants)
+        if verified:
+            yield from self.verify(scene, video, precisions, quants)
 
     def verify(
         self,

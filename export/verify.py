@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, BundleWriter
+from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
 from ..runtime.bundle.table import FUSED
+from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle

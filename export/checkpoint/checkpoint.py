@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...runtime.bundle.digests import file_digest, joint_digest
+from ...runtime.bundle.digests import DigestMemory, joint_digest
 from ...runtime.errors import BadInput
 from .weights import TorchFile, WeightsFile, open_weights, read_json, weight_files
 
@@ -102,9 +102,9 @@ class Checkpoint:
         """SHA-256 over the names and digests of the configuration, tokenizer and weight files."""
         tower = f"{self.config.get('mm_vision_tower')}/config.json"
         described = (path for name in (*DESCRIPTION_FILES, tower) if (path := self.find(name)))
-        return joint_digest(
-            {f"{place} {path.name}": file_digest(path) for place, path in enumerate([*described, *self.files])}
-        )
+        files = enumerate([*described, *self.files])
+        with DigestMemory() as memory:
+            return joint_digest({f"{place} {path.name}": memory.digest(path) for place, path in files})
 
     def _find(self, name: str) -> tuple[WeightsFile, str]:
         if name not in self._stored:

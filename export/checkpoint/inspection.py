@@ -1,4 +1,4 @@
-"""What a checkpoint holds, for a person and as JSON."""
+"""What a checkpoint holds."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from .checkpoint import Checkpoint
 from .geometry import take_inventory
 
-__all__ = ["inspect_checkpoint", "render"]
+__all__ = ["inspect_checkpoint"]
 
 
 def inspect_checkpoint(path: Path, base: Path | None = None, point_encoder: Path | None = None) -> dict[str, Any]:
@@ -42,22 +42,3 @@ def summarise(checkpoint: Checkpoint, names: list[str]) -> dict[str, Any]:
         stored_bytes += size * checkpoint.dtype(name).itemsize
         types[str(checkpoint.dtype(name)).removeprefix("torch.")] += size
     return {"tensors": len(names), "parameters": parameters, "bytes": stored_bytes, "types": dict(types)}
-
-
-def render(report: dict[str, Any]) -> str:
-    """The report as text: a table of parts, the sizes, and what is wrong."""
-    lines = [f"{'part':<9}{'tensors':>8}{'parameters':>15}{'MB':>10}  types"]
-    for part, row in report["parts"].items():
-        types = ", ".join(row["types"]) or "-"
-        lines.append(f"{part:<9}{row['tensors']:>8}{row['parameters']:>15,}{row['bytes'] / 1e6:>10.1f}  {types}")
-    lines.append("")
-    for part, sizes in report["geometry"].items():
-        stated = ", ".join(
-            f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in sizes.items()
-        )
-        lines.append(f"{part}: {stated}")
-    lines.append("")
-    for problem in ("missing", "unknown", "misfits"):
-        lines.append(f"{problem}: {len(report[problem]) or 'none'}")
-        lines += [f"  {name}" for name in report[problem]]
-    return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import ctypes
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFWriter, get_t
 from gguf.quants import dequantize
 
 from ...runtime.bundle.geometry import LlmGeometry
-from ...runtime.bundle.manifest import BundleWriter
+from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput, StllmError
 from ...runtime.llm.model import assign, libllama
@@ -20,7 +20,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer
 
-__all__ = ["QUANTS", "add_llm", "weight_errors"]
+__all__ = ["QUANTS", "add_llms", "weight_errors"]
 
 LOG = logging.getLogger(__name__)
 PLAIN = {
@@ -54,36 +54,43 @@ BLOCK = 32
 SAMPLED_VALUES = 2**19
 
 
-def add_llm(writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, quant: str, progress: Progress) -> None:
-    """Write one quantisation of the language model into a bundle.
+def add_llms(
+    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, quants: Sequence[str], progress: Progress
+) -> None:
+    """Write the language model into a bundle, in one or more types.
+
+    What libllama quantises is one plain file for all types; the bundle keeps it if its type is itself asked for. It
+    lies in the bundle's staging folder, which is removed at the end and on any error.
 
     Args:
         writer: the bundle.
         checkpoint: where the weights and the tokenizer are.
         inventory: names and sizes of the checkpoint.
-        quant: one of `QUANTS`.
+        quants: of `QUANTS`, each once.
         progress: where to report.
 
     Raises:
-        BadInput: the quantisation is unknown or there already, or the tokenizer is not Qwen2's.
+        BadInput: the tokenizer is not Qwen2's, or a weight is too large for a type, or no number.
+        StllmError: libllama does not quantise.
     """
-    if quant not in QUANTS:
-        raise BadInput(f"--quant {quant}: unknown; known are {', '.join(QUANTS)}")
-    writer.require_absent("llm", quant)
-    name = f"llm/{quant}.gguf"
-    target = writer.staging / name
-    target.parent.mkdir(exist_ok=True)
-    if quant in PLAIN:
-        write_gguf(target, checkpoint, inventory.geometry.llm, inventory.used["llm"], quant, progress)
-    else:
-        source = target.with_suffix(".source.gguf")
-        plain = lossless(checkpoint, inventory.used["llm"])
-        write_gguf(source, checkpoint, inventory.geometry.llm, inventory.used["llm"], plain, progress)
-        with progress.stage(f"quantise to {quant}"):
-            quantise(source, target, quant, plain, inventory.geometry.llm.width)
-        source.unlink()
-    embedding = describe_embedding(target)
-    writer.add("llm", quant, {"file": name, "embedding": embedding}, [name])
+    files = {quant: f"llm/{quant}.gguf" for quant in QUANTS}
+    (writer.staging / "llm").mkdir(exist_ok=True)
+    llm, names = inventory.geometry.llm, inventory.used["llm"]
+    source = lossless(checkpoint, names)
+    for plain in plain_types(quants, source):
+        write_gguf(writer.staging / files[plain], checkpoint, llm, names, plain, progress)
+    for quant in quants:
+        if quant in QUANTISED:
+            with progress.stage(f"quantise to {quant}"):
+                quantise(writer.staging / files[source], writer.staging / files[quant], quant, source, llm.width)
+        embedding = describe_embedding(writer.staging / files[quant])
+        writer.add("llm", quant, {"file": files[quant], "embedding": embedding}, [files[quant]])
+
+
+def plain_types(quants: Sequence[str], source: str) -> list[str]:
+    """Plain types to write for these types: those among them, and the source of the quantised ones, each once."""
+    needed = {source} if set(quants) & set(QUANTISED) else set()
+    return [plain for plain in PLAIN if plain in needed | set(quants)]
 
 
 def lossless(checkpoint: Checkpoint, names: list[str]) -> str:

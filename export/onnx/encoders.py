@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ...runtime.bundle.geometry import Geometry
-from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT, BundleWriter
+from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT
+from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory

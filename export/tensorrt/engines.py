@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.manifest import ENCODERS, TENSORRT, Bundle, BundleWriter
+from ...runtime.bundle.manifest import ENCODERS, TENSORRT, Bundle
+from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.encoders.engines import Sidecar, graph_digest
 from ...runtime.errors import BadBundle, BadInput

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and a memory of what was computed from a file."""
+"""Files that are either whole or absent, and where caches live."""
 
 import os
 import secrets

@@ -53,6 +53,12 @@ def test_every_type_has_a_need(needed: Callable[..., int]) -> None:
     assert all(needed([], [quant]) > SLACK for quant in QUANTS)
 
 
+def test_plain_file_that_others_are_made_from_is_counted_once(needed: Callable[..., int]) -> None:
+    source = needed([], ["BF16"]) - SLACK
+    assert needed([], ["Q8_0"]) + needed([], ["Q4_0"]) - needed([], ["Q8_0", "Q4_0"]) == source + SLACK
+    assert needed([], ["BF16", "Q8_0"]) == needed([], ["Q8_0"])
+
+
 @pytest.mark.parametrize("command", ["onnx", "gguf", "all"])
 def test_export_onto_a_full_disk_is_refused_before_anything_is_written(
     command: str, stllm: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

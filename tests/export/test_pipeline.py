@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 import torch
 from stllm_edge.export.gguf.writer import QUANTS
-from stllm_edge.runtime.bundle.manifest import Bundle, BundleWriter
+from stllm_edge.export.pipeline import Export
+from stllm_edge.runtime import BadInput, Session
+from stllm_edge.runtime.bundle import digests
+from stllm_edge.runtime.bundle.manifest import Bundle, Defaults
+from stllm_edge.runtime.bundle.writer import BundleWriter
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -68,6 +72,15 @@ def test_options_are_recorded(stllm: Any, tiny_checkpoint: Path, tmp_path: Path)
     assert Bundle(tmp_path / "b").manifest["defaults"] == {"voxel_size": 0.1, "frames": 7, "time_instruction": False}
 
 
+def test_an_export_takes_typed_arguments(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    defaults = Defaults(voxel_size=0.1, frames=7)
+    Export.open(tiny_checkpoint, tmp_path / "b", defaults=defaults, quiet=True).run(quants=["BF16"])
+    assert is_sound(tmp_path / "b")
+    assert Bundle(tmp_path / "b").defaults == defaults
+    with pytest.raises(BadInput, match="--frames 0: expected positive numbers"):
+        Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=0))
+
+
 def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
     before = content(bundle)
     result = gguf(stllm, tiny_checkpoint, bundle, "--quant", "Q8_0", "--quant", "Q4_K_M")
@@ -75,6 +88,19 @@ def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle:
     assert Bundle(bundle).quants == ["BF16", "Q8_0", "Q4_K_M"]
     assert is_sound(bundle)
     assert content(bundle)["llm/BF16.gguf"] == before["llm/BF16.gguf"]
+
+
+def test_exported_bundle_is_opened_without_reading_its_large_files(
+    stllm: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--no-verify", "--quiet"]
+    assert stllm("export", "all", *options).exit_code == 0
+    monkeypatch.setattr(digests, "sha256", lambda path: pytest.fail(f"{path} is read"))
+    with Session(tmp_path / "b") as session:
+        assert "llm/Q4_K_M.gguf" in session.files
+    (tmp_path / "b/llm/Q4_K_M.gguf").touch()
+    with pytest.raises(pytest.fail.Exception, match=r"Q4_K_M\.gguf is read"):
+        Session(tmp_path / "b")
 
 
 def test_repeated_name_is_written_once(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:

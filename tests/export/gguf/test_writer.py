@@ -13,9 +13,11 @@ from gguf import GGUFReader
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.export.checkpoint.geometry import take_inventory
+from stllm_edge.export.gguf import writer
 from stllm_edge.export.gguf.writer import QUANTS
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.runtime.errors import StllmError
 from stllm_edge.runtime.llm.model import LanguageModel, embedding_rows
 
 # 4-bit and lower: far below what an exchanged tensor or a wrong scale would give
@@ -109,6 +111,53 @@ def test_smaller_types_give_smaller_files(bundle: Path) -> None:
     ]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
+
+
+@pytest.fixture
+def plain_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Types of the plain files, as they are written."""
+    written: list[str] = []
+    write = writer.write_gguf
+
+    def count(*arguments: Any) -> None:
+        written.append(arguments[4])
+        write(*arguments)
+
+    monkeypatch.setattr(writer, "write_gguf", count)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("quants", "plain"),
+    [
+        (["Q8_0", "Q6_K", "Q4_K_M", "Q2_K"], ["BF16"]),
+        (["Q8_0", "BF16", "Q4_0"], ["BF16"]),
+        (["Q8_0", "F16"], ["F16", "BF16"]),
+        (["F32"], ["F32"]),
+    ],
+    ids=["only quantised types", "the plain type too", "another plain type", "nothing quantised"],
+)
+def test_plain_file_is_written_once_for_all_types(
+    quants: list[str], plain: list[str], plain_files: list[str], stllm: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    bundle = export(stllm, tiny_checkpoint, tmp_path / "bundle", *quants)
+    assert plain_files == plain
+    assert Bundle(bundle).quants == quants
+    assert {file.stem for file in bundle.rglob("*.gguf")} == set(quants)
+
+
+def test_plain_file_is_gone_after_an_error(
+    stllm: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, *arguments: Any) -> None:
+        assert source.stat().st_size > 1_000_000
+        raise StllmError("no room")
+
+    bundle = export(stllm, tiny_checkpoint, tmp_path / "bundle", "F32")
+    monkeypatch.setattr(writer, "quantise", refuse)
+    result = stllm("export", "gguf", "--ckpt", tiny_checkpoint, "--out", bundle, "--quant", "Q8_0", "--quiet")
+    assert (result.exit_code, result.stderr.count("no room")) == (2, 1)
+    assert {file.name for file in bundle.rglob("*") if file.is_file()} == {".lock", "manifest.json", "F32.gguf"}
 
 
 def test_nothing_but_the_named_files_remains(bundle: Path) -> None:

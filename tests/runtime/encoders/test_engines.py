@@ -17,7 +17,8 @@ from stllm_edge.runtime import (
     load_clip,
     load_scene,
 )
-from stllm_edge.runtime.bundle.manifest import ENCODERS, BundleWriter
+from stllm_edge.runtime.bundle.manifest import ENCODERS
+from stllm_edge.runtime.bundle.writer import BundleWriter
 from stllm_edge.runtime.encoders.engines import Shapes, Sidecar, choose_profile, find_engines, graph_digest
 from stllm_edge.runtime.encoders.gpu import Gpu
 from stllm_edge.runtime.encoders.providers import place
