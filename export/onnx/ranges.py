@@ -52,7 +52,7 @@ class SampleRun:
             return {"frames": self._frames}
         if name == "points":
             maps = map_tensors(KernelMaps.build(self._voxels.coords))
-            return {"voxel_feats": torch.from_numpy(self._voxels.feats), **maps}
+            return {"voxel_feats": torch.from_numpy(self._voxels.feats), "maps": maps}
         return {
             "pcd_features": self._outputs["points"],
             "pcd_rays": torch.from_numpy(encode_directions(self._rays.voxels)),

@@ -3,7 +3,7 @@
 Features carry a row of zeros at their end throughout, which missing neighbours read, and which every layer keeps zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ...runtime.host.maps import FORMATS, SLABBED_LEVELS, KernelMaps
+from ...runtime.bundle.table import FORMATS
+from ...runtime.host.maps import KernelMaps
 from ..model.points import MinkUNet, PointEncoder
 from .operators import slab_convolution, table_convolution
 
@@ -32,6 +33,16 @@ class GraphMaps:
     down: list[Tensor]
     up: list[Tensor]
 
+    @classmethod
+    def of(cls, maps: Mapping[str, Tensor]) -> "GraphMaps":
+        """Maps from the arrays of `KernelMaps` by name."""
+
+        def levels(name: str) -> list[Tensor]:
+            return [tensor for key, tensor in maps.items() if key.rpartition("_")[0] == name]
+
+        slabs = zip(*(levels(f"slab_{part}") for part in ("rows", "bounds", "offsets", "place")), strict=True)
+        return cls((maps["runs"], maps["stem"]), (*slabs, *levels("tables")), levels("down"), levels("up"))
+
 
 class PointsGraph(nn.Module):
     """Voxel colours and kernel maps to point features, both in the caller's order.
@@ -44,25 +55,10 @@ class PointsGraph(nn.Module):
         super().__init__()
         self.net = fold(plain.net3d)
 
-    def forward(
-        self,
-        voxel_feats: Tensor,
-        runs: Tensor,
-        stem: Tensor,
-        order: Tensor,
-        slab_rows: list[Tensor],
-        slab_bounds: list[Tensor],
-        slab_offsets: list[Tensor],
-        slab_place: list[Tensor],
-        tables: list[Tensor],
-        down: list[Tensor],
-        up: list[Tensor],
-    ) -> Tensor:
-        """[N, 3] float32 and the arrays of `KernelMaps` to [N, features]."""
-        slabs = zip(slab_rows, slab_bounds, slab_offsets, slab_place, strict=True)
-        maps = GraphMaps((runs, stem), (*slabs, *tables), down, up)
-        hidden = self.net.trunk(with_zero_row(voxel_feats), maps)
-        return self.net.final(hidden.index_select(0, order))
+    def forward(self, voxel_feats: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
+        """[N, 3] float32 and the arrays of `KernelMaps` by name to [N, features]."""
+        hidden = self.net.trunk(with_zero_row(voxel_feats), GraphMaps.of(maps))
+        return self.net.final(hidden.index_select(0, maps["order"]))
 
 
 class Convolution(nn.Module):
@@ -130,7 +126,7 @@ def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module
         return RunConv(kernel.flatten(0, 1), bias)
     if kind == "transposed":
         return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
-    if kind == "block" and level < SLABBED_LEVELS:
+    if kind == "block" and level < FORMATS["slabs"]:
         return BlockConv(kernel, bias)
     return GatherConv(kernel.flatten(0, 1), bias)
 
@@ -173,29 +169,17 @@ def replace(net: MinkUNet, convolution: str, norm: str, form: nn.Module) -> None
     net.set_submodule(norm, nn.Identity())
 
 
-def map_tensors(maps: KernelMaps) -> dict[str, Any]:
-    """Kernel maps as the arguments of `PointsGraph`."""
-    inputs = {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
-    lists: dict[str, Any] = {f"slab_{part}": [] for part in ("rows", "bounds", "offsets", "place")}
-    for name, tensor in inputs.items():
-        stem, _, number = name.rpartition("_")
-        if number.isdigit():
-            lists.setdefault(stem, []).append(tensor)
-        else:
-            lists[name] = tensor
-    return lists
+def map_tensors(maps: KernelMaps) -> dict[str, Tensor]:
+    """Arrays of kernel maps by name, as `PointsGraph` takes them."""
+    return {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
 
 
 def point_inputs(channels: int, map_format: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Example inputs of the graph and their dynamic axes; `map_format` is that of the kernel maps."""
     coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
-    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords, map_format))}
-    axes: dict[str, Any] = {
-        name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
-        for name, value in inputs.items()
-    }
-    slabbed = FORMATS[map_format]
-    axes["slab_bounds"] = [None] * slabbed
-    axes["slab_offsets"] = [None] * slabbed
-    axes["slab_place"] = [{1: Dim.DYNAMIC}] * slabbed
-    return inputs, axes
+    maps = map_tensors(KernelMaps.build(coords, map_format))
+    # of the slabs there are always as many, and they read as many offsets
+    axes = {"slab_bounds": None, "slab_offsets": None, "slab_place": {1: Dim.DYNAMIC}}
+    free = {name: axes.get(name.rpartition("_")[0], {0: Dim.DYNAMIC}) for name in maps}
+    feats = torch.zeros(len(coords), channels)
+    return {"voxel_feats": feats, "maps": maps}, {"voxel_feats": {0: Dim.DYNAMIC}, "maps": free}
