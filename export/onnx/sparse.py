@@ -58,7 +58,7 @@ class PointsGraph(nn.Module):
     def forward(self, voxel_feats: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
         """[N, 3] float32 and the arrays of `KernelMaps` by name to [N, features]."""
         hidden = self.net.trunk(with_zero_row(voxel_feats), GraphMaps.of(maps))
-        return self.net.final(hidden.index_select(0, maps["order"]))
+        return self.net.final(F.embedding(maps["order"], hidden))
 
 
 class Convolution(nn.Module):
@@ -74,8 +74,7 @@ class GatherConv(Convolution):
     """All rows of a kernel in one gather and one product; for coarse levels and strided convolutions."""
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])
-        return with_zero_row(gathered @ self.kernel + self.bias)
+        return with_zero_row(torch.addmm(self.bias, gathered_rows(hidden, table), self.kernel))
 
 
 class RunConv(Convolution):
@@ -83,17 +82,16 @@ class RunConv(Convolution):
 
     def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
         runs, stem = maps
-        lines = hidden.index_select(0, runs.flatten()).reshape(-1, runs.shape[1] * hidden.shape[1])
-        gathered = lines.index_select(0, stem.flatten()).reshape(-1, self.kernel.shape[0])
-        return with_zero_row(gathered @ self.kernel + self.bias)
+        lines = gathered_rows(hidden, runs)
+        return with_zero_row(torch.addmm(self.bias, gathered_rows(lines, stem), self.kernel))
 
 
 class ChildrenConv(Convolution):
     """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
 
     def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
-        children = (hidden[:-1] @ self.kernel + self.bias).reshape(-1, self.bias.shape[0] // 8)
-        return with_zero_row(children).index_select(0, up)
+        children = torch.addmm(self.bias, hidden[:-1], self.kernel).reshape(-1, self.bias.shape[0] // 8)
+        return F.embedding(up, with_zero_row(children))
 
 
 class BlockConv(Convolution):
@@ -114,6 +112,14 @@ class Pointwise(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden @ self.kernel
+
+
+def gathered_rows(hidden: Tensor, table: Tensor) -> Tensor:
+    """[M, K] rows of [N, C] side by side, [M, K*C].
+
+    An embedding is traced as one Gather with the table as it is; an indexed selection would be flattened and cast.
+    """
+    return F.embedding(table, hidden).reshape(-1, table.shape[1] * hidden.shape[1])
 
 
 def with_zero_row(hidden: Tensor) -> Tensor:
