@@ -316,12 +316,15 @@ def wide_inputs(coords: np.ndarray) -> dict[str, np.ndarray]:
 
 def write_wide_points(folder: Path) -> Path:
     """Export the wide form."""
-    arguments = {"voxel_feats": torch.zeros(180, 3), **wide_arguments(np.argwhere(np.ones((20, 3, 3))))}
+    coords = np.argwhere(np.ones((20, 3, 3)))
+    arguments = {"voxel_feats": torch.zeros(len(coords), 3), **wide_arguments(coords)}
     axes = {
         name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
         for name, value in arguments.items()
     }
-    model = trace(WidePoints(random_part("points")), arguments, axes, "pcd_features")
+    model = trace(
+        WidePoints(random_part("points")), arguments, axes, ("voxel_feats", *wide_inputs(coords)), "pcd_features"
+    )
     ir.save(model, folder / "wide.onnx", external_data="wide.data")
     return folder / "wide.onnx"
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ...runtime.bundle.geometry import Geometry
 from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT
+from ...runtime.bundle.table import STAGES
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ..checkpoint.checkpoint import Checkpoint
@@ -31,7 +32,6 @@ PRECISIONS = ("fp32", "fp16")
 INLINE_BYTES = 1024
 MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
 GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
-OUTPUTS = {"vision": "video_tokens", "points": "pcd_features", "aligner": "prefix_tokens"}
 
 
 def add_encoders(
@@ -68,11 +68,12 @@ class Traced:
 
 def trace_variants(name: str, module: nn.Module, geometry: Geometry) -> dict[str, Traced]:
     """What each provider's graph is made from; providers that take the same inputs share it."""
+    stage = STAGES[name]
     formats = MAPS if name == "points" else dict.fromkeys(PROVIDERS)
-    traced = {
-        maps: Traced(trace(module, *example_inputs(name, geometry, maps), OUTPUTS[name]), maps)
-        for maps in dict.fromkeys(formats.values())
-    }
+    traced = {}
+    for maps in dict.fromkeys(formats.values()):
+        inputs, dynamic = example_inputs(name, geometry, maps)
+        traced[maps] = Traced(trace(module, inputs, dynamic, stage.inputs[maps], stage.output), maps)
     return {provider: traced[maps] for provider, maps in formats.items()}
 
 
@@ -98,8 +99,10 @@ def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: se
     return entries
 
 
-def trace(module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], output: str) -> ir.Model:
-    """An ONNX graph of a module from example inputs and their dynamic axes."""
+def trace(
+    module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, Any], names: Sequence[str], output: str
+) -> ir.Model:
+    """An ONNX graph of a module from example inputs and their dynamic axes; `names` are those of its inputs."""
     with warnings.catch_warnings(), quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -108,7 +111,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, An
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=dict(dynamic),
-            input_names=list(flat_names(inputs)),
+            input_names=list(names),
             output_names=[output],
             verbose=False,
         )
@@ -119,12 +122,6 @@ def trace(module: nn.Module, inputs: Mapping[str, Any], dynamic: Mapping[str, An
     for value in model.graph.initializers.values():
         value.metadata_props.clear()
     return model
-
-
-def flat_names(inputs: Mapping[str, Any]) -> Iterator[str]:
-    """Names of all tensors; those of a list are numbered."""
-    for name, value in inputs.items():
-        yield from [f"{name}_{index}" for index in range(len(value))] if isinstance(value, list) else [name]
 
 
 @contextmanager

@@ -8,14 +8,14 @@ attention with FP16 factors only, and unfused the aligner's scores would take gi
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ...runtime.bundle.manifest import CPU, PORTABLE, TENSORRT
-from ...runtime.host.maps import SLAB_OFFSETS
-from .operators import DOMAIN, PLANES
+from .builder import Builder
+from .convolutions import slab_convolution, table_convolution
+from .operators import DOMAIN
 
 __all__ = ["PROVIDERS", "expand"]
 
@@ -43,8 +43,8 @@ def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str
             continue
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         result = forms[node.op_type](builder, *node.inputs, **attributes)
-        model.graph.insert_before(node, builder.take())
         old = node.outputs[0]
+        model.graph.insert_before(node, builder.take(f"{old.name}_part"))
         result.name, result.type, result.shape = old.name, old.type, old.shape
         old.name = f"{old.name}_traced"
         old.replace_all_uses_with(result, replace_graph_outputs=True)
@@ -53,51 +53,6 @@ def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str
         model.graph.opset_imports[CONTRIB] = 1
     if not any(node.domain == DOMAIN for node in model.graph):
         model.graph.opset_imports.pop(DOMAIN, None)
-
-
-class Builder:
-    """Collects new nodes; what many of them share is made once."""
-
-    def __init__(self, graph: ir.Graph, provider: str, safe: set[str] | None):
-        self.provider, self.safe = provider, safe
-        self._graph = graph
-        self._nodes: list[ir.Node] = []
-        self._shared: dict[Any, Any] = {}
-
-    def op(self, operator: str, *inputs: Any, domain: str = "", **attributes: Any) -> ir.Value:
-        """A new node's output."""
-        self._nodes.append(ir.node(operator, inputs, attributes=attributes, domain=domain))
-        return self._nodes[-1].outputs[0]
-
-    def split(self, value: Any, parts: int, axis: int) -> list[ir.Value]:
-        """A value cut into equal parts."""
-        node = ir.node("Split", [value], attributes={"num_outputs": parts, "axis": axis}, num_outputs=parts)
-        self._nodes.append(node)
-        return list(node.outputs)
-
-    def constant(self, values: Any, dtype: Any = np.int64) -> ir.Value:
-        """An initialiser with these values."""
-        array = np.asarray(values, dtype)
-        return self.once((array.dtype.str, array.shape, array.tobytes()), lambda: self._initialise(array))
-
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """The result of the first call with this key."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]
-
-    def take(self) -> list[ir.Node]:
-        """The nodes since the last call."""
-        nodes, self._nodes = self._nodes, []
-        return nodes
-
-    def _initialise(self, array: np.ndarray) -> ir.Value:
-        name = f"constant_{len(self._graph.initializers)}"
-        tensor = ir.tensor(array, name=name)
-        shape = ir.Shape(array.shape)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
-        self._graph.initializers[name] = value
-        return value
 
 
 def fused_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.Value, heads: int) -> ir.Value:
@@ -228,70 +183,3 @@ def row_chunks(builder: Builder, value: ir.Value, chunks: int, axis: int) -> lis
     limits = builder.split(ends, chunks + 1, 0)
     along = builder.constant([axis])
     return [builder.op("Slice", value, limits[i], limits[i + 1], along) for i in range(chunks)]
-
-
-def slab_convolution(
-    builder: Builder,
-    hidden: ir.Value,
-    kernel: ir.Value,
-    bias: ir.Value,
-    rows: ir.Value,
-    bounds: ir.Value,
-    offsets: ir.Value,
-    place: ir.Value,
-) -> ir.Value:
-    """Gather and Gemm for each slab; the bias joins the middle plane, in which every voxel has its centre."""
-    assert kernel.shape is not None
-    _, inner, outer = kernel.shape.numpy()
-    half = kernel.dtype == ir.DataType.FLOAT16
-    zeros = builder.constant(np.zeros((1, outer)), np.float16 if half else np.float32)
-    flat = builder.op("Reshape", kernel, builder.constant([PLANES**3, inner * outer]))
-    tables, used, places = builder.once(rows, lambda: cut_slabs(builder, rows, bounds, offsets, place))
-    total = None
-    for plane in (1, 0, 2):
-        written = []
-        for index, size in enumerate(SLAB_OFFSETS):
-            slab = plane * len(SLAB_OFFSETS) + index
-            gathered = builder.op(
-                "Reshape", builder.op("Gather", hidden, tables[slab]), builder.constant([-1, size * inner])
-            )
-            weight = builder.op(
-                "Reshape", builder.op("Gather", flat, used[slab]), builder.constant([size * inner, outer])
-            )
-            written.append(builder.op("Gemm", gathered, weight, *([bias] if plane == 1 else [])))
-        part = builder.op("Gather", builder.op("Concat", *written, zeros, axis=0), places[plane])
-        total = part if total is None else builder.op("Add", total, part)
-    assert total is not None
-    return total
-
-
-def cut_slabs(
-    builder: Builder, rows: ir.Value, bounds: ir.Value, offsets: ir.Value, place: ir.Value
-) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
-    """Tables and kernel offsets of each slab, and each plane's places."""
-    axis = builder.constant([0])
-    slabs = PLANES * len(SLAB_OFFSETS)
-    limits = builder.split(bounds, slabs + 1, 0)
-    first = np.cumsum([0, *SLAB_OFFSETS * PLANES])
-    fixed = [builder.constant([number]) for number in first]
-    tables = [builder.op("Slice", rows, limits[i], limits[i + 1], axis) for i in range(slabs)]
-    used = [builder.op("Slice", offsets, fixed[i], fixed[i + 1], axis) for i in range(slabs)]
-    flat = builder.constant([-1])
-    return tables, used, [builder.op("Reshape", part, flat) for part in builder.split(place, PLANES, 0)]
-
-
-def table_convolution(
-    builder: Builder, hidden: ir.Value, kernel: ir.Value, bias: ir.Value, table: ir.Value
-) -> ir.Value:
-    """Gather and Gemm for each plane of nine offsets, so that no more than a third of the rows is gathered at once."""
-    assert kernel.shape is not None
-    offsets, inner, outer = kernel.shape.numpy()
-    size = offsets // PLANES
-    zeros = builder.constant(np.zeros((1, outer)), np.float16 if kernel.dtype == ir.DataType.FLOAT16 else np.float32)
-    columns = builder.once(table, lambda: builder.split(table, PLANES, 1))
-    weights = builder.split(builder.op("Reshape", kernel, builder.constant([offsets * inner, outer])), PLANES, 0)
-    total = bias
-    for rows, weight in zip(columns, weights, strict=True):
-        gathered = builder.op("Reshape", builder.op("Gather", hidden, rows), builder.constant([-1, size * inner]))
-        total = builder.op("Add", builder.op("MatMul", gathered, weight), total)
-    return builder.op("Concat", total, zeros, axis=0)

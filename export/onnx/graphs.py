@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ...runtime.bundle.geometry import Geometry
+from ...runtime.bundle.table import STAGES
 from ...runtime.host.rays import FREQUENCIES, LIVE_COLUMNS, LIVE_FREQUENCIES
 from ..model.aligner import Aligner
 from ..model.vision import VisionEncoder
@@ -233,21 +234,23 @@ def live_projection(plain: nn.Module) -> nn.Linear:
     return linear
 
 
-def example_inputs(name: str, geometry: Geometry, maps: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Small inputs of an encoder's graph, and the dynamic axes of each; `maps` is the format of the kernel maps."""
+def example_inputs(name: str, geometry: Geometry, maps: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Small inputs of an encoder's module, and the dynamic axes of each; `maps` is the format of the kernel maps."""
     if name == "vision":
         size = geometry.vision.image_size
         return {"frames": torch.zeros(2, 3, size, size)}, {"frames": {0: Dim.DYNAMIC}}
     if name == "points":
-        return point_inputs(geometry.points.channels[0], maps or "slabs")
+        assert maps is not None
+        return point_inputs(geometry.points.channels[0], maps)
     rows = {"voxels": 5, "patches": 7, "text": 3}
-    columns = {
-        "pcd_features": ("voxels", geometry.aligner.point_features),
-        "pcd_rays": ("voxels", LIVE_COLUMNS),
-        "pooled_features": ("patches", geometry.llm.width),
-        "img_rays": ("patches", LIVE_COLUMNS),
-        "text_embeds": ("text", geometry.llm.width),
-    }
+    shapes = (
+        ("voxels", geometry.aligner.point_features),
+        ("voxels", LIVE_COLUMNS),
+        ("patches", geometry.llm.width),
+        ("patches", LIVE_COLUMNS),
+        ("text", geometry.llm.width),
+    )
+    columns = dict(zip(STAGES["aligner"].inputs[None], shapes, strict=True))
     dims = {axis: Dim(axis, min=1) for axis in rows}
     inputs = {key: torch.zeros(rows[axis], width) for key, (axis, width) in columns.items()}
     return inputs, {key: {0: dims[axis]} for key, (axis, _) in columns.items()}

@@ -50,7 +50,7 @@ class SampleRun:
         if name == "vision":
             return {"frames": self._frames}
         if name == "points":
-            return {"voxel_feats": torch.from_numpy(self._voxels.feats), **map_tensors(self._maps)}
+            return {"voxel_feats": torch.from_numpy(self._voxels.feats), "maps": map_tensors(self._maps)}
         pooled = self._outputs["vision"][:, :, :-1].flatten(0, 2)
         points, frames = map(torch.from_numpy, self._rays)
         inputs = (self._outputs["points"], points, pooled, frames, self._text)

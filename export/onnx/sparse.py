@@ -3,7 +3,7 @@
 Features carry a row of zeros at their end throughout, which missing neighbours read, and which every layer keeps zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ...runtime.host.maps import FORMATS, SLABBED_LEVELS, KernelMaps
+from ...runtime.bundle.table import FORMATS
+from ...runtime.host.maps import KernelMaps
 from ..model.points import MinkUNet, PointEncoder
 from .operators import slab_convolution, table_convolution
 
@@ -32,6 +33,16 @@ class GraphMaps:
     down: list[Tensor]
     up: list[Tensor]
 
+    @classmethod
+    def of(cls, maps: Mapping[str, Tensor]) -> "GraphMaps":
+        """Maps from the arrays of `KernelMaps` by name."""
+
+        def levels(name: str) -> list[Tensor]:
+            return [tensor for key, tensor in maps.items() if key.rpartition("_")[0] == name]
+
+        slabs = zip(*(levels(f"slab_{part}") for part in ("rows", "bounds", "offsets", "place")), strict=True)
+        return cls((maps["runs"], maps["stem"]), (*slabs, *levels("tables")), levels("down"), levels("up"))
+
 
 class PointsGraph(nn.Module):
     """Voxel colours and kernel maps to point features, both in the caller's order.
@@ -44,25 +55,10 @@ class PointsGraph(nn.Module):
         super().__init__()
         self.net = fold(plain.net3d)
 
-    def forward(
-        self,
-        voxel_feats: Tensor,
-        runs: Tensor,
-        stem: Tensor,
-        order: Tensor,
-        slab_rows: list[Tensor],
-        slab_bounds: list[Tensor],
-        slab_offsets: list[Tensor],
-        slab_place: list[Tensor],
-        tables: list[Tensor],
-        down: list[Tensor],
-        up: list[Tensor],
-    ) -> Tensor:
-        """[N, 3] float32 and the arrays of `KernelMaps` to [N, features]."""
-        slabs = zip(slab_rows, slab_bounds, slab_offsets, slab_place, strict=True)
-        maps = GraphMaps((runs, stem), (*slabs, *tables), down, up)
-        hidden = self.net.trunk(with_zero_row(voxel_feats), maps)
-        return self.net.final(hidden.index_select(0, order))
+    def forward(self, voxel_feats: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
+        """[N, 3] float32 and the arrays of `KernelMaps` by name to [N, features]."""
+        hidden = self.net.trunk(with_zero_row(voxel_feats), GraphMaps.of(maps))
+        return self.net.final(F.embedding(maps["order"], hidden))
 
 
 class Convolution(nn.Module):
@@ -78,8 +74,7 @@ class GatherConv(Convolution):
     """All rows of a kernel in one gather and one product; for coarse levels and strided convolutions."""
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])
-        return with_zero_row(gathered @ self.kernel + self.bias)
+        return with_zero_row(torch.addmm(self.bias, gathered_rows(hidden, table), self.kernel))
 
 
 class RunConv(Convolution):
@@ -87,17 +82,16 @@ class RunConv(Convolution):
 
     def forward(self, hidden: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
         runs, stem = maps
-        lines = hidden.index_select(0, runs.flatten()).reshape(-1, runs.shape[1] * hidden.shape[1])
-        gathered = lines.index_select(0, stem.flatten()).reshape(-1, self.kernel.shape[0])
-        return with_zero_row(gathered @ self.kernel + self.bias)
+        lines = gathered_rows(hidden, runs)
+        return with_zero_row(torch.addmm(self.bias, gathered_rows(lines, stem), self.kernel))
 
 
 class ChildrenConv(Convolution):
     """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
 
     def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
-        children = (hidden[:-1] @ self.kernel + self.bias).reshape(-1, self.bias.shape[0] // 8)
-        return with_zero_row(children).index_select(0, up)
+        children = torch.addmm(self.bias, hidden[:-1], self.kernel).reshape(-1, self.bias.shape[0] // 8)
+        return F.embedding(up, with_zero_row(children))
 
 
 class BlockConv(Convolution):
@@ -120,6 +114,14 @@ class Pointwise(nn.Module):
         return hidden @ self.kernel
 
 
+def gathered_rows(hidden: Tensor, table: Tensor) -> Tensor:
+    """[M, K] rows of [N, C] side by side, [M, K*C].
+
+    An embedding is traced as one Gather with the table as it is; an indexed selection would be flattened and cast.
+    """
+    return F.embedding(table, hidden).reshape(-1, table.shape[1] * hidden.shape[1])
+
+
 def with_zero_row(hidden: Tensor) -> Tensor:
     return F.pad(hidden, (0, 0, 0, 1))
 
@@ -130,7 +132,7 @@ def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module
         return RunConv(kernel.flatten(0, 1), bias)
     if kind == "transposed":
         return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
-    if kind == "block" and level < SLABBED_LEVELS:
+    if kind == "block" and level < FORMATS["slabs"]:
         return BlockConv(kernel, bias)
     return GatherConv(kernel.flatten(0, 1), bias)
 
@@ -173,29 +175,17 @@ def replace(net: MinkUNet, convolution: str, norm: str, form: nn.Module) -> None
     net.set_submodule(norm, nn.Identity())
 
 
-def map_tensors(maps: KernelMaps) -> dict[str, Any]:
-    """Kernel maps as the arguments of `PointsGraph`."""
-    inputs = {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
-    lists: dict[str, Any] = {f"slab_{part}": [] for part in ("rows", "bounds", "offsets", "place")}
-    for name, tensor in inputs.items():
-        stem, _, number = name.rpartition("_")
-        if number.isdigit():
-            lists.setdefault(stem, []).append(tensor)
-        else:
-            lists[name] = tensor
-    return lists
+def map_tensors(maps: KernelMaps) -> dict[str, Tensor]:
+    """Arrays of kernel maps by name, as `PointsGraph` takes them."""
+    return {name: torch.from_numpy(array) for name, array in maps.inputs().items()}
 
 
 def point_inputs(channels: int, map_format: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Example inputs of the graph and their dynamic axes; `map_format` is that of the kernel maps."""
     coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
-    inputs = {"voxel_feats": torch.zeros(len(coords), channels), **map_tensors(KernelMaps.build(coords, map_format))}
-    axes: dict[str, Any] = {
-        name: [{0: Dim.DYNAMIC} for _ in value] if isinstance(value, list) else {0: Dim.DYNAMIC}
-        for name, value in inputs.items()
-    }
-    slabbed = FORMATS[map_format]
-    axes["slab_bounds"] = [None] * slabbed
-    axes["slab_offsets"] = [None] * slabbed
-    axes["slab_place"] = [{1: Dim.DYNAMIC}] * slabbed
-    return inputs, axes
+    maps = map_tensors(KernelMaps.build(coords, map_format))
+    # of the slabs there are always as many, and they read as many offsets
+    axes = {"slab_bounds": None, "slab_offsets": None, "slab_place": {1: Dim.DYNAMIC}}
+    free = {name: axes.get(name.rpartition("_")[0], {0: Dim.DYNAMIC}) for name in maps}
+    feats = torch.zeros(len(coords), channels)
+    return {"voxel_feats": feats, "maps": maps}, {"voxel_feats": {0: Dim.DYNAMIC}, "maps": free}

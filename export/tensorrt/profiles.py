@@ -14,6 +14,7 @@ import numpy as np
 
 from ...runtime.bundle.geometry import Geometry
 from ...runtime.bundle.manifest import Bundle
+from ...runtime.bundle.table import STAGES
 from ...runtime.encoders.engines import Shapes
 from ...runtime.errors import BadInput
 from ...runtime.host.maps import RUN, KernelMaps
@@ -23,6 +24,7 @@ from ...runtime.inputs.scene import load_points
 
 __all__ = ["Profile", "Range", "plan_profiles"]
 
+MAPS = "tables"
 KERNEL, CHILDREN = 27, 8
 NAMES = ("batch", "frames", "voxels", "text")
 BATCH = (1, 4, 4)
@@ -86,39 +88,42 @@ class Profile:
 
     def shapes(self, encoder: str, geometry: Geometry) -> Shapes:
         """Least, usual and largest shape of each input of an encoder's graph."""
-        inputs = {"vision": self._vision, "points": self._points, "aligner": self._aligner}[encoder](geometry)
-        return {name: tuple((rows, *tail) for rows in range_) for name, (range_, tail) in inputs.items()}
+        sizes = {"vision": self._vision, "points": self._points, "aligner": self._aligner}[encoder](geometry)
+        names = STAGES[encoder].inputs[MAPS if encoder == "points" else None]
+        return {
+            name: tuple((rows, *tail) for rows in range_) for name, (range_, tail) in zip(names, sizes, strict=True)
+        }
 
-    def _vision(self, geometry: Geometry) -> "Inputs":
+    def _vision(self, geometry: Geometry) -> "Sizes":
         size = geometry.vision.image_size
-        return {"frames": (self.batch, (3, size, size))}
+        return [(self.batch, (3, size, size))]
 
-    def _points(self, geometry: Geometry) -> "Inputs":
+    def _points(self, geometry: Geometry) -> "Sizes":
         runs, *coarse = self.rows
         levels = (self.voxels, *coarse)
-        inputs: Inputs = {
-            "voxel_feats": (self.voxels, (geometry.points.channels[0],)),
-            "runs": (runs, (RUN,)),
-            "stem": (self.voxels, (RUN * RUN,)),
-            "order": (self.voxels, ()),
-        }
-        inputs |= {f"tables_{level}": (rows, (KERNEL,)) for level, rows in enumerate(levels)}
-        inputs |= {f"down_{level}": (rows, (CHILDREN,)) for level, rows in enumerate(coarse)}
-        inputs |= {f"up_{level}": (Range(*(n + 1 for n in rows)), ()) for level, rows in enumerate(levels[:-1])}
-        return inputs
+        return [
+            (self.voxels, (geometry.points.channels[0],)),
+            (runs, (RUN,)),
+            (self.voxels, (RUN * RUN,)),
+            (self.voxels, ()),
+            *((rows, (KERNEL,)) for rows in levels),
+            *((rows, (CHILDREN,)) for rows in coarse),
+            *((Range(*(n + 1 for n in rows)), ()) for rows in levels[:-1]),
+        ]
 
-    def _aligner(self, geometry: Geometry) -> "Inputs":
+    def _aligner(self, geometry: Geometry) -> "Sizes":
         patches = self.frames.times(geometry.vision.grid**2)
-        return {
-            "pcd_features": (self.voxels, (geometry.aligner.point_features,)),
-            "pcd_rays": (self.voxels, (LIVE_COLUMNS,)),
-            "pooled_features": (patches, (geometry.llm.width,)),
-            "img_rays": (patches, (LIVE_COLUMNS,)),
-            "text_embeds": (self.text, (geometry.llm.width,)),
-        }
+        return [
+            (self.voxels, (geometry.aligner.point_features,)),
+            (self.voxels, (LIVE_COLUMNS,)),
+            (patches, (geometry.llm.width,)),
+            (patches, (LIVE_COLUMNS,)),
+            (self.text, (geometry.llm.width,)),
+        ]
 
 
-Inputs = dict[str, tuple[Range, tuple[int, ...]]]
+# rows and fixed axes of a graph's inputs, in its order
+Sizes = list[tuple[Range, tuple[int, ...]]]
 
 
 def plan_profiles(bundle: Bundle, options: Sequence[str], measured: Path | None) -> list[Profile]:
@@ -225,5 +230,5 @@ def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
 
 def map_rows(cloud: Path, voxel_size: float) -> list[int]:
     voxels = voxelise(*load_points(cloud), voxel_size)
-    maps = KernelMaps.build(voxels.coords, "tables")
+    maps = KernelMaps.build(voxels.coords, MAPS)
     return [len(voxels), len(maps.runs), *(len(table) for table in maps.tables[1:])]

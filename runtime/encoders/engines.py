@@ -11,8 +11,8 @@ from typing import Any
 
 from ..bundle.digests import joint_digest
 from ..bundle.manifest import ENCODERS, TENSORRT, Bundle
+from ..bundle.table import FORMATS
 from ..errors import BadBundle, BadInput
-from ..host.maps import FORMATS
 
 __all__ = [
     "Engine",

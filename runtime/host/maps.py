@@ -14,22 +14,10 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = [
-    "FORMATS",
-    "LEVELS",
-    "SLABBED_LEVELS",
-    "SLAB_OFFSETS",
-    "KernelMaps",
-    "Level",
-    "Slabs",
-    "build_levels",
-    "offsets",
-]
+from ..bundle.table import FORMATS, LEVELS, STAGES
 
-LEVELS = 5
-SLABBED_LEVELS = 2
-# levels whose 3x3x3 kernels come as slabs, by the format that a graph takes
-FORMATS = {"slabs": SLABBED_LEVELS, "tables": 0}
+__all__ = ["SLAB_OFFSETS", "KernelMaps", "Level", "Slabs", "build_levels", "offsets"]
+
 SLAB_OFFSETS = (9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 5, 4, 4, 4, 3, 3)
 PLANES = 3
 PLANE = 9
@@ -254,22 +242,24 @@ class KernelMaps:
     """Inputs of the point encoder's graph.
 
     Attributes:
+        map_format: one of `FORMATS`.
         runs: [R+1, 5] int32, the caller's rows of five voxels along x; the last run is all missing.
         stem: [N, 25] int32, the runs that the 5x5x5 kernel reads.
+        order: [N] int32, where each voxel of the caller stands.
         slabs: maps of the 3x3x3 kernels at the two finest levels; none in the format `tables`.
         tables: maps [N_l, 27] int32 of those at the other levels.
         down: four tables [N_(l+1), 8] int32 into level l, for the strided convolutions.
         up: four arrays [N_l + 1] int32, `8 * parent + offset` for the transposed ones.
-        order: [N] int32, where each voxel of the caller stands.
     """
 
+    map_format: str
     runs: np.ndarray
     stem: np.ndarray
+    order: np.ndarray
     slabs: tuple[Slabs, ...]
     tables: tuple[np.ndarray, ...]
     down: tuple[np.ndarray, ...]
     up: tuple[np.ndarray, ...]
-    order: np.ndarray
 
     @classmethod
     def build(cls, coords: np.ndarray, map_format: str = "slabs") -> "KernelMaps":
@@ -282,8 +272,10 @@ class KernelMaps:
         runs, stem = build_runs(levels[0], sorting)
         neighbours = [level.neighbours(3) for level in levels]
         return cls(
+            map_format=map_format,
             runs=runs,
             stem=stem,
+            order=order,
             slabs=tuple(Slabs.build(table) for table in neighbours[:slabbed]),
             tables=tuple(np.ascontiguousarray(table.T) for table in neighbours[slabbed:]),
             down=tuple(
@@ -294,18 +286,15 @@ class KernelMaps:
                 np.append(8 * parent + fine.corner, 8 * len(coarse)).astype(np.int32)
                 for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)
             ),
-            order=order,
         )
 
     def inputs(self) -> dict[str, np.ndarray]:
         """Arrays by the names of the graph's inputs."""
-        named = {"runs": self.runs, "stem": self.stem, "order": self.order}
-        for level, slabs in enumerate(self.slabs):
-            parts = {"rows": slabs.rows, "bounds": slabs.bounds, "offsets": slabs.offsets, "place": slabs.place}
-            named |= {f"slab_{part}_{level}": array for part, array in parts.items()}
-        for name, arrays in (("tables", self.tables), ("down", self.down), ("up", self.up)):
-            named |= {f"{name}_{level}": array for level, array in enumerate(arrays)}
-        return named
+        _, *names = STAGES["points"].inputs[self.map_format]
+        parts = zip(*((slabs.rows, slabs.bounds, slabs.offsets, slabs.place) for slabs in self.slabs), strict=True)
+        slabbed = [array for part in parts for array in part]
+        arrays = (self.runs, self.stem, self.order, *slabbed, *self.tables, *self.down, *self.up)
+        return dict(zip(names, arrays, strict=True))
 
 
 def children(fine: Level, coarse: int, parent: np.ndarray) -> np.ndarray:

@@ -121,6 +121,6 @@ def test_slabs_runs_and_folded_batch_normalisation_change_nothing(
     with torch.inference_mode():
         expected = plain(feats, MapTensors.build(coords))
         graph = PointsGraph(plain)
-        ours = graph(feats, **map_tensors(KernelMaps.build(coords)))
+        ours = graph(feats, map_tensors(KernelMaps.build(coords)))
     assert not any(isinstance(module, BatchNorm | torch.nn.BatchNorm1d) for module in graph.modules())
     assert rel_rms(ours, expected) < EXACT

@@ -6,22 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stllm_edge.runtime.bundle.table import FORMATS, LEVELS
 from stllm_edge.runtime.host import maps
-from stllm_edge.runtime.host.maps import (
-    LEVELS,
-    SLAB_OFFSETS,
-    SLABBED_LEVELS,
-    KernelMaps,
-    Level,
-    Slabs,
-    build_levels,
-    cover,
-    offsets,
-)
+from stllm_edge.runtime.host.maps import SLAB_OFFSETS, KernelMaps, Level, Slabs, build_levels, cover, offsets
 from stllm_edge.runtime.host.voxels import voxelise
 from stllm_edge.runtime.inputs.scene import load_points
 
 Cell = tuple[int, int, int]
+SLABBED_LEVELS = FORMATS["slabs"]
 PLANES, PLANE = 3, 9
 
 
