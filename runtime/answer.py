@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .encoders.local import Kept
+from .encoders.encoder import Kept
 from .host.rays import Rays, encode_directions
 from .host.voxels import Voxels
 from .inputs.video import Selection

@@ -7,10 +7,10 @@ from typing import Any
 from .bundle.manifest import CPU
 from .errors import BadInput
 from .llm.model import check_kv
+from .llm.placement import ALL_LAYERS
 
-__all__ = ["ALL_LAYERS", "Options"]
+__all__ = ["Options"]
 
-ALL_LAYERS = -1
 # libllama's own limit
 MOST_THREADS = 512
 

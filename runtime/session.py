@@ -10,9 +10,10 @@ import numpy as np
 
 from .answer import Answer, View
 from .bundle.manifest import ENCODERS, Bundle, Graph
+from .encoders.encoder import Kept
 from .encoders.engines import choose_profile
-from .encoders.local import Kept
-from .encoders.providers import gpu_layers, place
+from .encoders.gpu import find_gpu
+from .encoders.providers import place
 from .errors import BadInput, require_at_least
 from .host.maps import KernelMaps
 from .host.rays import camera_rays
@@ -20,6 +21,7 @@ from .host.voxels import Voxels, voxelise
 from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, pixel_values, select_frames
 from .llm.model import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
+from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .memory.counters import own_usage
 from .memory.meter import Meter
@@ -64,7 +66,7 @@ class Session:
         self.llm = self.bundle.llm(self.quant)
         if check:
             self.bundle.check(self.files, fresh=options.check_digests)
-        layers = gpu_layers(options.device, options.strict, options.gpu_layers)
+        layers = gpu_layers(options.device, options.strict, options.gpu_layers, find_gpu() is not None)
         self._stages = Stages(self.bundle, self.graphs, self.llm, self.placement, layers, self.threads, options)
 
     def __enter__(self) -> "Session":

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from .bundle.manifest import Bundle, Graph, Llm
-from .encoders.local import ChildEncoder, Encoder, load
+from .encoders.child import ChildEncoder
+from .encoders.encoder import Encoder, load
 from .encoders.providers import Placement
 from .errors import StllmError
 from .llm.model import LanguageModel, Vocabulary

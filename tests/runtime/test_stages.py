@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, Options, Session, StllmError, View, encoders, load_clip, load_scene, stages
+from stllm_edge.runtime import Answer, Options, Session, StllmError, View, load_clip, load_scene, stages
+from stllm_edge.runtime.encoders import encoder
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.llm.model import LanguageModel
@@ -34,7 +35,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counted["closed"] += 1
             super().close()
 
-    monkeypatch.setattr(encoders, "LocalEncoder", Encoder)
+    monkeypatch.setattr(encoder, "LocalEncoder", Encoder)
     monkeypatch.setattr(stages, "LanguageModel", Model)
     return counted
 
