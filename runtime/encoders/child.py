@@ -60,6 +60,7 @@ class ChildEncoder:
         try:
             with theirs:
                 self._process = subprocess.Popen(
+                    # -u, for C too: what is printed must not wait in a buffer that a killed process does not write
                     [sys.executable, "-u", "-c", PROGRAM, *arguments],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

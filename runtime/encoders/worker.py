@@ -4,7 +4,6 @@ What is imported here is waited for before each encoder's first result.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import sys
@@ -40,8 +39,6 @@ def serve(channel: Channel, encoder: Encoder) -> None:
     while True:
         _, arrays = channel.receive(arrays)
         output = encoder(**arrays)
-        # what libraries printed lies in C's buffers, which a process that is killed does not write
-        ctypes.CDLL(None).fflush(None)
         channel.send({"usage": encoder.usage.__dict__}, {"output": output})
         del output  # before the next inputs come
 

@@ -262,6 +262,17 @@ class TestEnd:
         assert parent.returncode == -how
         assert errors.count("Traceback") == (how == signal.SIGINT)
 
+    def test_an_interrupt_that_the_program_handles_itself_ends_nothing(self, counting: Path) -> None:
+        program = (
+            "import numpy as np, os, signal; from pathlib import Path\n"
+            "from stllm_edge.runtime.encoders.child import ChildEncoder\n"
+            "signal.signal(signal.SIGINT, lambda *_: None)\n"
+            f"with ChildEncoder(Path({str(counting)!r}), 1) as child:\n"
+            "    for count in range(3): os.killpg(0, signal.SIGINT); print(child(count=np.array(count)))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True)
+        assert (done.stdout, done.stderr) == ("0\n1\n2\n", "")
+
     @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
     def test_it_ends_when_it_is_forgotten(self, counting: Path) -> None:
         child = ChildEncoder(counting, 1)
@@ -303,6 +314,7 @@ class TestReasons:
         with ChildEncoder(vision, 1) as child:
             with pytest.raises(StllmError, match="failed in ONNX Runtime"):
                 child(frames=np.zeros((1, 3, 8, 8), np.float32))
+            wait_until(lambda: not is_running(child._process.pid))
             words = r"vision\.onnx: its process is not used again: an earlier call failed \(.*ONNX Runtime"
             for _ in range(2):
                 with pytest.raises(StllmError, match=words):
