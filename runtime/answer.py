@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .encoders.local import Kept
+from .encoders.encoder import Kept
 from .errors import StllmError
 from .host.rays import Rays
 from .host.voxels import Voxels

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from .errors import BadInput
 from .llm.model import check_kv
+from .llm.placement import ALL_LAYERS
 
-__all__ = ["ALL_LAYERS", "Options", "Request"]
+__all__ = ["Options", "Request"]
 
-ALL_LAYERS = -1
 # libllama's own limit
 MOST_THREADS = 512
 

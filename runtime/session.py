@@ -12,11 +12,13 @@ import numpy as np
 from .answer import Answer, Transcript, View
 from .bundle.manifest import CPU, ENCODERS, Bundle
 from .bundle.table import STAGES
-from .encoders.providers import gpu_layers, place
+from .encoders.gpu import find_gpu
+from .encoders.providers import place
 from .errors import BadInput, require_at_least
 from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, select_frames
 from .llm.model import decode_text, sample
+from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .memory.meter import Meter
 from .memory.plan import require_memory
@@ -226,7 +228,7 @@ def decide(bundle: Bundle, options: Options) -> Setup:
         quant=options.quant or smallest,
         threads=options.threads or len(os.sched_getaffinity(0)),
         placement=place(options.device, options.strict, bundle, precision),
-        gpu_layers=gpu_layers(options.device, options.strict, options.gpu_layers),
+        gpu_layers=gpu_layers(options.device, options.strict, options.gpu_layers, find_gpu() is not None),
         kv=options.kv,
         flash_attention=options.flash_attention,
         resident=options.resident,

@@ -14,8 +14,8 @@ import numpy as np
 from .bundle.geometry import VisionGeometry
 from .bundle.manifest import ENCODERS
 from .bundle.table import STAGES
+from .encoders.encoder import Kept
 from .encoders.engines import choose_profile
-from .encoders.local import Kept
 from .encoders.pool import EncoderPool
 from .host.maps import KernelMaps
 from .host.rays import Rays, camera_rays, encode_directions

@@ -1,65 +1,20 @@
-"""The encoders, on ONNX Runtime or as TensorRT engines: arrays in, arrays out, here or in a process of their own."""
+"""A graph on ONNX Runtime in this process: arrays in, an array out."""
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..errors import BadBundle, BadInput, MissingDependency, StllmError
+from ..errors import BadBundle, MissingDependency, StllmError
 from ..memory.counters import Usage, own_usage
 
-__all__ = ["CPU_PROVIDER", "ChildEncoder", "Encoder", "Kept", "LocalEncoder", "load", "serve"]
+__all__ = ["CPU_PROVIDER", "LocalEncoder", "onnx_runtime"]
 
 CPU_PROVIDER = "CPUExecutionProvider"
-ENGINE = ".engine"
 # where a provider's memory is, by the name that ONNX Runtime's binding takes; the other providers are on a GPU
 MEMORY = {CPU_PROVIDER: "cpu"}
 GPU = "cuda"
-
-
-class Kept(Protocol):
-    """An output that stays in the memory where it was computed; numpy copies it when it reads it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
-
-
-class Encoder(Protocol):
-    """One loaded graph; a context manager."""
-
-    def __enter__(self) -> "Encoder": ...
-    def __exit__(self, *exception: object) -> None: ...
-
-    def __call__(self, **inputs: Any) -> Any:
-        """Run the graph on arrays by name; one that an encoder in this process kept may be among them."""
-        ...
-
-    @property
-    def usage(self) -> Usage:
-        """Peak memory of the process that runs the graph."""
-        ...
-
-
-def load(
-    path: Path,
-    threads: int,
-    literal: bool = False,
-    providers: Sequence[str] = (CPU_PROVIDER,),
-    keep: bool = False,
-) -> Encoder:
-    """A TensorRT engine, or a graph on ONNX Runtime, in this process; arguments as those of `LocalEncoder`."""
-    if path.suffix != ENGINE:
-        return LocalEncoder(path, threads, literal, providers, keep)
-    from .tensorrt import EngineEncoder
-
-    return EngineEncoder(path, path.with_suffix(".json"), keep)
 
 
 class LocalEncoder:
@@ -156,129 +111,15 @@ class KeptValue:
         return np.asarray(self.value.numpy(), dtype)
 
 
-class ChildEncoder:
-    """A graph in a short-lived process, which gives all its memory back at the end.
-
-    Arrays travel over pipes as one line of JSON with names, types and shapes, and then their bytes.
-    """
-
-    def __init__(self, path: Path, threads: int, literal: bool = False, providers: Sequence[str] = (CPU_PROVIDER,)):
-        """Start the process; it loads the graph or the engine meanwhile.
-
-        Raises:
-            MissingDependency: ONNX Runtime is not installed.
-        """
-        self._path = path
-        self._usage = Usage()
-        arguments = [str(path), str(threads), str(int(literal)), ",".join(providers)]
-        command = [sys.executable, "-m", __package__ + ".worker", *arguments]
-        # modules in the current folder must not shadow the installed ones
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
-        """Run the graph.
-
-        Raises:
-            StllmError: ONNX Runtime failed, or the process was killed.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            # a process that failed early reads no more; its reply says why
-            with contextlib.suppress(BrokenPipeError):
-                write_arrays(self._process.stdin, inputs)
-            head = read_head(self._process.stdout)
-            if "error" in head:
-                raise ERRORS[head["error"]](head["message"])
-            self._usage = Usage(**head["usage"])
-            return read_arrays(self._process.stdout, head)["output"]
-        except EOFError:
-            status = self._process.wait()
-            killed = "killed, most likely for want of memory" if status == -9 else f"gone with status {status}"
-            raise StllmError(f"{self._path.name}: its process was {killed}; fewer --frames need less") from None
-
-    @property
-    def usage(self) -> Usage:
-        return self._usage
-
-    def __enter__(self) -> "ChildEncoder":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-
-
-ERRORS: dict[str, type[StllmError]] = {
-    kind.__name__: kind for kind in (StllmError, BadBundle, BadInput, MissingDependency)
-}
-
-
-def serve(
-    path: Path,
-    threads: int,
-    literal: bool,
-    requests: IO[bytes],
-    replies: IO[bytes],
-    providers: Sequence[str] = (CPU_PROVIDER,),
-) -> None:
-    """Answer requests of a `ChildEncoder` until there are no more."""
-    try:
-        encoder = load(path, threads, literal, providers)
-        while True:
-            try:
-                head = read_head(requests)
-            except EOFError:
-                return
-            output = encoder(**read_arrays(requests, head))
-            write_arrays(replies, {"output": output}, usage=encoder.usage.__dict__)
-    except StllmError as error:
-        replies.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
-        replies.flush()
-
-
-def write_arrays(stream: IO[bytes], arrays: Mapping[str, np.ndarray], **extra: Any) -> None:
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    described = {name: [array.dtype.str, array.shape] for name, array in contiguous.items()}
-    stream.write(json.dumps({"arrays": described, **extra}).encode() + b"\n")
-    for array in contiguous.values():
-        stream.write(array.reshape(-1).view(np.uint8).data)
-    stream.flush()
-
-
-def read_head(stream: IO[bytes]) -> dict[str, Any]:
-    line = stream.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError
-    head: dict[str, Any] = json.loads(line)
-    return head
-
-
-def read_arrays(stream: IO[bytes], head: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in head["arrays"].items()}
-    for array in arrays.values():
-        rest = array.reshape(-1).view(np.uint8).data
-        while len(rest):
-            count = stream.readinto(rest)  # type: ignore[attr-defined]
-            if not count:
-                raise EOFError
-            rest = rest[count:]
-    return arrays
-
-
 def onnx_runtime() -> Any:
-    """The onnxruntime module; raises MissingDependency with both ways to install it."""
+    """The onnxruntime module; raises MissingDependency when it is not installed, or a library of it does not load."""
     try:
         import onnxruntime
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         raise MissingDependency(
-            f"ONNX Runtime is not installed ({error}); pip install 'stllm-edge[cpu]', or 'stllm-edge[gpu]' for CUDA "
-            "(never both, they overwrite each other)"
+            f"ONNX Runtime {'is not installed' if absent else 'does not load'} ({first_line(error)}); "
+            "pip install 'stllm-edge[cpu]', or 'stllm-edge[gpu]' for CUDA (never both, they overwrite each other)"
         ) from None
     return onnxruntime
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..memory.counters import Usage
 from ..memory.holdings import Holdings
-from .local import ChildEncoder, Encoder, load
+from .child import ChildEncoder
+from .encoder import Encoder, load
 
 __all__ = ["EncoderPool"]
 
@@ -72,4 +73,4 @@ class EncoderPool:
         self._loaded.clear()
         self._kept.close()
         while self._started:
-            self._started.popitem()[1].__exit__()
+            self._started.popitem()[1].close()

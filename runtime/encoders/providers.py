@@ -1,7 +1,4 @@
-"""Where the stages run, chosen and said why.
-
-The encoders: TensorRT engines, or ONNX Runtime on TensorRT, CUDA or the CPU. The language model: libllama's GPU or CPU.
-"""
+"""Where the encoders run, chosen and said why: TensorRT engines, or ONNX Runtime on TensorRT, CUDA or the CPU."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,13 +6,11 @@ from dataclasses import dataclass, field
 
 from ..bundle.manifest import CPU, TENSORRT, Bundle
 from ..errors import BadInput, MissingDependency, StllmError
-from ..llm.model import offloads
-from ..options import ALL_LAYERS
 from .engines import Engine, find_engines
 from .gpu import find_gpu
 from .local import CPU_PROVIDER, onnx_runtime
 
-__all__ = ["DEVICES", "Placement", "gpu_layers", "place"]
+__all__ = ["DEVICES", "Placement", "place"]
 
 LOG = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
@@ -117,33 +112,6 @@ def no_gpu(bundle: Bundle, precision: str) -> Placement:
     """The CPU, for want of anything else."""
     unused = f" for the bundle's engines ({', '.join(bundle.engines)})" if bundle.engines else ""
     return Placement(f"the CPU: there is no GPU{unused}")
-
-
-def gpu_layers(device: str, strict: bool, asked: int | None) -> int:
-    """Layers of the language model on the GPU, -1 for all; a warning says when libllama has none to put them on.
-
-    Args:
-        device: one of `DEVICES`.
-        strict: whether the CPU in the GPU's place is an error.
-        asked: how many; None for none on the CPU and else all.
-
-    Raises:
-        MissingDependency: strict, and there is no GPU, or libllama was built without one.
-    """
-    on_cpu = device == "cpu" or (device == "auto" and find_gpu() is None)
-    layers = asked if asked is not None else 0 if on_cpu else ALL_LAYERS
-    if not layers:
-        return 0
-    if not offloads():
-        reason = "llama-cpp-python was built for the CPU; docs/jetson.md builds it with CUDA"
-    elif find_gpu() is None:
-        reason = "the CUDA driver finds no GPU"
-    else:
-        return layers
-    if strict:
-        raise MissingDependency(f"--device {device} --strict: {reason}")
-    LOG.warning("--device %s: the language model runs on the CPU instead: %s", device, reason)
-    return 0
 
 
 def require_provider(name: str) -> None:

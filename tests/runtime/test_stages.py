@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stllm_edge.runtime import Answer, DoesNotFit, Options, Session, StllmError, View, load_clip, load_scene, setup
-from stllm_edge.runtime.encoders import local
+from stllm_edge.runtime.encoders import encoder
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.llm.model import LanguageModel
@@ -37,7 +37,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counted["closed"] += 1
             super().close()
 
-    monkeypatch.setattr(local, "LocalEncoder", Encoder)
+    monkeypatch.setattr(encoder, "LocalEncoder", Encoder)
     monkeypatch.setattr(setup, "LanguageModel", Model)
     return counted
 

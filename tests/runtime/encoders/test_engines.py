@@ -216,7 +216,7 @@ def orin(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose GPU and TensorRT fit the engines."""
     monkeypatch.setattr("stllm_edge.runtime.encoders.providers.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
     monkeypatch.setattr("stllm_edge.runtime.encoders.tensorrt.installed_versions", lambda: VERSIONS)
-    monkeypatch.setattr("stllm_edge.runtime.encoders.providers.offloads", lambda: True)
+    monkeypatch.setattr("stllm_edge.runtime.llm.placement.offloads", lambda: True)
 
 
 @pytest.mark.usefixtures("orin")
