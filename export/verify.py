@@ -17,8 +17,8 @@ from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
 from ..runtime.inputs.scene import Scene
 from ..runtime.inputs.video import Clip, pixel_values
-from ..runtime.llm.model import Vocabulary
 from ..runtime.llm.prompt import Prompt
+from ..runtime.llm.vocabulary import Vocabulary
 from ..runtime.options import Options
 from ..runtime.session import Session, prefill
 from .checkpoint.checkpoint import Checkpoint
@@ -308,9 +308,9 @@ class Verification:
         return Row(quant, "prompt", 0.0 if same else 1.0, float(same), same, "token ids identical")
 
     def _prompt(self, session: Session, view: View) -> Prompt:
-        vocabulary = Vocabulary(self.bundle.file(session.llm.file))
         timed = None if self.clip.fps else False
-        return session.prompt(view, QUESTION, vocabulary, time_instruction=timed)
+        with Vocabulary(self.bundle.file(session.llm.file)) as vocabulary:
+            return session.prompt(view, QUESTION, vocabulary, time_instruction=timed)
 
     def _frames(self) -> int | None:
         """The bundle's number of frames, or as many as the clip has."""

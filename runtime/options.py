@@ -6,7 +6,7 @@ from typing import Any
 
 from .bundle.manifest import CPU
 from .errors import BadInput
-from .llm.model import check_kv
+from .llm.kv_types import check_kv
 
 __all__ = ["ALL_LAYERS", "Options"]
 

@@ -19,8 +19,11 @@ from .host.rays import camera_rays
 from .host.voxels import Voxels, voxelise
 from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, pixel_values, select_frames
-from .llm.model import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
+from .llm.embeddings import embedding_rows
+from .llm.model import LanguageModel
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .llm.sampling import sample
+from .llm.vocabulary import Vocabulary, decode_text
 from .memory.counters import own_usage
 from .memory.meter import Meter
 from .memory.plan import Plan, require_memory

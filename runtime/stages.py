@@ -8,7 +8,8 @@ from .bundle.manifest import Bundle, Graph, Llm
 from .encoders.local import ChildEncoder, Encoder, load
 from .encoders.providers import Placement
 from .errors import StllmError
-from .llm.model import LanguageModel, Vocabulary
+from .llm.model import LanguageModel
+from .llm.vocabulary import Vocabulary
 from .memory.counters import available
 from .memory.meter import Meter
 from .options import Options
@@ -109,6 +110,7 @@ class Stages:
             LOG.info("weights are used as they are mapped, without a packed copy")
         return LanguageModel(
             self._bundle.file(self._llm.file),
+            vocabulary=self._llm.embedding.rows,
             context=whole_steps(positions),
             kv=self._options.kv,
             flash_attention=self._options.flash_attention,

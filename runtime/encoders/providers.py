@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..bundle.manifest import CPU, TENSORRT, Bundle
 from ..errors import BadInput, MissingDependency, StllmError
-from ..llm.model import offloads
+from ..llm.libllama import offloads
 from ..options import ALL_LAYERS
 from .engines import Engine, find_engines
 from .gpu import find_gpu

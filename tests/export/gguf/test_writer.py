@@ -16,7 +16,8 @@ from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.gguf.writer import QUANTS
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.runtime.bundle.manifest import Bundle
-from stllm_edge.runtime.llm.model import LanguageModel, embedding_rows
+from stllm_edge.runtime.llm.embeddings import embedding_rows
+from stllm_edge.runtime.llm.model import LanguageModel
 
 # 4-bit and lower: far below what an exchanged tensor or a wrong scale would give
 LIMITS = {"F32": 1e-5, "F16": 2e-3, "BF16": 3e-2, "Q8_0": 0.08}
@@ -33,8 +34,9 @@ def plain_logits(checkpoint: Path, ids: list[int]) -> torch.Tensor:
 
 
 def llama_logits(bundle: Path, quant: str, ids: list[int]) -> np.ndarray:
-    file = bundle / Bundle(bundle).llm(quant).file
-    with LanguageModel(file, context=256, kv="f32", flash_attention=False, threads=2) as model:
+    llm = Bundle(bundle).llm(quant)
+    choice = {"vocabulary": llm.embedding.rows, "context": 256, "kv": "f32", "flash_attention": False, "threads": 2}
+    with LanguageModel(bundle / llm.file, **choice) as model:
         model.decode_tokens(ids)
         return model.logits()
 

@@ -11,7 +11,7 @@ from stllm_edge.runtime import BadBundle, BadInput, Bundle
 from stllm_edge.runtime.bundle.digests import file_digest, joint_digest
 from stllm_edge.runtime.bundle.files import atomic_path
 from stllm_edge.runtime.bundle.manifest import ENCODERS, LOCK, BundleWriter
-from stllm_edge.runtime.llm.model import embedding_rows
+from stllm_edge.runtime.llm.embeddings import embedding_rows
 
 DESCRIPTION: dict[str, Any] = {
     "source": {"checkpoint": "ckpt", "sha256": "00"},

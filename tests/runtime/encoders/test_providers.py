@@ -8,7 +8,7 @@ import pytest
 from stllm_edge.runtime import BadInput, Bundle, MissingDependency, Options, Session, StllmError, load_clip, load_scene
 from stllm_edge.runtime.encoders.gpu import Gpu, find_gpu
 from stllm_edge.runtime.encoders.providers import gpu_layers, place
-from stllm_edge.runtime.llm.model import offloads
+from stllm_edge.runtime.llm.libllama import offloads
 
 pytestmark = pytest.mark.skipif(find_gpu() is not None, reason="what happens where there is no GPU")
 
