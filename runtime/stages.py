@@ -1,6 +1,5 @@
 """The loaded stages of a session: one after the other, or side by side until the session is closed."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -9,17 +8,14 @@ from .encoders.local import ChildEncoder, Encoder, load
 from .encoders.providers import Placement
 from .errors import StllmError
 from .llm.model import LanguageModel
+from .llm.packing import pays_to_pack
 from .llm.vocabulary import Vocabulary
-from .memory.counters import available
 from .memory.meter import Meter
-from .options import Options
+from .options import ALL_LAYERS, Options
 
 __all__ = ["Stages"]
 
-LOG = logging.getLogger(__name__)
 CONTEXT_STEP = 256
-# the mapped weights, a packed copy of them, and the rest
-REPACK_ROOM = 2.5
 
 
 class Stages:
@@ -102,14 +98,12 @@ class Stages:
 
     def load_llm(self, positions: int) -> LanguageModel:
         """The language model with a context of its own; the caller closes it."""
-        free, size = available(), self._bundle.size(self._llm.file)
-        repack = self._options.repack
+        file, repack, layers = self._bundle.file(self._llm.file), self._options.repack, self._bundle.geometry.llm.layers
         if repack is None:
-            repack = free is None or free > REPACK_ROOM * size
-        if not repack:
-            LOG.info("weights are used as they are mapped, without a packed copy")
+            on_cpu = 0 if self._gpu_layers == ALL_LAYERS else layers - self._gpu_layers
+            repack = pays_to_pack(file, layers=on_cpu, positions=positions, threads=self._threads)
         return LanguageModel(
-            self._bundle.file(self._llm.file),
+            file,
             vocabulary=self._llm.embedding.rows,
             context=whole_steps(positions),
             kv=self._options.kv,
