@@ -32,7 +32,8 @@ class Options:
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         check_digests: hash the bundle's files even if they look unchanged.
         provider: whose graphs run on ONNX Runtime's CPU provider: its own, or the portable ones.
-        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free.
+        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free
+            and a measurement says that it pays.
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
     """
 

@@ -129,7 +129,7 @@ class Reader:
             self.place += length
         elif kind == ARRAY:
             element, count = self.number("<I"), self.number("<Q")
-            if element in SCALARS:
+            if element != STRING:
                 self.place += SCALARS[element] * count
                 return
             for _ in range(count):
