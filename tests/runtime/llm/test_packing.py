@@ -103,7 +103,10 @@ def test_without_memory_for_a_copy_nothing_is_measured(file, measured, monkeypat
     assert measured == [1]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{", "null", '{"%s": [[1, 2]]}', '{"%s": [[1, 2], [0, "x"]]}', "\udcff"])
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", "{", "null", '{"%s": [[1, 2]]}', '{"%s": [[1, 2], [3, "x"]]}', '{"%s": [[1, 2], [0, 3]]}', "\udcff"],
+)
 def test_a_damaged_memory_is_replaced(file, measured, tmp_path, damage: str) -> None:
     pays_to_pack(file, **LONG)
     (memory,) = (tmp_path / "cache").iterdir()
