@@ -19,8 +19,8 @@ from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
 from ..runtime.inputs.scene import Scene
 from ..runtime.inputs.video import Clip, Selection, select_frames
-from ..runtime.llm.model import Vocabulary
 from ..runtime.llm.prompt import Prompt, build_prompt
+from ..runtime.llm.vocabulary import Vocabulary
 from ..runtime.setup import Setup
 from ..runtime.stages import HostStages, Stages
 from .checkpoint.checkpoint import Checkpoint

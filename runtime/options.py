@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import BadInput
-from .llm.model import check_kv
+from .llm.kv_types import check_kv
 from .llm.placement import ALL_LAYERS
 
 __all__ = ["Options", "Request"]

@@ -17,9 +17,10 @@ from .encoders.providers import place
 from .errors import BadInput, require_at_least
 from .inputs.scene import Scene, projected_share
 from .inputs.video import Clip, Selection, select_frames
-from .llm.model import decode_text, sample
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .llm.sampling import sample
+from .llm.vocabulary import decode_text
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options

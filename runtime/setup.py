@@ -1,6 +1,5 @@
 """What runs, and how, once all is decided: the files of a bundle and the choices made for them."""
 
-import logging
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +10,14 @@ from .bundle.manifest import CPU, ENCODERS, Bundle, Graph, Llm
 from .encoders.providers import Placement
 from .host.rays import LIVE_COLUMNS
 from .llm.model import LanguageModel
-from .memory.counters import available
+from .llm.packing import pays_to_pack
+from .llm.placement import ALL_LAYERS
 from .memory.plan import EncoderBytes, Plan, Sizes
 
 __all__ = ["Setup", "sizes_of"]
 
-LOG = logging.getLogger(__name__)
 # frames that the vision tower encodes together, without an engine that says otherwise
 FRAMES_AT_ONCE = 1
-# the mapped weights, a packed copy of them, and the rest
-REPACK_ROOM = 2.5
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class Setup:
         resident: whether encoders and language model stay loaded in this process.
         provider: whose graphs ONNX Runtime's CPU provider runs: its own, or the portable ones.
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
-        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free.
+        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free
+            and a measurement says that it pays.
     """
 
     bundle: Bundle
@@ -112,14 +110,13 @@ class Setup:
 
     def load_llm(self, context: int) -> LanguageModel:
         """The language model with a context of so many positions; the caller closes it."""
-        free, path = available(), self.bundle.file(self.llm.file)
-        repack = self.repack
+        path, repack, layers = self.bundle.file(self.llm.file), self.repack, self.bundle.geometry.llm.layers
         if repack is None:
-            repack = free is None or free > REPACK_ROOM * self.bundle.size(self.llm.file)
-        if not repack:
-            LOG.info("weights are used as they are mapped, without a packed copy")
+            on_cpu = 0 if self.gpu_layers == ALL_LAYERS else layers - self.gpu_layers
+            repack = pays_to_pack(path, layers=on_cpu, positions=context, threads=self.threads)
         return LanguageModel(
             path,
+            vocabulary=self.llm.embedding.rows,
             context=context,
             kv=self.kv,
             flash_attention=self.flash_attention,

@@ -22,9 +22,11 @@ from .host.rays import Rays, camera_rays, encode_directions
 from .host.voxels import Voxels, voxelise
 from .inputs.scene import Scene
 from .inputs.video import Selection, pixel_values
-from .llm.model import LanguageModel, Vocabulary, embedding_rows
+from .llm.embeddings import embedding_rows
+from .llm.model import LanguageModel
 from .llm.prompt import Prompt
 from .llm.speaker import LLM, Speaker
+from .llm.vocabulary import Vocabulary
 from .memory.holdings import Holdings
 from .memory.meter import Meter
 from .memory.plan import Plan

@@ -15,7 +15,7 @@ from ...runtime.bundle.geometry import LlmGeometry
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput, StllmError
-from ...runtime.llm.model import assign, libllama
+from ...runtime.llm.libllama import assign, libllama
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer

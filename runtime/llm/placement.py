@@ -3,7 +3,7 @@
 import logging
 
 from ..errors import MissingDependency
-from .model import offloads
+from .libllama import offloads
 
 __all__ = ["ALL_LAYERS", "gpu_layers"]
 

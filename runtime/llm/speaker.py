@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from ..errors import StllmError
 from ..memory.holdings import Holdings
-from .model import LanguageModel, Vocabulary
+from .model import LanguageModel
+from .vocabulary import Vocabulary
 
 __all__ = ["LLM", "Speaker"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from stllm_edge.benchmarks.captures import bikes_video, write_arc2017
-from stllm_edge.runtime.llm.model import Vocabulary
+from stllm_edge.runtime.llm.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

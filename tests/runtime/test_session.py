@@ -17,7 +17,7 @@ from stllm_edge.runtime import (
     load_scene,
 )
 from stllm_edge.runtime.inputs.scene import Scene
-from stllm_edge.runtime.llm.model import Vocabulary
+from stllm_edge.runtime.llm.vocabulary import Vocabulary
 from stllm_edge.runtime.session import without_header
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)

@@ -180,3 +180,26 @@ def test_several_sessions_may_be_read_in_turn(tiny_bundle, view) -> None:
         first, second = (session.answer(view, "Where?", max_new_tokens=4) for session in (one, other))
         assert list(zip(first, second, strict=True))
         assert first.token_ids == second.token_ids
+
+
+@pytest.mark.parametrize("repack", [False, True, None])
+def test_what_is_said_of_packing_is_not_measured(tiny_bundle, monkeypatch: pytest.MonkeyPatch, repack) -> None:
+    asked: list[dict[str, int]] = []
+    packed: list[bool] = []
+
+    class Model(LanguageModel):
+        def __init__(self, *arguments: object, **choice: object):
+            packed.append(bool(choice["repack"]))
+            super().__init__(*arguments, **choice)
+
+    def pays(path: Path, **sizes: int) -> bool:
+        asked.append({"size": path.stat().st_size, **sizes})
+        return True
+
+    monkeypatch.setattr(setup, "pays_to_pack", pays)
+    monkeypatch.setattr(setup, "LanguageModel", Model)
+    session = Session(tiny_bundle, replace(EXACT, repack=repack))
+    with session.load_llm(300):
+        size = session.bundle.size(session.llm.file)
+    assert asked == ([] if repack is not None else [{"size": size, "layers": 2, "positions": 300, "threads": 1}])
+    assert packed == [repack is not False]

@@ -14,8 +14,8 @@ from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.export.checkpoint.tokenizer import Tokenizer, reference_ids, stop_ids
 from stllm_edge.runtime.errors import BadInput
-from stllm_edge.runtime.llm.model import Vocabulary
 from stllm_edge.runtime.llm.prompt import build_prompt
+from stllm_edge.runtime.llm.vocabulary import Vocabulary
 from tokenizers import Tokenizer as Reference
 
 TEXTS = {

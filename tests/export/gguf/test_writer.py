@@ -18,7 +18,8 @@ from stllm_edge.export.gguf.writer import QUANTS
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.errors import StllmError
-from stllm_edge.runtime.llm.model import LanguageModel, embedding_rows
+from stllm_edge.runtime.llm.embeddings import embedding_rows
+from stllm_edge.runtime.llm.model import LanguageModel
 
 # 4-bit and lower: far below what an exchanged tensor or a wrong scale would give
 LIMITS = {"F32": 1e-5, "F16": 2e-3, "BF16": 3e-2, "Q8_0": 0.08}

@@ -11,7 +11,7 @@ import pytest
 from stllm_edge.runtime import BadBundle, Bundle
 from stllm_edge.runtime.bundle.manifest import ENCODERS
 from stllm_edge.runtime.bundle.writer import BundleWriter
-from stllm_edge.runtime.llm.model import embedding_rows
+from stllm_edge.runtime.llm.embeddings import embedding_rows
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -122,7 +122,9 @@ def test_a_session_gives_the_same_either_way(tiny_bundle: Path, inputs: Any, rel
     for resident in (False, True):
         session = Session(tiny_bundle, Options(precision="fp32", quant="F32", threads=1, resident=resident))
         view = session.look(load_scene(inputs.scene), load_clip(inputs.video), frames=2)
-        prefix = session.align(view, np.ones((3, 256), np.float32))
+        prefix = session.stages.aligner(
+            view.points, session.stages.host.encode_rays(view.rays), view.pooled_features, np.ones((3, 256), np.float32)
+        )
         stages.append({**view.stages(), "prefix": prefix})
     for name, values in stages[0].items():
         assert values.shape == stages[1][name].shape

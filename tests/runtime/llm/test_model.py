@@ -1,45 +1,19 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stllm_edge.runtime import BadBundle, BadInput, Bundle, StllmError
-from stllm_edge.runtime.llm.model import (
-    KV_TYPES,
-    LanguageModel,
-    Vocabulary,
-    decode_text,
-    embedding_rows,
-    sample,
-)
+from stllm_edge.runtime.llm.embeddings import embedding_rows
+from stllm_edge.runtime.llm.kv_types import KV_TYPES
+from stllm_edge.runtime.llm.libllama import libllama, load_model
+from stllm_edge.runtime.llm.model import LanguageModel
 
-TEXTS = [
-    "Where is the cup?",
-    "",
-    " ",
-    "\n",
-    "\nWhere?<|im_end|>\n",
-    "<|im_start|>user\n",
-    "<|im_start|>assistant\n",
-    "0.23s,0.67s,1.10s.Please answer",
-    "  two  spaces\tand a tab\r\n\r\n",
-    "It's they're I'LL don't",
-    "na\u00efve caf\u00e9 \u4f60\u597d \U0001f600 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
-    "12345 3.14159 -7",
-    "x" * 300,
-    "<|im_end|><|im_end|>nothing<|im_start|>",
-    "not special: <|im_star|> <im_end>",
-]
+VOCABULARY = 1024
 
 
 def options(**changed: object) -> dict[str, object]:
-    return {"context": 256, "kv": "f32", "flash_attention": False, "threads": 1, **changed}
-
-
-@pytest.fixture(scope="module")
-def gguf(tiny_bundle: Path) -> Path:
-    return tiny_bundle / "llm" / "F32.gguf"
+    return {"vocabulary": VOCABULARY, "context": 256, "kv": "f32", "flash_attention": False, "threads": 1, **changed}
 
 
 @pytest.fixture
@@ -48,54 +22,16 @@ def model(gguf: Path) -> Iterator[LanguageModel]:
         yield loaded
 
 
-@pytest.fixture(scope="module")
-def vocabulary(gguf: Path) -> Iterator[Vocabulary]:
-    loaded = Vocabulary(gguf)
-    yield loaded
-    loaded.close()
-
-
 def close(ours: np.ndarray, theirs: np.ndarray, limit: float = 1e-5) -> bool:
     return bool(np.linalg.norm(ours - theirs) <= limit * np.linalg.norm(theirs))
 
 
-# vocabulary
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_tokens_are_those_of_the_checkpoint_s_tokenizer(vocabulary, tiny_checkpoint, text: str) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    reference = tokenizers.Tokenizer.from_file(str(tiny_checkpoint / "tokenizer.json"))
-    assert vocabulary.tokenize(text) == reference.encode(text, add_special_tokens=False).ids
-
-
-@pytest.mark.parametrize("text", [text for text in TEXTS if "<|im_" not in text])
-def test_pieces_join_to_the_text(vocabulary, text: str) -> None:
-    assert b"".join(vocabulary.piece(token) for token in vocabulary.tokenize(text)).decode() == text
-
-
-def test_special_tokens_have_no_text(vocabulary) -> None:
-    (token,) = vocabulary.tokenize("<|im_end|>")
-    assert vocabulary.piece(token) == b""
-
-
-def test_a_lone_surrogate_is_refused(vocabulary) -> None:
-    """What Python makes of a command line that is not UTF-8."""
-    with pytest.raises(StllmError):
-        vocabulary.tokenize("caf\udce9?")
-
-
-def test_size(vocabulary, model) -> None:
-    assert len(vocabulary) == model.vocabulary == 1024
-
-
 @pytest.mark.parametrize("content", [b"", b"no gguf", b"GGUF\x03\0\0\0"])
-@pytest.mark.parametrize("load", [Vocabulary, lambda path: LanguageModel(path, **options())])
-def test_files_that_libllama_refuses(tmp_path, content: bytes, load) -> None:
+def test_files_that_libllama_refuses(tmp_path, content: bytes) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(content)
     with pytest.raises(BadBundle, match=r"broken\.gguf: libllama could not load it"):
-        load(file)
+        LanguageModel(file, **options())
 
 
 def test_a_truncated_model_is_refused(gguf, tmp_path) -> None:
@@ -105,35 +41,26 @@ def test_a_truncated_model_is_refused(gguf, tmp_path) -> None:
         LanguageModel(file, **options())
 
 
-# embeddings
+@pytest.mark.parametrize("rows", [0, 1, 1023, 1025, 2**33])
+def test_another_number_of_rows_than_the_file_s_is_refused(gguf, rows: int) -> None:
+    with pytest.raises(BadBundle, match=r"F32\.gguf: libllama could not load it"):
+        LanguageModel(gguf, **options(vocabulary=rows))
 
 
 @pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_K_M"])
-def test_embedding_rows_are_those_of_the_file(tiny_bundle, quant: str) -> None:
-    gguf = pytest.importorskip("gguf")
-    llm = Bundle(tiny_bundle).llm(quant)
-    file = tiny_bundle / llm.file
-    (stored,) = (tensor for tensor in gguf.GGUFReader(file).tensors if tensor.name == "token_embd.weight")
-    table = gguf.quants.dequantize(stored.data, stored.tensor_type)
-    ids = [0, 1023, 5, 5, 700]
-    rows = embedding_rows(file, llm.embedding, ids)
-    assert rows.dtype == np.float32
-    assert np.array_equal(rows, table[ids])
-
-
-def test_no_ids_give_no_rows(tiny_bundle) -> None:
-    llm = Bundle(tiny_bundle).llm("Q4_K_M")
-    assert embedding_rows(tiny_bundle / llm.file, llm.embedding, []).shape == (0, 256)
-
-
-@pytest.mark.parametrize("ids", [[-1], [1024], [3, -300, 4], [2**40]])
-def test_ids_outside_the_vocabulary_have_no_row(tiny_bundle, ids: list[int]) -> None:
-    llm = Bundle(tiny_bundle).llm("F32")
-    with pytest.raises(BadInput, match=r"token id outside 0\.\.1023"):
-        embedding_rows(tiny_bundle / llm.file, llm.embedding, ids)
-
-
-# decoding
+def test_logits_do_not_need_the_tokenizer(tiny_bundle, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit those of the model as libllama loads it by itself, tokenizer included."""
+    file, ids = tiny_bundle / "llm" / f"{quant}.gguf", [1001, 5, 1023, 0, 700]
+    llama = libllama()
+    with LanguageModel(file, **options()) as model:
+        model.decode_tokens(ids)
+        ours = model.logits()
+        assert llama.llama_vocab_type(llama.llama_model_get_vocab(model._model)) == llama.LLAMA_VOCAB_TYPE_NONE
+    monkeypatch.setattr("stllm_edge.runtime.llm.model.load_model", lambda path, _, **choice: load_model(path, **choice))
+    with LanguageModel(file, **options()) as model:
+        model.decode_tokens(ids)
+        assert llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model._model)) == VOCABULARY
+        assert np.array_equal(ours, model.logits())
 
 
 def test_embeddings_of_tokens_act_as_the_tokens(tiny_bundle, gguf, model) -> None:
@@ -208,11 +135,6 @@ def test_types_of_keys_and_values_agree(gguf, model, kv: str) -> None:
         assert close(other.logits(), model.logits(), {"f32": 1e-3, "f16": 1e-3, "q8_0": 0.1}[kv])
 
 
-def test_quantised_keys_need_flash_attention(gguf) -> None:
-    with pytest.raises(BadInput, match="--kv q8_0 needs flash attention"):
-        LanguageModel(gguf, **options(kv="q8_0"))
-
-
 @pytest.mark.parametrize("ids", [[-1], [1024], [5, -200]])
 def test_tokens_outside_the_vocabulary_are_refused(model, ids: list[int]) -> None:
     with pytest.raises(BadInput, match=r"token id outside 0\.\.1023"):
@@ -276,61 +198,7 @@ def test_a_restart_makes_room(gguf, model) -> None:
         assert np.array_equal(model.logits(), other.logits())
 
 
-def test_a_closed_vocabulary_says_so(gguf) -> None:
-    vocabulary = Vocabulary(gguf)
-    vocabulary.close()
-    for use in (lambda: vocabulary.piece(5), lambda: vocabulary.tokenize("a")):
-        with pytest.raises(StllmError, match="the vocabulary was closed"):
-            use()
-
-
 def test_closing_twice_is_harmless(gguf) -> None:
-    model, vocabulary = LanguageModel(gguf, **options()), Vocabulary(gguf)
-    for loaded in (model, vocabulary):
-        loaded.close()
-        loaded.close()
-
-
-# sampling and text
-
-
-def test_temperature_zero_takes_the_best() -> None:
-    logits = np.random.default_rng(0).normal(size=50).astype(np.float32)
-    assert sample(logits, 0, np.random.default_rng(1)) == logits.argmax()
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_softmax(temperature: float) -> None:
-    logits = np.array([0.0, 1.0, 2.0, -50.0], np.float32)
-    generator = np.random.default_rng(2)
-    draws = np.bincount([sample(logits, temperature, generator) for _ in range(4000)], minlength=4) / 4000
-    weights = np.exp(logits / temperature)
-    assert np.allclose(draws, weights / weights.sum(), atol=0.03)
-
-
-def test_the_seed_decides_the_draws() -> None:
-    logits = np.zeros(1000, np.float32)
-    first, again, other = (sample(logits, 1.0, np.random.default_rng(seed)) for seed in (3, 3, 4))
-    assert first == again != other
-
-
-@pytest.mark.parametrize("temperature", [1e-30, sys.float_info.min, 5e-324])
-def test_tiny_temperatures_take_the_best(temperature: float) -> None:
-    logits = np.array([3.0, 40.0, -40.0], np.float32)
-    assert sample(logits, temperature, np.random.default_rng(0)) == 1
-
-
-@pytest.mark.parametrize("text", ["plain", "na\u00efve \u4f60\u597d", "\U0001f600\U0001f600", ""])
-def test_text_cut_anywhere_is_joined(text: str) -> None:
-    data = text.encode()
-    for size in (1, 2, 3, 5):
-        pieces = [data[start : start + size] for start in range(0, len(data), size)]
-        assert "".join(decode_text(iter(pieces))) == text
-
-
-def test_characters_wait_for_their_end() -> None:
-    assert list(decode_text(iter([b"a\xe4", b"\xbd", b"\xa0b"]))) == ["a", "\u4f60b"]
-
-
-def test_broken_text_is_marked() -> None:
-    assert "".join(decode_text(iter([b"a\xffb", b"\xe4"]))) == "a\ufffdb\ufffd"
+    model = LanguageModel(gguf, **options())
+    model.close()
+    model.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stllm_edge.runtime import MissingDependency, Options, Session
 from stllm_edge.runtime.encoders.gpu import Gpu, find_gpu
-from stllm_edge.runtime.llm.model import offloads
+from stllm_edge.runtime.llm.libllama import offloads
 from stllm_edge.runtime.llm.placement import gpu_layers
 
 pytestmark = pytest.mark.skipif(find_gpu() is not None, reason="what happens where there is no GPU")
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.skipif(find_gpu() is not None, reason="what happens whe
 )
 def test_the_language_model_follows_the_device(options: Any, layers: int, tiny_bundle: Path, monkeypatch: Any) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("stllm_edge.runtime.stages.LanguageModel", lambda *_, **values: asked.update(values))
+    monkeypatch.setattr("stllm_edge.runtime.setup.LanguageModel", lambda *_, **values: asked.update(values))
     monkeypatch.setattr("stllm_edge.runtime.llm.placement.offloads", lambda: True)
     monkeypatch.setattr("stllm_edge.runtime.session.find_gpu", lambda: Gpu("Orin", "8.7", 2**33, True))
-    Session(tiny_bundle, Options(**options, precision="fp32")).load_llm(16)
+    Session(tiny_bundle, Options(**options, precision="fp32")).stages.speaker.load(16)
     assert asked["gpu_layers"] == layers
 
 

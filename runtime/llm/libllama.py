@@ -1,0 +1,82 @@
+"""The bindings of libllama: loaded once, their log sent to ours, and models read from files."""
+
+import ctypes
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadBundle, MissingDependency
+
+__all__ = ["assign", "libllama", "load_model", "offloads"]
+
+LOG = logging.getLogger(__name__)
+# libllama keeps the pointer, so the callback has to outlive it
+_LOG_CALLBACK: Any = None
+
+
+def libllama() -> Any:
+    """The bindings, loaded on first use; raises MissingDependency when they are not installed."""
+    try:
+        import llama_cpp
+    except ImportError as error:
+        raise MissingDependency(f"llama-cpp-python is not installed ({error}); pip install stllm-edge") from None
+    global _LOG_CALLBACK
+    if _LOG_CALLBACK is None:
+        _LOG_CALLBACK = llama_cpp.llama_log_callback(_log)
+        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+def offloads() -> bool:
+    """Whether libllama was built for a GPU; raises MissingDependency when it is not installed."""
+    return bool(libllama().llama_supports_gpu_offload())
+
+
+def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **options: Any) -> Any:
+    """A model, to be freed by the caller.
+
+    Args:
+        path: GGUF file.
+        metadata: values that take the place of the file's, or are added to them.
+        options: fields of `llama_model_params`.
+
+    Raises:
+        BadBundle: libllama refuses the file.
+        MissingDependency: this libllama has no such option.
+    """
+    llama = libllama()
+    parameters = llama.llama_model_default_params()
+    assign(parameters, **options)
+    if metadata:
+        assign(parameters, kv_overrides=_overrides(llama, metadata))
+    model = llama.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise BadBundle(f"{path}: libllama could not load it; the log (-v) has its reason")
+    return model
+
+
+def assign(parameters: ctypes.Structure, **values: Any) -> None:
+    """Set fields of a C structure; plain assignment would accept any name and ignore it."""
+    known = {entry[0] for entry in parameters._fields_}
+    for name, value in values.items():
+        if name not in known:
+            raise MissingDependency(f"this llama-cpp-python has no {type(parameters).__name__}.{name}; install 0.3.36")
+        setattr(parameters, name, value)
+
+
+def _overrides(llama: Any, metadata: Mapping[str, int | str]) -> ctypes.Array:
+    """Metadata as libllama takes it; the array's last entry keeps its empty key, which ends the list."""
+    entries = (llama.llama_model_kv_override * (len(metadata) + 1))()
+    for entry, (key, value) in zip(entries, metadata.items(), strict=False):
+        entry.key = key.encode()
+        if isinstance(value, str):
+            entry.tag, entry.value.val_str = llama.LLAMA_KV_OVERRIDE_TYPE_STR, value.encode()
+        else:
+            entry.tag, entry.value.val_i64 = llama.LLAMA_KV_OVERRIDE_TYPE_INT, value
+    return entries
+
+
+def _log(level: int, text: bytes, _: Any) -> None:
+    LOG.debug("libllama: %s", text.decode("utf-8", "replace").rstrip())
