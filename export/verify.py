@@ -15,8 +15,9 @@ from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, BundleWri
 from ..runtime.console import Progress
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
+from ..runtime.host.pixels import pixel_values
+from ..runtime.inputs.clip import Clip
 from ..runtime.inputs.scene import Scene
-from ..runtime.inputs.video import Clip, pixel_values
 from ..runtime.llm.model import Vocabulary
 from ..runtime.llm.prompt import Prompt
 from ..runtime.options import Options
@@ -309,7 +310,7 @@ class Verification:
 
     def _prompt(self, session: Session, view: View) -> Prompt:
         vocabulary = Vocabulary(self.bundle.file(session.llm.file))
-        timed = None if self.clip.fps else False
+        timed = None if self.clip.times else False
         return session.prompt(view, QUESTION, vocabulary, time_instruction=timed)
 
     def _frames(self) -> int | None:

@@ -9,7 +9,7 @@ import numpy as np
 from .encoders.local import Kept
 from .host.rays import Rays, encode_directions
 from .host.voxels import Voxels
-from .inputs.video import Selection
+from .inputs.selection import Selection
 from .llm.prompt import Prompt
 from .memory.meter import Meter
 

@@ -15,12 +15,15 @@ from .encoders.local import Kept
 from .encoders.providers import gpu_layers, place
 from .errors import BadInput, require_at_least
 from .host.maps import KernelMaps
+from .host.pixels import pixel_values
 from .host.rays import camera_rays
 from .host.voxels import Voxels, voxelise
+from .inputs.clip import Clip
 from .inputs.scene import Scene, projected_share
-from .inputs.video import Clip, Selection, pixel_values, select_frames
+from .inputs.selection import Selection, select_frames
 from .llm.model import LanguageModel, Vocabulary, decode_text, embedding_rows, sample
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .llm.prompt import time_instruction as time_line
 from .memory.counters import own_usage
 from .memory.meter import Meter
 from .memory.plan import Plan, require_memory
@@ -106,7 +109,7 @@ class Session:
         check_request(question, max_new_tokens, temperature, seed)
         self.require_positions(max_new_tokens)
         if self._timed(time_instruction):
-            clip.frame_rate()
+            clip.timing()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
         return self.answer(
             view,
@@ -220,7 +223,7 @@ class Session:
         assistant_header: bool = True,
     ) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        instruction = view.selection.time_instruction() if self._timed(time_instruction) else None
+        instruction = time_line(*view.selection.timing()) if self._timed(time_instruction) else None
         return build_prompt(question, vocabulary.tokenize, instruction=instruction, assistant_header=assistant_header)
 
     def align(self, view: View, text_embeds: np.ndarray, meter: Meter | None = None) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput
+from ...runtime.inputs.clip import Clip, even_times
+from ...runtime.inputs.frames import ImageFiles
 from ...runtime.inputs.scene import Scene, load_scene
-from ...runtime.inputs.video import Clip, read_image
 
 __all__ = ["QUESTION_TYPES", "Broken", "ReaDataset", "Sample", "by_clip"]
 
@@ -68,38 +69,41 @@ class Sample:
         return tuple(f"frame_{number:010d}" for number in range(self.start, self.stop + 1))
 
     def load(self) -> tuple[Scene, Clip]:
-        """Read the cloud, the intrinsics, the clip's poses, and the size of its frames.
+        """Read the cloud, the intrinsics and the size of the frames; poses are read when frames are chosen.
 
         Raises:
             BadInput: a file is missing or is not what it has to be.
         """
-        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics, stems=self.stems)
+        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics)
         return scene, self.find_frames(scene.poses)
 
-    def find_frames(self, posed: Collection[str]) -> Clip:
+    def posed(self, stems: Collection[str]) -> list[str]:
+        """The clip's frames that have a pose, of the stems in `c2ws`; raises BadInput when none has."""
+        found = [stem for stem in self.stems if stem in stems]
+        if not found:
+            among = f"among {self.stems[0]}..{self.stems[-1]}"
+            raise BadInput(
+                f"poses {self.c2ws}: no poses {among}; expected a folder of 4x4 .txt files named like the frames"
+            )
+        return found
+
+    def find_frames(self, stems: Collection[str]) -> Clip:
         """The clip's frames that are on disk, counted from its first.
 
         Args:
-            posed: stems of the frames that have a pose, at least one.
+            stems: of the poses in `c2ws`.
 
         Raises:
-            BadInput: one of these is missing, or the first cannot be read.
+            BadInput: no frame has a pose, one that has is missing, or the first cannot be read.
         """
+        posed = self.posed(stems)
         found = {stem: file for stem in self.stems if (file := self.video / f"{stem}.jpg").is_file()}
         if missing := [stem for stem in posed if stem not in found]:
             count = f"{len(missing)} of {len(posed)} frames with a pose are"
             raise BadInput(f"frame {self.video / missing[0]}.jpg: missing; {count}")
-        files = tuple(found.values())
-        height, width, _ = read_image(files[0]).shape
-        return Clip(
-            path=self.video,
-            files=files,
-            numbers=tuple(place for place, stem in enumerate(self.stems) if stem in found),
-            first_frame=self.start,
-            size=(width, height),
-            fps=self.fps,
-            seconds=len(self.stems) / self.fps,
-        )
+        files = ImageFiles(self.video, tuple(found.values()))
+        places = [place for place, stem in enumerate(self.stems) if stem in found]
+        return Clip(files, files.size(), *even_times(places, self.fps, len(self.stems) / self.fps))
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from ...export.model.aligner import encode_all
 from ...export.model.points import MapTensors
 from ...runtime.console import Progress
 from ...runtime.errors import StllmError
+from ...runtime.host.pixels import pixel_values
 from ...runtime.host.rays import camera_rays
 from ...runtime.host.voxels import voxelise
-from ...runtime.inputs.video import pixel_values, select_frames
+from ...runtime.inputs.selection import select_frames
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..rea.results import Header, Record, write_predictions, write_results
 from ..rea.swap import SWAPS, swap

@@ -13,9 +13,10 @@ import numpy as np
 
 from ...runtime.bundle.geometry import Geometry
 from ...runtime.console import Progress
+from ...runtime.host.pixels import resized
 from ...runtime.host.rays import camera_rays
 from ...runtime.host.voxels import Voxels, voxelise
-from ...runtime.inputs.video import resized, select_frames
+from ...runtime.inputs.selection import select_frames
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..world.furniture import AFFORDANCES, COLOURS, KINDS
 from ..world.questions import WISHES

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.host.maps import KernelMaps
+from ...runtime.host.pixels import pixel_values
 from ...runtime.host.rays import camera_rays, encode_directions
 from ...runtime.host.voxels import voxelise
+from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
-from ...runtime.inputs.video import load_clip, pixel_values, select_frames
+from ...runtime.inputs.selection import select_frames
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..model.streaming import token_embeddings

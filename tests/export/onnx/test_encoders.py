@@ -17,8 +17,8 @@ from stllm_edge.export.model.points import MapTensors
 from stllm_edge.runtime import Options, Session, View
 from stllm_edge.runtime.bundle.manifest import CPU, PORTABLE, TENSORRT
 from stllm_edge.runtime.encoders.local import LocalEncoder
+from stllm_edge.runtime.inputs.clip import Clip, load_clip
 from stllm_edge.runtime.inputs.scene import Scene, load_scene
-from stllm_edge.runtime.inputs.video import Clip, load_clip
 
 ENCODERS = ("vision", "points", "aligner")
 PRECISIONS = ("fp32", "fp16")

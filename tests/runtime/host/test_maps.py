@@ -19,7 +19,7 @@ from stllm_edge.runtime.host.maps import (
     offsets,
 )
 from stllm_edge.runtime.host.voxels import voxelise
-from stllm_edge.runtime.inputs.scene import load_points
+from stllm_edge.runtime.inputs.points import load_points
 
 Cell = tuple[int, int, int]
 PLANES, PLANE = 3, 9
