@@ -97,7 +97,7 @@ class Sample:
             BadInput: no frame has a pose, one that has is missing, or the first cannot be read.
         """
         posed = self.posed(stems)
-        found = {stem: file for stem in self.stems if (file := self.video / f"{stem}.jpg").is_file()}
+        found = {stem: f"{stem}.jpg" for stem in self.stems if (self.video / f"{stem}.jpg").is_file()}
         if missing := [stem for stem in posed if stem not in found]:
             count = f"{len(missing)} of {len(posed)} frames with a pose are"
             raise BadInput(f"frame {self.video / missing[0]}.jpg: missing; {count}")

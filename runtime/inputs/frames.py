@@ -1,6 +1,7 @@
 """Where a clip's frames come from: what every source does, and a folder of image files (SPEC section 6)."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class ImageFiles:
 
     Attributes:
         folder: where they are.
-        files: at least one, in the order of their numbers.
+        files: their names, at least one, in the order of their numbers.
     """
 
     times_hint: ClassVar[str] = (
@@ -68,7 +69,7 @@ class ImageFiles:
     )
 
     folder: Path
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -78,21 +79,21 @@ class ImageFiles:
 
     def name(self, place: int) -> str:
         """The file."""
-        return str(self.files[place])
+        return str(self.folder / self.files[place])
 
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Each file when its turn comes."""
         for place in places:
-            yield read_image(self.files[place])
+            yield read_image(self.folder / self.files[place])
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
         """Matched by stem."""
-        stems = {place: file.stem for place, file in enumerate(self.files) if file.stem in poses}
-        return match(self, stems, poses, self.files[0].stem)
+        names = [stem_of(file) for file in self.files]
+        return match(self, {place: stem for place, stem in enumerate(names) if stem in poses}, poses, names[0])
 
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame, pixels."""
-        height, width, _ = read_image(self.files[0]).shape
+        height, width, _ = read_image(self.folder / self.files[0]).shape
         return width, height
 
 
@@ -112,17 +113,23 @@ def match(clip: Frames, stems: Mapping[int, str], poses: Mapping[str, np.ndarray
 
 def list_frames(folder: Path, first_frame: int) -> tuple[ImageFiles, tuple[int, ...]]:
     """Image files of a folder in the order of their numbers, and these numbers counted from 0."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    # names, not paths: a folder may hold a recording of many thousands
+    with os.scandir(folder) as entries:
+        files = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
     if not files:
         raise BadInput(f"video {folder}: the folder holds no {', '.join(IMAGE_SUFFIXES)} frames")
-    numbers = frame_numbers([file.stem for file in files], first_frame)
+    numbers = frame_numbers([stem_of(file) for file in files], first_frame)
     ordered = sorted(zip(numbers, files, strict=True))
     for (number, file), (following, other) in itertools.pairwise(ordered):
         if number == following:
-            raise BadInput(f"video {folder}: {file.name} and {other.name} have the same number")
+            raise BadInput(f"video {folder}: {file} and {other} have the same number")
     if ordered[0][0] < 0:
-        raise BadInput(f"--first-frame {first_frame}: {ordered[0][1]} comes before it")
+        raise BadInput(f"--first-frame {first_frame}: {folder / ordered[0][1]} comes before it")
     return ImageFiles(folder, tuple(file for _, file in ordered)), tuple(number for number, _ in ordered)
+
+
+def stem_of(file: str) -> str:
+    return file.rpartition(".")[0]
 
 
 def frame_numbers(stems: Sequence[str], first_frame: int) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Pixel values: PIL's pixels, the ends of the range, and the reference bit for bit."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,4 +28,4 @@ def test_reference_pixels_are_reproduced_bit_for_bit(golden) -> None:
     pixels = np.stack([pixel_values(frame, 70) for frame in clip.read(range(len(clip)))])
     assert np.array_equal(pixels, golden.expected["pixel_values"])
     stems = [f"frame_{number:010d}" for number in golden.case["frame_index"]]
-    assert [file.stem for file in clip.frames.files] == stems
+    assert [Path(file).stem for file in clip.frames.files] == stems
