@@ -103,10 +103,8 @@ def check_dataset(dataset: ReaDataset, advance: Callable[[int], None] = lambda s
 
 
 def read_clip(sample: Sample) -> None:
-    poses = load_poses(sample.c2ws)
-    for stem in sample.posed(poses):
-        poses[stem]
-    sample.find_frames(poses)
+    """Read every pose of a clip and its first frame."""
+    sample.find_frames(dict(load_poses(sample.c2ws, stems=sample.stems)))
 
 
 def complain(read: Callable[[Any], object], source: Path | Sample) -> str | None:

@@ -74,29 +74,18 @@ class Sample:
         Raises:
             BadInput: a file is missing or is not what it has to be.
         """
-        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics)
+        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics, stems=self.stems)
         return scene, self.find_frames(scene.poses)
 
-    def posed(self, stems: Collection[str]) -> list[str]:
-        """The clip's frames that have a pose, of the stems in `c2ws`; raises BadInput when none has."""
-        found = [stem for stem in self.stems if stem in stems]
-        if not found:
-            among = f"among {self.stems[0]}..{self.stems[-1]}"
-            raise BadInput(
-                f"poses {self.c2ws}: no poses {among}; expected a folder of 4x4 .txt files named like the frames"
-            )
-        return found
-
-    def find_frames(self, stems: Collection[str]) -> Clip:
+    def find_frames(self, posed: Collection[str]) -> Clip:
         """The clip's frames that are on disk, counted from its first.
 
         Args:
-            stems: of the poses in `c2ws`.
+            posed: stems of the frames that have a pose, at least one.
 
         Raises:
-            BadInput: no frame has a pose, one that has is missing, or the first cannot be read.
+            BadInput: one of these is missing, or the first cannot be read.
         """
-        posed = self.posed(stems)
         found = {stem: f"{stem}.jpg" for stem in self.stems if (self.video / f"{stem}.jpg").is_file()}
         if missing := [stem for stem in posed if stem not in found]:
             count = f"{len(missing)} of {len(posed)} frames with a pose are"

@@ -1,7 +1,7 @@
 """Where cameras were and what they see: poses and intrinsics, from text files or from memory (SPEC section 5)."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class PoseFiles(Mapping[str, np.ndarray]):
     A folder holds a pose for every frame of a long recording, of which a question needs a few.
     """
 
-    def __init__(self, folder: Path, stems: list[str], convention: str):
+    def __init__(self, folder: Path, stems: Sequence[str], convention: str):
         """Read nothing yet; `stems` are in the order of their files' names."""
         self._folder, self._stems, self._convention = folder, dict.fromkeys(stems), convention
 
@@ -53,18 +53,24 @@ class PoseFiles(Mapping[str, np.ndarray]):
         return len(self._stems)
 
 
-def load_poses(folder: Path, convention: str = "c2w") -> PoseFiles:
-    """Camera-to-world poses with OpenCV axes, by file stem; the folder is listed, its files are not read yet.
+def load_poses(folder: Path, convention: str = "c2w", stems: Sequence[str] | None = None) -> PoseFiles:
+    """Camera-to-world poses with OpenCV axes, by file stem; no file is read yet.
 
     Args:
         folder: 4x4 text files named like the frames.
         convention: how they are meant, one of `POSE_CONVENTIONS`.
+        stems: frames whose poses are looked for, which is quicker than to list a long recording; by default all.
 
     Raises:
         BadInput: there are none, or the convention is not known.
     """
     require_convention(convention)
     expected = "expected a folder of 4x4 .txt files named like the frames"
+    if stems is not None:
+        found = [stem for stem in stems if (folder / f"{stem}.txt").is_file()]
+        if not found:
+            raise BadInput(f"poses {folder}: no poses among {stems[0]}..{stems[-1]}; {expected}")
+        return PoseFiles(folder, found, convention)
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.name.endswith(".txt"))

@@ -1,6 +1,6 @@
 """Scenes: a coloured point cloud, camera poses, intrinsics, from files or from memory (SPEC sections 3 and 5)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,16 @@ def load_scene(
     poses: Path | str | None = None,
     intrinsics: Path | str | None = None,
     pose_convention: str = "c2w",
+    stems: Sequence[str] | None = None,
 ) -> Scene:
-    """Read a scene; its poses are listed, and read when frames are chosen.
+    """Read a scene; its poses are looked for, and read when frames are chosen.
 
     Args:
         path: folder with `points.npy|ply|glb`, `K.txt` and `poses/*.txt`, or a point-cloud file.
         poses: folder of 4x4 text files named like the frames; by default `poses` in the scene's folder.
         intrinsics: 3x3 text file; by default `K.txt` in the scene's folder.
         pose_convention: how the pose files are meant, one of `POSE_CONVENTIONS`; OpenCV axes unless it says OpenGL.
+        stems: frames whose poses are looked for, those of them that have one; by default all in the folder.
 
     Raises:
         BadInput: something is missing or is not what it has to be.
@@ -92,7 +94,7 @@ def load_scene(
     else:
         raise BadInput(f"scene {path}: no such file or folder")
     points, colours = load_points(cloud)
-    return Scene(points, colours, load_poses(Path(poses), pose_convention), load_intrinsics(Path(intrinsics)))
+    return Scene(points, colours, load_poses(Path(poses), pose_convention, stems), load_intrinsics(Path(intrinsics)))
 
 
 def projected_share(scene: Scene, poses: np.ndarray, frame_size: tuple[int, int]) -> float:

@@ -25,6 +25,7 @@ def test_loading_reads_the_frames_and_poses_of_the_clip_only(rea) -> None:
     rea.frame("P01_11", 26).unlink()
     first, second = (group[0] for group in by_clip(rea.open().samples)[:2])
     scene, clip = first.load()
+    assert sorted(scene.poses) == [f"frame_{number:010d}" for number in (3, 11, 18)]
     assert list(clip.frames.files) == [f"frame_{number:010d}.jpg" for number in (3, 11, 18)]
     assert (clip.times, clip.size) == ((2 / 60, 10 / 60, 17 / 60), (128, 96))
     assert select_frames(clip, scene.poses, frames=3, default=3).indices == (0, 1, 2)
@@ -80,7 +81,7 @@ def test_a_posed_frame_has_to_be_there_and_others_need_not(rea) -> None:
 def test_frames_without_a_pose_belong_to_the_clip(rea) -> None:
     Image.new("RGB", (128, 96)).save(rea.frame("P01_11", 5))
     scene, clip = rea.open().samples[0].load()
-    assert clip.times == (2 / 60, 4 / 60, 10 / 60, 17 / 60)
+    assert (clip.times, len(scene.poses)) == ((2 / 60, 4 / 60, 10 / 60, 17 / 60), 3)
     assert select_frames(clip, scene.poses, frames=3, default=3).indices == (0, 2, 3)
 
 
