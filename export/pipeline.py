@@ -13,8 +13,8 @@ from ..runtime.bundle.manifest import Bundle, Defaults
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
+from ..runtime.inputs.clip import load_clip
 from ..runtime.inputs.scene import load_scene
-from ..runtime.inputs.video import load_clip
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids

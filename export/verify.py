@@ -17,8 +17,9 @@ from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
 from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
+from ..runtime.inputs.clip import Clip
 from ..runtime.inputs.scene import Scene
-from ..runtime.inputs.video import Clip, Selection, select_frames
+from ..runtime.inputs.selection import Selection, select_frames
 from ..runtime.llm.prompt import Prompt, build_prompt
 from ..runtime.llm.vocabulary import Vocabulary
 from ..runtime.setup import Setup
@@ -178,10 +179,10 @@ class Verification:
         return self._tokenised(self.bundle.quants[0])
 
     def _tokenised(self, quant: str) -> Prompt:
-        timed = self.bundle.defaults.time_instruction and self.clip.fps
-        instruction = self._material.selection.time_instruction() if timed else None
+        timed = self.bundle.defaults.time_instruction and self.clip.times
+        timing = self._material.selection.timing() if timed else None
         with Vocabulary(self.bundle.file(self.bundle.llm(quant).file)) as vocabulary:
-            return build_prompt(QUESTION, vocabulary.tokenize, instruction=instruction)
+            return build_prompt(QUESTION, vocabulary.tokenize, timing=timing)
 
     @cached_property
     def _text(self) -> np.ndarray:

@@ -9,7 +9,20 @@
 >>> answer.prompt_tokens, len(answer.token_ids)
 (272, 4)
 
-`Session.ask` does both steps at once. Errors that a user can mend are `StllmError`s with a one-line message.
+`Session.ask` does both steps at once. What a robot has in memory needs no files: a cloud, and frames with their poses
+and times.
+
+>>> import numpy as np
+>>> from stllm_edge.runtime import Clip, Scene
+>>> draw = np.random.default_rng(0)
+>>> points, colours = draw.uniform(-1, 1, (500, 3)) + [0, 0, 3], draw.integers(0, 256, (500, 3), np.uint8)
+>>> scene = Scene.of(points, colours, intrinsics=[[500, 0, 320], [0, 500, 240], [0, 0, 1]])
+>>> frames = draw.integers(0, 256, (8, 480, 640, 3), np.uint8)  # or a list, or an iterator
+>>> clip = Clip.of(frames, poses=[np.eye(4)] * 8, times=[0.1 * place for place in range(8)])
+>>> session.look(scene, clip, frames=4).selection.indices
+(0, 2, 4, 7)
+
+Errors that a user can mend are `StllmError`s with a one-line message.
 """
 
 import importlib
@@ -20,9 +33,11 @@ __all__ = [
     "BadBundle",
     "BadInput",
     "Bundle",
+    "Clip",
     "DoesNotFit",
     "MissingDependency",
     "Options",
+    "Scene",
     "Session",
     "StllmError",
     "View",
@@ -36,13 +51,15 @@ _MODULES = {
     "BadBundle": "errors",
     "BadInput": "errors",
     "Bundle": "bundle.manifest",
+    "Clip": "inputs.clip",
     "DoesNotFit": "errors",
     "MissingDependency": "errors",
     "Options": "options",
+    "Scene": "inputs.scene",
     "Session": "session",
     "StllmError": "errors",
     "View": "answer",
-    "load_clip": "inputs.video",
+    "load_clip": "inputs.clip",
     "load_scene": "inputs.scene",
 }
 

@@ -9,7 +9,7 @@ from .encoders.encoder import Kept
 from .errors import StllmError
 from .host.rays import Rays
 from .host.voxels import Voxels
-from .inputs.video import Selection
+from .inputs.selection import Selection
 from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .stages import EncodedRays, Step

@@ -8,8 +8,8 @@ from typing import Any
 from .answer import Answer
 from .bundle.files import atomic_path
 from .errors import BadInput
+from .inputs.clip import load_clip
 from .inputs.scene import load_scene
-from .inputs.video import load_clip
 from .options import Options, Request
 from .session import Session
 

@@ -15,8 +15,9 @@ from .bundle.table import STAGES
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
 from .errors import BadInput, require_at_least
+from .inputs.clip import Clip
 from .inputs.scene import Scene, projected_share
-from .inputs.video import Clip, Selection, select_frames
+from .inputs.selection import Selection, select_frames
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
 from .llm.sampling import sample
@@ -97,7 +98,7 @@ class Session:
         check_request(question, max_new_tokens, temperature, seed)
         self.require_positions(max_new_tokens)
         if self._timed(time_instruction):
-            clip.frame_rate()
+            clip.timing()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
         return self.answer(
             view,
@@ -184,9 +185,9 @@ class Session:
         self, view: View, question: str, *, time_instruction: bool | None = None, assistant_header: bool = True
     ) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        instruction = view.selection.time_instruction() if self._timed(time_instruction) else None
+        timing = view.selection.timing() if self._timed(time_instruction) else None
         tokenize = self.stages.speaker.vocabulary.tokenize
-        return build_prompt(question, tokenize, instruction=instruction, assistant_header=assistant_header)
+        return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
 
     def _pieces(self, transcript: Transcript, assistant_header: bool) -> Iterator[str]:
         """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""

@@ -18,10 +18,11 @@ from .encoders.encoder import Kept
 from .encoders.engines import choose_profile
 from .encoders.pool import EncoderPool
 from .host.maps import KernelMaps
+from .host.pixels import pixel_values
 from .host.rays import Rays, camera_rays, encode_directions
 from .host.voxels import Voxels, voxelise
 from .inputs.scene import Scene
-from .inputs.video import Selection, pixel_values
+from .inputs.selection import Selection
 from .llm.embeddings import embedding_rows
 from .llm.model import LanguageModel
 from .llm.prompt import Prompt

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ...runtime.inputs.scene import load_intrinsics, load_points, load_poses
+from ...runtime.inputs.cameras import load_intrinsics, load_poses
+from ...runtime.inputs.points import load_points
 from .dataset import Broken, ReaDataset, Sample, by_clip
 
 __all__ = ["Check", "Coverage", "check_dataset"]
@@ -102,7 +103,8 @@ def check_dataset(dataset: ReaDataset, advance: Callable[[int], None] = lambda s
 
 
 def read_clip(sample: Sample) -> None:
-    sample.find_frames(load_poses(sample.c2ws, stems=sample.stems))
+    """Read every pose of a clip and its first frame."""
+    sample.find_frames(dict(load_poses(sample.c2ws, stems=sample.stems)))
 
 
 def complain(read: Callable[[Any], object], source: Path | Sample) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput
+from ...runtime.inputs.clip import Clip, even_times
+from ...runtime.inputs.frames import ImageFiles
 from ...runtime.inputs.scene import Scene, load_scene
-from ...runtime.inputs.video import Clip, read_image
 
 __all__ = ["QUESTION_TYPES", "Broken", "ReaDataset", "Sample", "by_clip"]
 
@@ -68,7 +69,7 @@ class Sample:
         return tuple(f"frame_{number:010d}" for number in range(self.start, self.stop + 1))
 
     def load(self) -> tuple[Scene, Clip]:
-        """Read the cloud, the intrinsics, the clip's poses, and the size of its frames.
+        """Read the cloud, the intrinsics and the size of the frames; poses are read when frames are chosen.
 
         Raises:
             BadInput: a file is missing or is not what it has to be.
@@ -85,21 +86,13 @@ class Sample:
         Raises:
             BadInput: one of these is missing, or the first cannot be read.
         """
-        found = {stem: file for stem in self.stems if (file := self.video / f"{stem}.jpg").is_file()}
+        found = {stem: f"{stem}.jpg" for stem in self.stems if (self.video / f"{stem}.jpg").is_file()}
         if missing := [stem for stem in posed if stem not in found]:
             count = f"{len(missing)} of {len(posed)} frames with a pose are"
             raise BadInput(f"frame {self.video / missing[0]}.jpg: missing; {count}")
-        files = tuple(found.values())
-        height, width, _ = read_image(files[0]).shape
-        return Clip(
-            path=self.video,
-            files=files,
-            numbers=tuple(place for place, stem in enumerate(self.stems) if stem in found),
-            first_frame=self.start,
-            size=(width, height),
-            fps=self.fps,
-            seconds=len(self.stems) / self.fps,
-        )
+        files = ImageFiles(self.video, tuple(found.values()))
+        places = [place for place, stem in enumerate(self.stems) if stem in found]
+        return Clip(files, files.size(), *even_times(places, self.fps, len(self.stems) / self.fps))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ...export.model.aligner import encode_all
 from ...export.model.points import MapTensors
 from ...runtime.console import Progress
 from ...runtime.errors import StllmError
-from ...runtime.inputs.video import select_frames
+from ...runtime.inputs.selection import select_frames
 from ...runtime.stages import HostStages
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..rea.results import Header, Record, write_predictions, write_results

@@ -13,8 +13,9 @@ import numpy as np
 
 from ...runtime.bundle.geometry import Geometry
 from ...runtime.console import Progress
+from ...runtime.host.pixels import resized
 from ...runtime.host.voxels import Voxels
-from ...runtime.inputs.video import resized, select_frames
+from ...runtime.inputs.selection import select_frames
 from ...runtime.stages import HostStages
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..world.furniture import AFFORDANCES, COLOURS, KINDS

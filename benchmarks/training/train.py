@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...export.model.points import MapTensors
 from ...runtime.errors import StllmError
-from ...runtime.inputs.video import normalised
+from ...runtime.host.pixels import normalised
 from ...runtime.llm.prompt import SYSTEM
 from ..rea.dataset import ReaDataset
 from ..world.furniture import COLOURS, KINDS

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.bundle.table import STAGES
+from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
-from ...runtime.inputs.video import load_clip, select_frames
+from ...runtime.inputs.selection import select_frames
 from ...runtime.stages import HostStages
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory

@@ -20,7 +20,7 @@ from ...runtime.errors import BadInput
 from ...runtime.host.maps import RUN, KernelMaps
 from ...runtime.host.rays import LIVE_COLUMNS
 from ...runtime.host.voxels import voxelise
-from ...runtime.inputs.scene import load_points
+from ...runtime.inputs.points import load_points
 
 __all__ = ["Profile", "Range", "plan_profiles"]
 

@@ -67,7 +67,7 @@ def build_prompt(
     question: str,
     tokenize: Callable[[str], list[int]],
     *,
-    instruction: str | None = None,
+    timing: tuple[float, Sequence[float]] | None = None,
     assistant_header: bool = True,
 ) -> Prompt:
     """Fill the template and tokenise its pieces.
@@ -75,7 +75,7 @@ def build_prompt(
     Args:
         question: what the user asks; normalised to NFC as the model's tokenizer does.
         tokenize: text to ids, special tokens recognised.
-        instruction: the time instruction's line, or None.
+        timing: length of the clip and times of the frames, seconds, for the time instruction; None leaves it out.
         assistant_header: whether to end with the assistant's header; without it the model writes it itself.
 
     Raises:
@@ -84,7 +84,7 @@ def build_prompt(
     check_question(question)
     question = unicodedata.normalize("NFC", question)
     system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
-    line = f"{instruction}\n" if instruction else ""
+    line = f"{time_instruction(*timing)}\n" if timing else ""
     tail = f"\n{line}{question}<|im_end|>\n"
     header = ASSISTANT_HEADER if assistant_header else ""
     system_ids, tail_ids = tokenize(system), tokenize(tail)

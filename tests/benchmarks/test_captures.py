@@ -24,7 +24,7 @@ def test_rgbd_frame_is_a_scene_with_a_clip_of_one_frame(arc2017: tuple[Path, Pat
     scene, clip = load_scene(arc2017[0]), load_clip(arc2017[1])
     assert 145_000 < len(scene.points) < 155_000
     assert [(stem, pose.tolist()) for stem, pose in scene.poses.items()] == [("frame_0000000000", np.eye(4).tolist())]
-    assert (len(clip), clip.size, clip.fps) == (1, (640, 480), 30.0)
+    assert (len(clip), clip.size, clip.timing()) == (1, (640, 480), (1 / 30, (0,)))
 
 
 def test_its_points_project_to_the_pixels_of_their_colour(arc2017: tuple[Path, Path]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from stllm_edge.benchmarks.rea.dataset import by_clip
 from stllm_edge.runtime import BadInput
-from stllm_edge.runtime.inputs.video import select_frames
+from stllm_edge.runtime.inputs.selection import select_frames
 
 
 def test_a_sample_is_an_entry_without_placeholders(rea) -> None:
@@ -26,18 +26,26 @@ def test_loading_reads_the_frames_and_poses_of_the_clip_only(rea) -> None:
     first, second = (group[0] for group in by_clip(rea.open().samples)[:2])
     scene, clip = first.load()
     assert sorted(scene.poses) == [f"frame_{number:010d}" for number in (3, 11, 18)]
-    assert [file.name for file in clip.files] == [f"frame_{number:010d}.jpg" for number in (3, 11, 18)]
-    assert (clip.numbers, clip.first_frame, clip.size) == ((2, 10, 17), 1, (128, 96))
+    assert list(clip.frames.files) == [f"frame_{number:010d}.jpg" for number in (3, 11, 18)]
+    assert (clip.times, clip.size) == ((2 / 60, 10 / 60, 17 / 60), (128, 96))
+    assert select_frames(clip, scene.poses, frames=3, default=3).indices == (0, 1, 2)
     assert len(scene.points) == len(np.load(rea.cloud("P01_11")))
-    with pytest.raises(BadInput, match=r"frame_0000000026\.txt: .*"):
+    with pytest.raises(BadInput, match=r"frame_0000000026\.jpg: missing"):
         second.load()
+
+
+def test_a_bad_pose_is_named_when_its_frame_is_chosen(rea) -> None:
+    rea.pose("P01_11", 11).write_text("nan " * 16)
+    scene, clip = rea.open().samples[0].load()
+    assert select_frames(clip, scene.poses, frames=2, default=2).indices == (0, 2)
+    with pytest.raises(BadInput, match=r"frame_0000000011\.txt: expected 4x4"):
+        select_frames(clip, scene.poses, frames=3, default=3)
 
 
 def test_times_count_from_the_start_of_the_clip(rea) -> None:
     scene, clip = rea.open().samples[2].load()
-    line = select_frames(clip, scene.poses, frames=3, default=3).time_instruction()
-    assert line.startswith("The video lasts for 0.33 seconds, and 3 frames")
-    assert "0.00s,0.12s,0.25s." in line
+    seconds, times = select_frames(clip, scene.poses, frames=3, default=3).timing()
+    assert (seconds, times) == (20 / 60, [0, 7 / 60, 15 / 60])
 
 
 def test_frame_rates_are_told_or_recorded_or_those_of_epic_kitchens(rea) -> None:
@@ -73,7 +81,8 @@ def test_a_posed_frame_has_to_be_there_and_others_need_not(rea) -> None:
 def test_frames_without_a_pose_belong_to_the_clip(rea) -> None:
     Image.new("RGB", (128, 96)).save(rea.frame("P01_11", 5))
     scene, clip = rea.open().samples[0].load()
-    assert (clip.numbers, len(scene.poses)) == ((2, 4, 10, 17), 3)
+    assert (clip.times, len(scene.poses)) == ((2 / 60, 4 / 60, 10 / 60, 17 / 60), 3)
+    assert select_frames(clip, scene.poses, frames=3, default=3).indices == (0, 2, 3)
 
 
 def test_a_clip_without_poses(rea) -> None:

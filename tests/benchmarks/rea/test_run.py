@@ -30,7 +30,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     look = Session.look
 
     def recorded(session: Session, scene: Any, clip: Any, **options: Any) -> Any:
-        seen.append(f"{clip.path.name} {clip.first_frame}")
+        number = int(clip.frames.files[0].removeprefix("frame_").removesuffix(".jpg"))
+        seen.append(f"{clip.frames.folder.name} {number}")
         return look(session, scene, clip, **options)
 
     monkeypatch.setattr(Session, "look", recorded)
@@ -67,7 +68,7 @@ def test_a_clip_is_looked_at_once(tiny_bundle, rea, tmp_path, looks, whole) -> N
     rea.entries.insert(0, rea.entries.pop())
     rea.write()
     run = answer(tiny_bundle, rea.open(), tmp_path / "out")
-    assert sorted(looks) == ["P01_11 1", "P01_11 11", "P02_101 1", "P02_101 11"]
+    assert sorted(looks) == ["P01_11 11", "P01_11 3", "P02_101 11", "P02_101 3"]
     assert [record["id"] for record in run.records] == [entry["id"] for entry in rea.entries]
     assert answers(run) == answers(whole)
 
@@ -76,7 +77,7 @@ def test_resuming_neither_repeats_nor_loses_an_item(tiny_bundle, pristine, tmp_p
     lines = whole.results.read_bytes().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:-20])
     run = answer(tiny_bundle, pristine.open(), tmp_path)
-    assert (run.answered, sorted(looks)) == (5, ["P01_11 11", "P02_101 1", "P02_101 11"])
+    assert (run.answered, sorted(looks)) == (5, ["P01_11 11", "P02_101 11", "P02_101 3"])
     assert answers(run) == answers(whole)
     assert len(run.results.read_bytes().splitlines()) == 9
     again = answer(tiny_bundle, pristine.open(), tmp_path)

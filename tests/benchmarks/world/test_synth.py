@@ -44,8 +44,8 @@ def test_runtime_reads_what_is_written(world: Any) -> None:
         scene = load_scene(folder / entry["pointcloud"], poses=folder / entry["c2ws"], intrinsics=folder / entry["K"])
         clip = load_clip(folder / entry["video"], fps=6, first_frame=1)
         assert len(clip) == len(scene.poses) == 24
-        assert {file.stem for file in clip.files} == set(scene.poses)
-        assert clip.files[0].name == "frame_0000000001.jpg"
+        assert {file.removesuffix(".jpg") for file in clip.frames.files} == set(scene.poses)
+        assert clip.frames.files[0] == "frame_0000000001.jpg"
         assert clip.size == (96, 72)
         assert 30_000 < len(scene.points) < 90_000
         assert np.isclose(2 * np.arctan(48 / scene.intrinsics[0, 0]), np.deg2rad(80))

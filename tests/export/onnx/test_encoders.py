@@ -20,8 +20,9 @@ from stllm_edge.runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.host.rays import Rays
 from stllm_edge.runtime.host.voxels import Voxels
+from stllm_edge.runtime.inputs.clip import Clip, load_clip
 from stllm_edge.runtime.inputs.scene import Scene, load_scene
-from stllm_edge.runtime.inputs.video import Clip, load_clip, select_frames
+from stllm_edge.runtime.inputs.selection import select_frames
 from stllm_edge.runtime.setup import Setup
 from stllm_edge.runtime.stages import Stages
 

@@ -10,7 +10,7 @@ from stllm_edge.runtime.bundle.table import FORMATS, LEVELS
 from stllm_edge.runtime.host import maps
 from stllm_edge.runtime.host.maps import SLAB_OFFSETS, KernelMaps, Level, Slabs, build_levels, cover, offsets
 from stllm_edge.runtime.host.voxels import voxelise
-from stllm_edge.runtime.inputs.scene import load_points
+from stllm_edge.runtime.inputs.points import load_points
 
 Cell = tuple[int, int, int]
 SLABBED_LEVELS = FORMATS["slabs"]

@@ -18,8 +18,8 @@ from stllm_edge.runtime.host.rays import (
     world_to_first_camera,
 )
 from stllm_edge.runtime.host.voxels import Voxels, voxelise
+from stllm_edge.runtime.inputs.clip import load_clip
 from stllm_edge.runtime.inputs.scene import load_scene
-from stllm_edge.runtime.inputs.video import load_clip
 
 INTRINSICS = np.array([[290.0, 0, 221.3], [0, 275.5, 120.7], [0, 0, 1]])
 

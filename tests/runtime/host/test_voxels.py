@@ -3,7 +3,7 @@ import pytest
 import torch
 from stllm_edge.runtime.errors import BadInput
 from stllm_edge.runtime.host.voxels import fnv_hash, voxelise
-from stllm_edge.runtime.inputs.scene import load_points
+from stllm_edge.runtime.inputs.points import load_points
 
 SIZE = 0.06
 

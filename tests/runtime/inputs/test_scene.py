@@ -1,46 +1,11 @@
-import io
+"""Scenes from folders, files and memory, and whether their cameras see them."""
+
 import logging
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
-from plyfile import PlyData, PlyElement
-from stllm_edge.runtime import BadInput, load_scene
-from stllm_edge.runtime.inputs.scene import POSE_CONVENTIONS, Scene, projected_share
-
-POINTS = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
-COLOURS = np.random.default_rng(1).integers(0, 256, (30, 3)).astype(np.uint8)
-
-
-def npy_bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def write_ply(path: Path, colours: np.ndarray | None = COLOURS, *, text: bool = False, kind: str = "u1") -> Path:
-    fields = [(name, "f4") for name in "xyz"]
-    columns = list(POINTS.T)
-    if colours is not None:
-        fields += [(name, kind) for name in ("red", "green", "blue")]
-        columns += list(colours.T)
-    rows = np.array(list(zip(*columns, strict=True)), dtype=fields)
-    PlyData([PlyElement.describe(rows, "vertex")], text=text).write(str(path))
-    return path
-
-
-def write_glb(path: Path, *geometries: object) -> Path:
-    path.write_bytes(trimesh.Scene(list(geometries)).export(file_type="glb"))
-    return path
-
-
-def load(inputs, cloud: Path | None = None) -> Scene:
-    return load_scene(cloud or inputs.cloud, poses=inputs.poses, intrinsics=inputs.intrinsics)
-
-
-# what is read
+from stllm_edge.runtime import BadInput, Scene, load_scene
+from stllm_edge.runtime.inputs.scene import projected_share
 
 
 def test_a_folder_is_a_scene(inputs) -> None:
@@ -54,7 +19,7 @@ def test_a_folder_is_a_scene(inputs) -> None:
 
 def test_a_point_cloud_file_takes_poses_and_intrinsics_from_elsewhere(inputs, tmp_path) -> None:
     cloud = inputs.cloud.rename(tmp_path / "cloud.npy")
-    assert len(load(inputs, cloud).points) == 60
+    assert len(load_scene(cloud, poses=inputs.poses, intrinsics=inputs.intrinsics).points) == 60
 
 
 def test_given_poses_and_intrinsics_win_over_the_folder_s(inputs, tmp_path) -> None:
@@ -64,219 +29,6 @@ def test_given_poses_and_intrinsics_win_over_the_folder_s(inputs, tmp_path) -> N
     scene = load_scene(inputs.scene, poses=tmp_path / "poses", intrinsics=tmp_path / "other.txt")
     assert list(scene.poses) == ["other"]
     assert scene.intrinsics[0, 0] == 7
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8])
-def test_npy_may_hold_any_numbers(inputs, dtype) -> None:
-    array = np.arange(30, dtype=dtype).reshape(5, 6)
-    np.save(inputs.cloud, array)
-    scene = load(inputs)
-    assert np.array_equal(scene.points, array[:, :3])
-    assert np.array_equal(scene.colours, array[:, 3:])
-    assert scene.points.dtype == scene.colours.dtype == np.float32
-
-
-def test_npy_may_be_in_fortran_order(inputs) -> None:
-    array = np.arange(30, dtype=np.float32).reshape(5, 6)
-    np.save(inputs.cloud, np.asfortranarray(array))
-    assert np.array_equal(load(inputs).points, array[:, :3])
-
-
-@pytest.mark.parametrize("text", [True, False])
-def test_ply(inputs, text: bool) -> None:
-    scene = load(inputs, write_ply(inputs.scene / "cloud.ply", text=text))
-    assert np.allclose(scene.points, POINTS, atol=1e-6)
-    assert np.array_equal(scene.colours, COLOURS)
-
-
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        trimesh.PointCloud(POINTS, colors=COLOURS),
-        trimesh.Trimesh(POINTS, np.arange(30).reshape(10, 3), vertex_colors=COLOURS, process=False),
-    ],
-    ids=["points", "mesh"],
-)
-def test_glb(inputs, geometry) -> None:
-    scene = load(inputs, write_glb(inputs.scene / "cloud.glb", geometry))
-    assert np.array_equal(scene.points, POINTS)
-    assert np.array_equal(scene.colours, COLOURS)
-
-
-def test_glb_gives_its_first_geometry(inputs) -> None:
-    first, second = (trimesh.PointCloud(POINTS[:count], colors=COLOURS[:count]) for count in (10, 20))
-    assert len(load(inputs, write_glb(inputs.scene / "cloud.glb", first, second)).points) == 10
-
-
-@pytest.mark.parametrize(("count", "kept"), [(1_000_000, 1_000_000), (1_000_001, 100_001)])
-def test_glb_over_a_million_points_is_thinned_to_every_tenth(inputs, count: int, kept: int) -> None:
-    points = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
-    colours = np.full((count, 4), 255, np.uint8)
-    colours[:, 0] = np.arange(count) % 251
-    scene = load(inputs, write_glb(inputs.scene / "cloud.glb", trimesh.PointCloud(points, colors=colours)))
-    assert len(scene.points) == kept
-    step = 10 if kept < count else 1
-    assert np.array_equal(scene.points, points[::step])
-    assert np.array_equal(scene.colours[:, 0], colours[::step, 0])
-
-
-def test_suffixes_may_be_in_capitals(inputs) -> None:
-    assert len(load(inputs, inputs.cloud.rename(inputs.scene / "CLOUD.NPY")).points) == 60
-
-
-def test_colours_within_0_and_1_are_warned_of(inputs, caplog) -> None:
-    np.save(inputs.cloud, np.random.default_rng(0).uniform(0, 1, (9, 6)).astype(np.float32))
-    with caplog.at_level(logging.WARNING, "stllm_edge"):
-        load(inputs)
-    assert "0..255 is expected" in caplog.text
-
-
-def test_commas_in_matrices_are_spaces(inputs) -> None:
-    inputs.intrinsics.write_text("30, 0, 20\n0, 31, 15\n\n0, 0, 1\n")
-    assert load(inputs).intrinsics[1, 1] == 31
-
-
-# what is refused: point clouds
-
-
-CLOUDS = {
-    "no points": (npy_bytes(np.zeros((0, 6), np.float32)), "holds no points"),
-    "three columns": (npy_bytes(np.zeros((4, 3), np.float32)), r"no colours; expected \[P, 6\]"),
-    "seven columns": (npy_bytes(np.zeros((4, 7), np.float32)), "more than six columns"),
-    "two columns": (npy_bytes(np.zeros((4, 2), np.float32)), r"expected \[P, 6\] numbers"),
-    "one axis": (npy_bytes(np.zeros(6, np.float32)), r"expected \[P, 6\] numbers"),
-    "three axes": (npy_bytes(np.zeros((2, 6, 6), np.float32)), r"expected \[P, 6\] numbers"),
-    "complex": (npy_bytes(np.zeros((4, 6), np.complex64)), r"expected \[P, 6\] numbers"),
-    "strings": (npy_bytes(np.full((4, 6), "1.0")), r"expected \[P, 6\] numbers"),
-    "structured": (npy_bytes(np.zeros(4, [("x", "f4")])), r"expected \[P, 6\] numbers"),
-    "pickled objects": (npy_bytes(np.full((4, 6), {}, object)), r"not a plain \.npy array"),
-    "NaN": (npy_bytes(np.full((4, 6), np.nan, np.float32)), "4 of 4 points have coordinates that are NaN"),
-    "infinity": (npy_bytes(np.array([[0, 0, np.inf, 1, 1, 1]])), "coordinates that are NaN or infinite"),
-    "NaN colours": (npy_bytes(np.array([[0, 0, 0, 1, np.nan, 1]])), "colours that are NaN"),
-    "beyond float32": (npy_bytes(np.array([[1e300, 0, 0, 1, 1, 1]])), "coordinates that are NaN or infinite"),
-    "negative colours": (npy_bytes(np.array([[0, 0, 0, -1, 0, 0]])), r"colours span -1\.\.0, expected 0\.\.255"),
-    "16-bit colours": (npy_bytes(np.array([[0, 0, 0, 65535, 0, 0]])), r"expected 0\.\.255"),
-    "empty file": (b"", r"not a plain \.npy array"),
-    "text": (b"0 0 0 255 255 255\n", r"not a plain \.npy array"),
-    "truncated": (npy_bytes(np.zeros((40, 6), np.float32))[:-20], r"not a plain \.npy array"),
-    "truncated header": (npy_bytes(np.zeros((40, 6), np.float32))[:40], r"not a plain \.npy array"),
-}
-
-
-@pytest.mark.parametrize(("content", "words"), CLOUDS.values(), ids=CLOUDS)
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_bad_npy(inputs, content: bytes, words: str) -> None:
-    inputs.cloud.write_bytes(content)
-    with pytest.raises(BadInput, match=words):
-        load(inputs)
-
-
-def test_an_archive_of_arrays_is_not_a_point_cloud(inputs) -> None:
-    with inputs.cloud.open("wb") as file:
-        np.savez(file, points=np.zeros((4, 6)))
-    with pytest.raises(BadInput, match=r"points\.npy"):
-        load(inputs)
-
-
-def test_a_header_that_promises_more_than_memory_holds(inputs) -> None:
-    content = npy_bytes(np.zeros((40, 6), np.float32))
-    inputs.cloud.write_bytes(content.replace(b"(40, 6), }                 ", b"(99999999999999, 6), }     "))
-    with pytest.raises(BadInput, match=r"points\.npy"):
-        load(inputs)
-
-
-PLYS = {
-    "empty": b"",
-    "text": b"hello\n",
-    "header only": b"ply\nformat ascii 1.0\n",
-    "no end": b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\n",
-    "unknown format": b"ply\nformat other 1.0\nelement vertex 0\nend_header\n",
-    "no vertices": b"ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n",
-    "bytes beyond ASCII": b"ply\nformat ascii 1.0\ncomment \xff\xfe\nelement vertex 1\nproperty float x\nend_header\n",
-}
-
-
-@pytest.mark.parametrize("content", PLYS.values(), ids=PLYS)
-def test_bad_ply(inputs, content: bytes) -> None:
-    cloud = inputs.scene / "cloud.ply"
-    cloud.write_bytes(content)
-    with pytest.raises(BadInput, match=r"cloud\.ply"):
-        load(inputs, cloud)
-
-
-@pytest.mark.parametrize("text", [True, False])
-def test_truncated_ply(inputs, text: bool) -> None:
-    cloud = write_ply(inputs.scene / "cloud.ply", text=text)
-    cloud.write_bytes(cloud.read_bytes()[:-40])
-    with pytest.raises(BadInput, match="not a readable PLY"):
-        load(inputs, cloud)
-
-
-def test_ply_without_points(inputs) -> None:
-    header = b"ply\nformat ascii 1.0\nelement vertex 0\n"
-    header += b"".join(f"property float {name}\n".encode() for name in ("x", "y", "z", "red", "green", "blue"))
-    cloud = inputs.scene / "cloud.ply"
-    cloud.write_bytes(header + b"end_header\n")
-    with pytest.raises(BadInput, match="holds no points"):
-        load(inputs, cloud)
-
-
-def test_ply_whose_coordinates_are_lists(inputs) -> None:
-    header = b"ply\nformat ascii 1.0\nelement vertex 2\nproperty list uchar float x\n"
-    header += b"".join(f"property float {name}\n".encode() for name in ("y", "z", "red", "green", "blue"))
-    cloud = inputs.scene / "cloud.ply"
-    cloud.write_bytes(header + b"end_header\n1 5 0 0 1 1 1\n2 5 6 0 0 1 1 1\n")
-    with pytest.raises(BadInput, match=r"cloud\.ply"):
-        load(inputs, cloud)
-
-
-def test_ply_without_colours_names_what_it_found(inputs) -> None:
-    with pytest.raises(BadInput, match="no colours; vertices lack red, green, blue; found x, y, z"):
-        load(inputs, write_ply(inputs.scene / "cloud.ply", None))
-
-
-def test_ply_without_coordinates(inputs) -> None:
-    rows = np.zeros(3, [("red", "u1"), ("green", "u1"), ("blue", "u1")])
-    cloud = inputs.scene / "cloud.ply"
-    PlyData([PlyElement.describe(rows, "vertex")]).write(str(cloud))
-    with pytest.raises(BadInput, match="lack x, y, z"):
-        load(inputs, cloud)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"glTF", b"not a glb at all", struct.pack("<4sII", b"glTF", 2, 12), b"glTF\x02\0\0\0\xff\xff\xff\xff"],
-)
-def test_bad_glb(inputs, content: bytes) -> None:
-    cloud = inputs.scene / "cloud.glb"
-    cloud.write_bytes(content)
-    with pytest.raises(BadInput, match="not a readable GLB"):
-        load(inputs, cloud)
-
-
-def test_truncated_glb(inputs) -> None:
-    cloud = write_glb(inputs.scene / "cloud.glb", trimesh.PointCloud(POINTS, colors=COLOURS))
-    cloud.write_bytes(cloud.read_bytes()[:-100])
-    with pytest.raises(BadInput, match=r"cloud\.glb"):
-        load(inputs, cloud)
-
-
-@pytest.mark.parametrize(
-    "geometry",
-    [trimesh.PointCloud(POINTS), trimesh.Trimesh(POINTS, np.arange(30).reshape(10, 3), process=False)],
-    ids=["points", "mesh"],
-)
-def test_glb_without_colours(inputs, geometry) -> None:
-    with pytest.raises(BadInput, match="no colours"):
-        load(inputs, write_glb(inputs.scene / "cloud.glb", geometry))
-
-
-def test_unknown_suffix_lists_the_known(inputs) -> None:
-    with pytest.raises(BadInput, match=r"unknown suffix; known are \.npy, \.ply, \.glb"):
-        load(inputs, inputs.cloud.rename(inputs.scene / "cloud.xyz"))
-
-
-# what is refused: folders
 
 
 def test_a_scene_that_does_not_exist(tmp_path) -> None:
@@ -291,7 +43,7 @@ def test_a_folder_without_points(inputs) -> None:
 
 
 def test_a_folder_with_two_clouds(inputs) -> None:
-    write_ply(inputs.scene / "points.ply")
+    (inputs.scene / "points.ply").touch()
     with pytest.raises(BadInput, match="found 2"):
         load_scene(inputs.scene)
 
@@ -303,128 +55,78 @@ def test_a_file_needs_poses_and_intrinsics(inputs, given: str | None) -> None:
         load_scene(inputs.cloud, **options)
 
 
-# what is refused: poses and intrinsics
+# in memory
 
 
-def rotated(degrees: float) -> np.ndarray:
-    pose = np.eye(4)
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    pose[:2, :2] = [[c, -s], [s, c]]
-    return pose
+def test_a_scene_from_arrays_is_the_one_from_files(inputs) -> None:
+    stored, poses = np.load(inputs.cloud), {file.stem: np.loadtxt(file) for file in inputs.poses.iterdir()}
+    ours, theirs = (
+        Scene.of(stored[:, :3], stored[:, 3:], np.loadtxt(inputs.intrinsics), poses=poses),
+        load_scene(inputs.scene),
+    )
+    for name in ("points", "colours", "intrinsics"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+        assert getattr(ours, name).dtype == getattr(theirs, name).dtype
+    assert ours.poses.keys() == theirs.poses.keys()
+    assert all(np.array_equal(ours.poses[stem], theirs.poses[stem]) for stem in ours.poses)
 
 
-def changed(place: tuple[int, int], value: float) -> np.ndarray:
-    pose = rotated(20)
-    pose[place] = value
-    return pose
+@pytest.mark.parametrize("points", [np.float16, np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("colours", [np.uint8, np.float64])
+def test_arrays_may_be_of_any_numbers(points: type, colours: type) -> None:
+    scene = Scene.of(np.arange(12, dtype=points).reshape(4, 3), np.full((4, 3), 200, colours), np.eye(3).tolist())
+    assert np.array_equal(scene.points, np.arange(12).reshape(4, 3))
+    assert (scene.colours == 200).all()
+    assert scene.points.dtype == scene.colours.dtype == np.float32
+    assert not scene.poses
 
 
-POSES = {
-    "scaled": (rotated(10) * 1.1, "not rigid; its rotation deviates"),
-    "slightly scaled": (np.diag([1.001, 1, 1, 1]), "not rigid; its rotation deviates from orthonormal by 0.002"),
-    "all zero": (np.zeros((4, 4)), "not rigid"),
-    "sheared": (changed((0, 1), 0.5), "not rigid"),
-    "mirrored": (np.diag([1.0, 1, -1, 1]), "determinant"),
-    "projective": (changed((3, 0), 0.1), "last row"),
-    "last row of zeros": (changed((3, 3), 0), "last row"),
-    "NaN": (changed((0, 3), np.nan), "NaN or infinity"),
-    "NaN rotation": (changed((1, 1), np.nan), "NaN or infinity"),
-    "infinite": (changed((2, 3), np.inf), "NaN or infinity"),
-    "3x4": (rotated(10)[:3], r"expected 4x4 numbers, found \[3, 4\]"),
-    "flat": (rotated(10).reshape(1, 16), r"expected 4x4 numbers, found \[1, 16\]"),
-    "5x5": (np.eye(5), r"expected 4x4 numbers, found \[5, 5\]"),
+ARRAYS = {
+    "no points": (np.zeros((0, 3)), np.zeros((0, 3)), "^points and colours: holds no points"),
+    "six columns": (np.zeros((4, 6)), np.zeros((4, 3)), r"^points: expected \[P, 3\] numbers, found \[4, 6\] float64"),
+    "one axis": (np.zeros((4, 3)), np.zeros(12), r"^colours: expected \[P, 3\] numbers, found \[12\]"),
+    "nothing": (None, np.zeros((4, 3)), r"^points: expected \[P, 3\] numbers, found \[\] object"),
+    "complex": (
+        np.zeros((4, 3), complex),
+        np.zeros((4, 3)),
+        r"^points: expected \[P, 3\] numbers, found .* complex128",
+    ),
+    "ragged": ([[0, 0, 0], [0]], np.zeros((2, 3)), r"^points: expected \[P, 3\] numbers, found rows that differ"),
+    "fewer colours": (np.zeros((4, 3)), np.zeros((3, 3)), "^colours: has 3 rows for 4 points"),
+    "NaN": (np.full((4, 3), np.nan), np.zeros((4, 3)), "4 of 4 points have coordinates that are NaN or infinite"),
+    "beyond float32": (np.full((4, 3), 1e300), np.zeros((4, 3)), "4 of 4 points have coordinates that are NaN"),
+    "NaN colours": (np.zeros((4, 3)), np.full((4, 3), np.nan), "4 of 4 points have colours that are NaN"),
+    "16-bit colours": (
+        np.zeros((4, 3)),
+        np.full((4, 3), 999, np.uint16),
+        r"colours span 999\.\.999, expected 0\.\.255",
+    ),
 }
 
 
-@pytest.mark.parametrize(("pose", "words"), POSES.values(), ids=POSES)
-def test_bad_poses_are_named_by_file(inputs, pose: np.ndarray, words: str) -> None:
-    np.savetxt(inputs.poses / "frame_0000000005.txt", pose)
-    with pytest.raises(BadInput, match=rf"frame_0000000005\.txt: .*{words}"):
-        load(inputs)
+@pytest.mark.parametrize(("points", "colours", "words"), ARRAYS.values(), ids=ARRAYS)
+def test_bad_arrays_are_one_line(points: object, colours: object, words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        Scene.of(points, colours, np.eye(3))
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("deviation", [4e-4, -4e-4])
-def test_poses_rigid_within_a_thousandth_are_taken(inputs, deviation: float) -> None:
-    np.savetxt(inputs.poses / "frame_0000000005.txt", np.diag([1 + deviation, 1, 1, 1]))
-    assert len(load(inputs).poses) == 3
+def test_colours_within_0_and_1_in_memory_are_warned_of(caplog) -> None:
+    with caplog.at_level(logging.WARNING, "stllm_edge"):
+        Scene.of(np.zeros((4, 3)), np.full((4, 3), 0.5), np.eye(3))
+    assert "0..255 is expected" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"1 0 0 0\n0 1 0\n", b"a b c d\n" * 4, b"\xff\xfe\x00", b"1e999 0\n"])
-def test_pose_files_that_hold_no_matrix(inputs, content: bytes) -> None:
-    (inputs.poses / "frame_0000000005.txt").write_bytes(content)
-    with pytest.raises(BadInput, match=r"frame_0000000005\.txt: "):
-        load(inputs)
+def test_pose_conventions_hold_for_poses_in_memory() -> None:
+    w2c = np.eye(4)
+    w2c[:3, 3] = [1, 2, 3]
+    scene = Scene.of(np.zeros((1, 3)), np.zeros((1, 3)), np.eye(3), poses={"0": w2c}, pose_convention="w2c")
+    assert scene.poses["0"][:3, 3].tolist() == [-1, -2, -3]
+    with pytest.raises(BadInput, match="colmap: unknown"):
+        Scene.of(np.zeros((1, 3)), np.zeros((1, 3)), np.eye(3), pose_convention="colmap")
 
 
-def test_a_translation_beyond_float32_is_refused(inputs) -> None:
-    np.savetxt(inputs.poses / "frame_0000000005.txt", changed((0, 3), 1e300))
-    with pytest.raises(BadInput, match=r"frame_0000000005\.txt"):
-        load(inputs)
-
-
-@pytest.mark.parametrize("empty", [True, False])
-def test_no_poses(inputs, tmp_path, empty: bool) -> None:
-    folder = tmp_path / "none"
-    if empty:
-        folder.mkdir()
-    with pytest.raises(BadInput, match="no poses"):
-        load_scene(inputs.scene, poses=folder)
-
-
-def test_poses_given_as_a_file(inputs) -> None:
-    with pytest.raises(BadInput, match="no poses; expected a folder"):
-        load_scene(inputs.scene, poses=inputs.intrinsics)
-
-
-INTRINSICS = {
-    "zero focal lengths": (np.diag([0.0, 0, 1]), "focal lengths are 0 and 0"),
-    "zeros": (np.zeros((3, 3)), "the last row is .*, expected 0 0 1"),
-    "negative": (np.diag([30.0, -30, 1]), "focal lengths are 30 and -30"),
-    "4x4": (np.eye(4), r"expected 3x3 numbers, found \[4, 4\]"),
-    "four numbers": (np.array([[30.0, 30, 20, 15]]), r"expected 3x3 numbers, found \[1, 4\]"),
-    "nine in a row": (np.eye(3).reshape(1, 9), r"expected 3x3 numbers, found \[1, 9\]"),
-    "NaN": (np.full((3, 3), np.nan), "NaN or infinity"),
-    "next to nothing": (np.diag([1e-300, 30, 1]), "no focal lengths and centre in pixels"),
-    "beyond any image": (np.array([[30, 0, 1e300], [0, 30, 15], [0, 0, 1]]), "no focal lengths and centre in pixels"),
-}
-
-
-@pytest.mark.parametrize(("matrix", "words"), INTRINSICS.values(), ids=INTRINSICS)
-def test_bad_intrinsics(inputs, matrix: np.ndarray, words: str) -> None:
-    np.savetxt(inputs.intrinsics, matrix)
-    with pytest.raises(BadInput, match=words):
-        load(inputs)
-
-
-def test_transposed_intrinsics_are_refused(inputs) -> None:
-    np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics).T)
-    with pytest.raises(BadInput, match=r"K\.txt"):
-        load(inputs)
-
-
-def test_missing_intrinsics(inputs) -> None:
-    inputs.intrinsics.unlink()
-    with pytest.raises(BadInput, match=r"K\.txt: no such file"):
-        load(inputs)
-
-
-# conventions
-
-
-@pytest.mark.parametrize("convention", POSE_CONVENTIONS)
-def test_pose_conventions_mean_the_same_camera(inputs, convention: str) -> None:
-    pose = rotated(30)
-    pose[:3, 3] = [1, -2, 3]
-    written = pose @ np.diag([1, -1, -1, 1]) if convention.endswith("opengl") else pose
-    written = np.linalg.inv(written) if convention.startswith("w2c") else written
-    np.savetxt(inputs.poses / "frame_0000000005.txt", written)
-    scene = load_scene(inputs.scene, pose_convention=convention)
-    assert np.allclose(scene.poses["frame_0000000005"], pose)
-
-
-def test_unknown_pose_convention_lists_the_known(inputs) -> None:
-    with pytest.raises(BadInput, match="colmap: unknown; known are c2w, w2c, c2w-opengl, w2c-opengl"):
-        load_scene(inputs.scene, pose_convention="colmap")
+# projection
 
 
 def scene_before(camera: np.ndarray, points: np.ndarray) -> Scene:
@@ -433,7 +135,8 @@ def scene_before(camera: np.ndarray, points: np.ndarray) -> Scene:
 
 
 def test_projected_share_counts_the_points_inside_the_image() -> None:
-    camera = rotated(40)
+    camera = np.eye(4)
+    camera[:2, :2] = [[0.6, -0.8], [0.8, 0.6]]
     camera[:3, 3] = [5, 6, 7]
     inside, beside, behind = [0.1, 0.1, 2], [3, 0, 2], [0, 0, -2]
     scene = scene_before(camera, np.array([inside, inside, beside, behind]))

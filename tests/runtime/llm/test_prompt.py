@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from stllm_edge.runtime.errors import BadInput
@@ -9,6 +11,8 @@ SYSTEM = (
     "both to reason about spatial references and temporal context when answering.<|im_end|>\n"
 )
 HEADER = "<|im_start|>assistant\n"
+
+TIMING = (4.0, (0.5, 2.25))
 
 
 def characters(text: str) -> list[int]:
@@ -38,14 +42,14 @@ def test_the_bare_form_ends_after_the_user_turn() -> None:
 
 
 def test_the_time_instruction_is_a_line_before_the_question() -> None:
-    assert "<image>\nTimes.\nWhere?<|im_end|>\n" in ask("Where?", instruction="Times.").text
+    assert f"<image>\n{time_instruction(*TIMING)}\nWhere?<|im_end|>\n" in ask("Where?", timing=TIMING).text
 
 
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("instruction", [None, "Times."])
-def test_the_aligner_reads_the_user_turn_without_placeholders(header: bool, instruction: str | None) -> None:
-    prompt = ask("Where?", instruction=instruction, assistant_header=header)
-    line = f"{instruction}\n" if instruction else ""
+@pytest.mark.parametrize("timing", [None, TIMING])
+def test_the_aligner_reads_the_user_turn_without_placeholders(header: bool, timing: Any) -> None:
+    prompt = ask("Where?", timing=timing, assistant_header=header)
+    line = f"{time_instruction(*timing)}\n" if timing else ""
     assert text_of(prompt.aligner_token_ids) == f"<|im_start|>user\n\n\n{line}Where?<|im_end|>\n"
 
 
@@ -110,7 +114,7 @@ def test_reference_prompt_with_times_is_reproduced(golden, golden_vocabulary) ->
     prompt = build_prompt(
         golden.case["question"],
         golden_vocabulary.tokenize,
-        instruction=time_instruction(timed["video_seconds"], times),
+        timing=(timed["video_seconds"], times),
         assistant_header=False,
     )
     assert prompt.text == timed["prompt"]

@@ -14,8 +14,8 @@ from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.encoders import pool
 from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
+from stllm_edge.runtime.inputs.clip import load_clip
 from stllm_edge.runtime.inputs.scene import load_scene
-from stllm_edge.runtime.inputs.video import load_clip
 from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session

@@ -1,0 +1,24 @@
+"""Frames to pixel values, bit for bit as the vision tower's processor makes them (SPEC section 6)."""
+
+import numpy as np
+
+__all__ = ["normalised", "pixel_values", "resized"]
+
+
+def pixel_values(frame: np.ndarray, size: int) -> np.ndarray:
+    """One frame [H, W, 3] uint8 as the tower takes it, [3, size, size] float32 in -1..1."""
+    return normalised(resized(frame, size)).transpose(2, 0, 1)
+
+
+def resized(frame: np.ndarray, size: int) -> np.ndarray:
+    """One frame [H, W, 3] uint8 as a square [size, size, 3] (PIL bicubic)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels uint8 as float32 in -1..1."""
+    # the processor scales in float64 and rounds once, then shifts in float32
+    unit = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
+    return (unit - np.float32(0.5)) / np.float32(0.5)
