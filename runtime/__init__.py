@@ -35,15 +35,15 @@ _MODULES = {
     "Answer": "answer",
     "BadBundle": "errors",
     "BadInput": "errors",
-    "Bundle": "bundle",
+    "Bundle": "bundle.manifest",
     "DoesNotFit": "errors",
     "MissingDependency": "errors",
     "Options": "options",
     "Session": "session",
     "StllmError": "errors",
     "View": "answer",
-    "load_clip": "video",
-    "load_scene": "scene",
+    "load_clip": "inputs.video",
+    "load_scene": "inputs.scene",
 }
 
 

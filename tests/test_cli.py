@@ -28,11 +28,11 @@ def test_opening_a_bundle_imports_nothing_of_the_server_side(tiny_bundle) -> Non
     assert not found & SERVER_SIDE
 
 
-def test_answering_imports_nothing_of_the_server_side(tiny_bundle, inputs) -> None:
+def test_answering_imports_nothing_of_the_server_side(tiny_bundle, sample) -> None:
     found = modules_after(
         "import stllm_edge.runtime as r",
         f"session = r.Session({str(tiny_bundle)!r}, r.Options(resident=True))",
-        f"scene, clip = r.load_scene({str(inputs.scene)!r}), r.load_clip({str(inputs.video)!r})",
+        f"scene, clip = r.load_scene({str(sample[0])!r}), r.load_clip({str(sample[1])!r})",
         "assert list(session.ask(scene, clip, 'Where?', frames=1, max_new_tokens=2))",
     )
     assert {"onnxruntime", "llama_cpp"} <= found

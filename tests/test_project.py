@@ -28,7 +28,7 @@ def test_documents_have_no_gaps() -> None:
 @pytest.mark.slow
 def test_type_checker_finds_an_error_in_any_module(tmp_path: Path) -> None:
     """A check of the package that found no files would pass as well."""
-    module = Path(str(stllm_edge.__file__)).parent / "runtime/voxels.py"
+    module = Path(str(stllm_edge.__file__)).parent / "runtime/host/voxels.py"
     planted = tmp_path / "voxels.py"
     planted.write_text(f"{module.read_text()}\n\nWRONG: int = str(3)\n")
     if (cache := ROOT / ".mypy_cache").is_dir():
@@ -44,5 +44,5 @@ def test_type_checker_finds_an_error_in_any_module(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert len(errors) == 1
-    assert "runtime/voxels.py" in errors[0]
+    assert "runtime/host/voxels.py" in errors[0]
     assert "Incompatible types in assignment" in errors[0]

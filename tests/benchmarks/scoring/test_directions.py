@@ -3,7 +3,7 @@
 import doctest
 
 import pytest
-from stllm_edge.benchmarks.rea import directions
+from stllm_edge.benchmarks.scoring import directions
 from stllm_edge.benchmarks.scoring.directions import SECTORS, read_direction
 
 SAID = {

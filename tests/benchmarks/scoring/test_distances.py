@@ -2,7 +2,7 @@
 
 import doctest
 
-from stllm_edge.benchmarks.rea import distances
+from stllm_edge.benchmarks.scoring import distances
 from stllm_edge.benchmarks.scoring.distances import Distance, read_distance
 
 METRES = {

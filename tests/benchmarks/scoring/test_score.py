@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.benchmarks.rea import scoring
 from stllm_edge.benchmarks.scoring.score import score
 from stllm_edge.runtime.errors import BadInput
 
@@ -105,7 +104,8 @@ def test_one_question_alone_can_be_scored() -> None:
 def test_sentence_similarity_has_a_column_only_where_it_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [record("relative_direction", "Behind.", "Behind.")]
     assert "similarity" not in str(score(answers))
-    monkeypatch.setattr(scoring, "sentence_similarity", lambda references, predictions: np.array([0.5]))
+    similar = "stllm_edge.benchmarks.scoring.score.sentence_similarity"
+    monkeypatch.setattr(similar, lambda references, predictions: np.array([0.5]))
     assert "0.500 [0.500, 0.500]" in str(score(answers))
 
 

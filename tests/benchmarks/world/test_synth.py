@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from stllm_edge.benchmarks.rea import synth
+from stllm_edge.benchmarks.world import synth
 from stllm_edge.benchmarks.world.synth import write_synth
 from stllm_edge.runtime import load_clip, load_scene
 
@@ -101,7 +101,7 @@ def test_command_says_what_it_wrote(stllm: Any, tmp_path: Path, monkeypatch: pyt
 )
 def test_numbers_out_of_range(stllm: Any, tmp_path: Path, option: str, value: float, message: str) -> None:
     result = stllm("bench", "rea", "synth", "--out", tmp_path / "new", "--scenes", 2, option, value)
-    assert (result.exit_code, result.stderr) == (2, f"bench rea synth: {message}\n")
+    assert (result.exit_code, result.stderr) == (2, f"stllm-bench rea synth: {message}\n")
     assert not any(tmp_path.iterdir())
 
 
@@ -109,7 +109,7 @@ def test_folder_that_holds_something_is_left_alone(stllm: Any, tmp_path: Path) -
     (tmp_path / "notes.txt").write_text("mine")
     result = stllm("bench", "rea", "synth", "--out", tmp_path, "--scenes", 1)
     message = f"--out {tmp_path}: exists and is not an empty folder; name a new one"
-    assert (result.exit_code, result.stderr) == (2, f"bench rea synth: {message}\n")
+    assert (result.exit_code, result.stderr) == (2, f"stllm-bench rea synth: {message}\n")
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
