@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -177,18 +178,9 @@ def run(
     from .run import Task, answer_and_score
     from .subset import Shard, Subset
 
-    options = Options(
-        precision=precision,
-        quant=quant,
-        threads=threads,
-        kv=kv,
-        flash_attention=flash_attention,
-        device=device,
-        strict=strict,
-        gpu_layers=gpu_layers,
-        resident=resident,
-        check_digests=check_digests,
-    )
+    how = Options(precision=precision, quant=quant, threads=threads, kv=kv, flash_attention=flash_attention)
+    where = replace(how, device=device, strict=strict, gpu_layers=gpu_layers, resident=resident)
+    options = replace(where, check_digests=check_digests)
     request = Request(bundle, options, frames, max_new_tokens)
     task = Task(request, Subset(spec, types, scenes, seed), Shard.parse(shard), swapped, scheduler)
     if not answer_and_score(task, ReaDataset(file, root, fps=fps), out, quiet=quiet):
