@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...runtime.answer import Answer
 from ...runtime.errors import BadInput, DoesNotFit, require_at_least
 from ...runtime.options import Options
 from ...runtime.session import Session
 from .dataset import Broken, Sample
-from .results import Record
+from .results import Record, record_of
 
 __all__ = ["Request", "answer_clip"]
 
@@ -78,20 +77,12 @@ def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -
             yield Broken(sample.id, str(error))
         else:
             now = time.perf_counter()
-            yield to_record(sample, answer, text, now - start)
+            yield record_of(
+                sample,
+                text,
+                prompt_tokens=answer.prompt_tokens,
+                new_tokens=len(answer.token_ids),
+                seconds=round(now - start, 4),
+                milliseconds={stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
+            )
             start = now
-
-
-def to_record(sample: Sample, answer: Answer, text: str, seconds: float) -> Record:
-    return {
-        "id": sample.id,
-        "question_type": sample.question_type,
-        "scene_id": sample.scene_id,
-        "query": sample.question,
-        "gt": sample.answer,
-        "pred": text.strip(),
-        "prompt_tokens": answer.prompt_tokens,
-        "new_tokens": len(answer.token_ids),
-        "seconds": round(seconds, 4),
-        "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
-    }

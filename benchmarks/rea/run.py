@@ -41,7 +41,7 @@ class Task:
     scheduler: str | None = None
 
     def samples(self, dataset: ReaDataset) -> list[Sample]:
-        """Samples of the subset, whichever shard they are in; raises BadInput when a choice is not possible."""
+        """Samples of the subset, of every shard; raises BadInput when a choice is not possible."""
         chosen = self.subset.of(dataset.samples)
         return swap(chosen, self.swapped) if self.swapped else chosen
 

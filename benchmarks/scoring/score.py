@@ -88,8 +88,8 @@ class Report:
 
     def __str__(self) -> str:
         scored = [*self.types, self.overall] if len(self.types) > 1 else list(self.types)
-        alike = [column for column in SIMILARITIES if getattr(self.overall, column.name) is not None]
-        return "\n\n".join([table(scored, ACCURACIES), table(scored, alike), NOTES[self.trained]])
+        similar = [column for column in SIMILARITIES if getattr(self.overall, column.name) is not None]
+        return "\n\n".join([table(scored, ACCURACIES), table(scored, similar), NOTES[self.trained]])
 
     def to_json(self) -> str:
         """The fields as one line of JSON."""
@@ -241,7 +241,7 @@ def example(question_type: str, record: Mapping[str, str]) -> Example:
 
 
 def matches(question_type: str, reference: str, answer: str) -> bool:
-    """Whether an answer says what the reference says; where that cannot be read, whether it is worded alike."""
+    """Whether an answer says what the reference says; where that cannot be read, whether it is worded the same."""
     if normalise(reference) == normalise(answer):
         return True
     expected, found = (meaning(question_type, text) for text in (reference, answer))

@@ -12,7 +12,7 @@ __all__ = ["field", "parse_conversation", "read_entries", "without_placeholders"
 
 Parsed = TypeVar("Parsed")
 PLACEHOLDERS = re.compile("<pointcloud>|<image>")
-MEND = "give a JSON file of the REA release"
+ADVICE = "give a JSON file of the REA release"
 
 
 def read_entries(option: str, file: Path, parse: Callable[[Any], Parsed]) -> list[Parsed]:
@@ -34,14 +34,14 @@ def read_entries(option: str, file: Path, parse: Callable[[Any], Parsed]) -> lis
         raise BadInput(f"{option} {file}: not JSON ({error})") from None
     if not isinstance(entries, list) or not entries:
         found = "an empty list" if entries == [] else type(entries).__name__
-        raise BadInput(f"{option} {file}: expected a list of entries, found {found}; {MEND}")
+        raise BadInput(f"{option} {file}: expected a list of entries, found {found}; {ADVICE}")
     parsed = []
     for place, entry in enumerate(entries):
         try:
             parsed.append(parse(entry))
         except (ValueError, TypeError) as error:
             name = f" (id {entry['id']!r})" if isinstance(entry, dict) and "id" in entry else ""
-            raise BadInput(f"{option} {file}: entry {place}{name} {error}; {MEND}") from None
+            raise BadInput(f"{option} {file}: entry {place}{name} {error}; {ADVICE}") from None
     return parsed
 
 
