@@ -1,13 +1,13 @@
 """Real captures that PyPI packages carry: an RGB-D frame of household objects, and a video file."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..runtime.errors import MissingDependency
+from ..runtime.inputs.scene import Scene
+from ..runtime.inputs.writing import write_clip, write_scene
 
 __all__ = ["bikes_video", "write_arc2017"]
 
@@ -36,15 +36,13 @@ def write_arc2017(folder: Path) -> tuple[Path, Path]:
     rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(intrinsics).T
     points = rays * capture["depth"][v, u][:, None]
 
-    scene, video = folder / "scene", folder / "video"
-    (scene / "poses").mkdir(parents=True, exist_ok=True)
-    video.mkdir(exist_ok=True)
-    np.save(scene / "points.npy", np.concatenate([points, capture["rgb"][v, u]], axis=1).astype(np.float32))
-    np.savetxt(scene / "K.txt", intrinsics)
-    np.savetxt(scene / "poses" / "frame_0000000000.txt", np.eye(4))
-    Image.fromarray(capture["rgb"]).save(video / "frame_0000000000.png")
-    (video / "clip.json").write_text(json.dumps({"fps": 30.0}) + "\n")
-    return scene, video
+    stem = "frame_0000000000"
+    colours = capture["rgb"][v, u].astype(np.float32)
+    scene = Scene(points.astype(np.float32), colours, {stem: np.eye(4)}, intrinsics)
+    return (
+        write_scene(folder / "scene", scene),
+        write_clip(folder / "video", [(stem, capture["rgb"])], fps=30.0),
+    )
 
 
 def bikes_video() -> Path:

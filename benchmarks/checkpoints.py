@@ -16,9 +16,12 @@ import numpy as np
 from ..export.checkpoint.geometry import PREFIXES, build
 from ..runtime.bundle.files import atomic_path
 from ..runtime.bundle.geometry import AlignerGeometry, Geometry, LlmGeometry, PointGeometry, VisionGeometry
+from ..runtime.console import peak_memory
+from ..runtime.errors import BadInput, require_at_least
 from ..runtime.host.bf16 import round_bf16
+from .folders import make_new_folder
 
-__all__ = ["DATA", "FULL", "TINY", "TRAINED", "copy_trained", "write_checkpoint", "write_descriptions"]
+__all__ = ["DATA", "FULL", "TINY", "TRAINED", "make_checkpoint", "write_checkpoint", "write_descriptions"]
 
 DATA = Path(__file__).parent / "data"
 TRAINED = DATA / "small"
@@ -74,11 +77,31 @@ FULL = Geometry(
         tied=False,
     ),
 )
+RANDOM = {"tiny": TINY, "full": FULL}
 
 
-def copy_trained(folder: Path) -> Path:
-    """Copy the small ST-LLM that was trained on generated rooms, with its model card; returns the folder."""
-    return Path(shutil.copytree(TRAINED, folder, dirs_exist_ok=True))
+def make_checkpoint(out: Path, size: str, *, layers: int | None = None, seed: int = 0, quiet: bool = True) -> None:
+    """Write a checkpoint into a new folder.
+
+    Args:
+        out: the folder.
+        size: small, the ST-LLM that was trained on generated rooms, with its model card; else one of `RANDOM`.
+        layers: layers of the language model, if not the size's; of random weights alone.
+        seed: of random weights.
+        quiet: whether to leave out the peak of memory.
+
+    Raises:
+        BadInput: an option is out of range or not for this size, or the folder holds something or cannot be made.
+    """
+    if size == "small" and (layers is not None or seed):
+        raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
+    require_at_least({"--layers": (layers, 1), "--seed": (seed, 0)})
+    make_new_folder(out)
+    if size == "small":
+        shutil.copytree(TRAINED, out, dirs_exist_ok=True)
+        return
+    with peak_memory(quiet):
+        write_checkpoint(out, RANDOM[size], seed=seed, layers=layers)
 
 
 def write_checkpoint(folder: Path, geometry: Geometry = TINY, *, seed: int = 0, layers: int | None = None) -> Path:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..runtime.console import FOLDER, logging_options, peak_memory, reports_errors
-from ..runtime.errors import BadInput, require_at_least
+from ..runtime.console import FOLDER, logging_options, reports_errors
 
 __all__ = ["checkpoint", "encoder", "room"]
 
@@ -25,18 +24,9 @@ __all__ = ["checkpoint", "encoder", "room"]
 @reports_errors
 def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool) -> None:
     """Write a checkpoint: a small one that answers, or random weights, whose arithmetic is the model's."""
-    from .checkpoints import FULL, TINY, copy_trained, write_checkpoint
-    from .folders import make_new_folder
+    from .checkpoints import make_checkpoint
 
-    if size == "small" and (layers is not None or seed):
-        raise BadInput("--size small: is trained as it is; --layers and --seed are for random weights")
-    require_at_least({"--layers": (layers, 1), "--seed": (seed, 0)})
-    make_new_folder(out)
-    if size == "small":
-        copy_trained(out)
-        return
-    with peak_memory(quiet):
-        write_checkpoint(out, {"tiny": TINY, "full": FULL}[size], seed=seed, layers=layers)
+    make_checkpoint(out, size, layers=layers, seed=seed, quiet=quiet)
 
 
 @click.command()
@@ -48,11 +38,8 @@ def checkpoint(out: Path, size: str, layers: int | None, seed: int, quiet: bool)
 @reports_errors
 def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
     """Write a furnished room of any size and a clip through it, to run and verify a bundle at scale."""
-    from .folders import make_new_folder
     from .world.rooms import write_room
 
-    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--seed": (seed, 0)})
-    make_new_folder(out)
     write_room(out, voxels, frames, seed=seed)
 
 
@@ -66,13 +53,7 @@ def room(out: Path, voxels: int, frames: int, seed: int, quiet: bool) -> None:
 @reports_errors
 def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_json: bool, quiet: bool) -> None:
     """Measure an encoder at the released model's size against its plain form, with random weights."""
-    from . import encoders
+    from .encoders import compare
 
-    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--runs": (runs, 1)})
-    comparison = {
-        "points": lambda: encoders.compare_points(voxels or 39_000, runs),
-        "maps": lambda: encoders.compare_maps(voxels or 60_000, runs),
-        "vision": lambda: encoders.compare_vision(frames or 1, runs),
-        "aligner": lambda: encoders.compare_aligner(frames or 32, voxels or 30_000, runs),
-    }[stage]()
+    comparison = compare(stage, voxels=voxels, frames=frames, runs=runs)
     click.echo(comparison.to_json() if as_json else str(comparison))

@@ -5,12 +5,17 @@ import shutil
 from itertools import cycle
 from pathlib import Path
 
-from .. import cli
+import click
+
 from ..export.checkpoint.checkpoint import Checkpoint
+from ..export.commands import everything
 from ..runtime.bundle.manifest import Bundle
+from ..runtime.commands import run as ask
 from ..runtime.errors import BadBundle
 from .captures import write_arc2017
 from .checkpoints import TRAINED
+from .rea.commands import run as answer
+from .rea.commands import synth
 from .rea.dataset import QUESTION_TYPES, ReaDataset, Sample
 from .rea.results import Record, read_results
 from .training.features import FRAMES, VOXEL_SIZE
@@ -32,11 +37,11 @@ def main() -> None:
     if not is_of(bundle, TRAINED):
         for stale in (bundle, answers):
             shutil.rmtree(stale, ignore_errors=True)
-        call("export", "all", "--ckpt", TRAINED, "--out", bundle, "--quant", "Q8_0", *SETTINGS)
+        call("stllm-export all", everything, "--ckpt", TRAINED, "--out", bundle, "--quant", "Q8_0", *SETTINGS)
     if not (rooms / "val.json").exists():
-        call("bench", "rea", "synth", "--out", rooms, "--scenes", ROOMS, "--seed", SEED, "--val-share", 1)
+        call("stllm-bench rea synth", synth, "--out", rooms, "--scenes", ROOMS, "--seed", SEED, "--val-share", 1)
     places = ("--rea", rooms / "val.json", "--root", rooms)
-    call("bench", "rea", "run", "--bundle", bundle, *places, "--out", answers, "--threads", 1)
+    call("stllm-bench rea run", answer, "--bundle", bundle, *places, "--out", answers, "--threads", 1)
 
     samples = {sample.id: sample for sample in ReaDataset(rooms / "val.json", rooms).samples}
     _, records = read_results(answers / "results.jsonl")
@@ -45,7 +50,20 @@ def main() -> None:
         record = next(record for record in records if (record["question_type"], record["scene_id"]) == asked)
         show(record, samples[record["id"]], rooms, out)
     scene, video = write_arc2017(out / "arc2017")
-    call("run", "--bundle", bundle, "--scene", scene, "--video", video, "--frames", 1, "-q", records[0]["query"])
+    call(
+        "stllm-run",
+        ask,
+        "--bundle",
+        bundle,
+        "--scene",
+        scene,
+        "--video",
+        video,
+        "--frames",
+        1,
+        "-q",
+        records[0]["query"],
+    )
     print("\nThe last answer is about a real RGB-D frame: the small model knows generated rooms only and has to guess.")
 
 
@@ -66,12 +84,11 @@ def show(record: Record, sample: Sample, world: Path, out: Path) -> None:
         print(f"  {label:<9}{text}")
 
 
-def call(command: str, *arguments: object) -> None:
+def call(program: str, command: click.Command, *arguments: object) -> None:
     """Run a command in this process, after printing it."""
     words = [f'"{word}"' if " " in str(word) else str(word) for word in arguments]
-    print(f"\n$ stllm-{command} {' '.join(words)}", flush=True)
-    program = f"stllm-{command}"
-    cli.command(program).main([str(argument) for argument in arguments], program, standalone_mode=False)
+    print(f"\n$ {program} {' '.join(words)}", flush=True)
+    command.main([str(argument) for argument in arguments], program, standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,14 @@ from ..export.onnx.graphs import AlignerGraph, VisionGraph, transpose_linears
 from ..export.onnx.sparse import GatherConv, PointsGraph, fold, with_zero_row
 from ..runtime.bundle.manifest import CPU, PORTABLE
 from ..runtime.encoders.local import LocalEncoder
+from ..runtime.errors import require_at_least
 from ..runtime.host.maps import KernelMaps
 from ..runtime.host.rays import encode_directions
 from ..runtime.memory.counters import own_usage
 from .checkpoints import FULL, distribution
 from .world.rooms import room
 
-__all__ = ["Comparison", "compare_aligner", "compare_maps", "compare_points", "compare_vision"]
+__all__ = ["Comparison", "compare", "compare_aligner", "compare_maps", "compare_points", "compare_vision"]
 
 THREADS = 2
 TEXT_TOKENS = 40
@@ -78,6 +79,28 @@ class Comparison:
     def to_json(self) -> str:
         """The fields as one line of JSON."""
         return json.dumps(asdict(self))
+
+
+def compare(stage: str, *, voxels: int | None = None, frames: int | None = None, runs: int = 7) -> Comparison:
+    """Compare an encoder with its plain form.
+
+    Args:
+        stage: points, maps, vision or aligner.
+        voxels: of the room; by default as many as the stage is measured with.
+        frames: by default 32 for the aligner, one for vision.
+        runs: pairs of runs.
+
+    Raises:
+        BadInput: a number is out of range.
+    """
+    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--runs": (runs, 1)})
+    if stage == "points":
+        return compare_points(voxels or 39_000, runs)
+    if stage == "maps":
+        return compare_maps(voxels or 60_000, runs)
+    if stage == "vision":
+        return compare_vision(frames or 1, runs)
+    return compare_aligner(frames or 32, voxels or 30_000, runs)
 
 
 def compare_points(voxels: int, runs: int) -> Comparison:

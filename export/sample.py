@@ -1,10 +1,11 @@
 """A small furnished corridor and a clip through it, generated: for trying a bundle and for checking one."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from ..runtime.inputs.scene import Scene
+from ..runtime.inputs.writing import write_clip, write_scene
 
 __all__ = ["write_sample"]
 
@@ -33,21 +34,16 @@ def write_sample(folder: Path, voxel_size: float = 0.06, seed: int = 0) -> tuple
     Returns:
         The scene's and the clip's folders.
     """
-    scene, video = folder / "scene", folder / "video"
-    (scene / "poses").mkdir(parents=True, exist_ok=True)
-    video.mkdir(exist_ok=True)
     points, colours = corridor(np.random.default_rng(seed))
     points *= voxel_size
-    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
     intrinsics = np.array([[100.0, 0, FRAME_SIZE[0] / 2], [0, 100.0, FRAME_SIZE[1] / 2], [0, 0, 1]])
-    np.savetxt(scene / "K.txt", intrinsics)
-    for number in FRAMES:
-        name = f"frame_{number:010d}"
-        pose = walking_pose(number / FPS, voxel_size)
-        np.savetxt(scene / "poses" / f"{name}.txt", pose)
-        Image.fromarray(render(points, colours, pose, intrinsics, voxel_size)).save(video / f"{name}.png")
-    (video / "clip.json").write_text(json.dumps({"fps": FPS, "seconds": 1.0}) + "\n")
-    return scene, video
+    poses = {f"frame_{number:010d}": walking_pose(number / FPS, voxel_size) for number in FRAMES}
+    frames = ((stem, render(points, colours, pose, intrinsics, voxel_size)) for stem, pose in poses.items())
+    scene = Scene(points.astype(np.float32), colours.astype(np.float32), poses, intrinsics)
+    return (
+        write_scene(folder / "scene", scene),
+        write_clip(folder / "video", frames, fps=FPS, seconds=1.0),
+    )
 
 
 def corridor(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

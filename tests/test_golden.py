@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
@@ -20,6 +19,8 @@ from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.runtime.bundle.geometry import Geometry
+from stllm_edge.runtime.inputs.scene import Scene
+from stllm_edge.runtime.inputs.writing import write_clip, write_scene
 
 Dump = dict[str, np.ndarray]
 NEW_TOKENS = 24
@@ -210,22 +211,21 @@ def test_unet_layer_agrees(layer: str, whole_closet: Any, unet_outputs: dict[str
 def write_world(folder: Path, points: np.ndarray, frames: int, size: tuple[int, int] = (80, 60)) -> tuple[Path, Path]:
     """A scene of given points [P, 3] and a clip of noise, posed on a line through it."""
     generator = np.random.default_rng(len(points))
-    scene, video = folder / "scene", folder / "video"
-    (scene / "poses").mkdir(parents=True)
-    video.mkdir()
     colours = generator.uniform(0, 255, points.shape)
-    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
-    np.savetxt(scene / "K.txt", [[70.0, 0, size[0] / 2], [0, 75.0, size[1] / 2], [0, 0, 1]])
+    intrinsics = np.array([[70.0, 0, size[0] / 2], [0, 75.0, size[1] / 2], [0, 0, 1]])
+    poses = {}
     for number in range(frames):
         angle = 0.1 * number
         pose = np.eye(4)
         pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
         pose[:3, 3] = [0.02 * number, 0.1, -1.0]
-        np.savetxt(scene / f"poses/frame_{number:04d}.txt", pose)
-        pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(video / f"frame_{number:04d}.png")
-    (video / "clip.json").write_text('{"fps": 10.0, "seconds": 2.0}')
-    return scene, video
+        poses[f"frame_{number:04d}"] = pose
+    noise = ((stem, generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for stem in poses)
+    scene = Scene(points.astype(np.float32), colours.astype(np.float32), poses, intrinsics)
+    return (
+        write_scene(folder / "scene", scene),
+        write_clip(folder / "video", noise, fps=10.0, seconds=2.0),
+    )
 
 
 def block(x: int, y: int, z: int) -> np.ndarray:

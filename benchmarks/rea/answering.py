@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...runtime.answer import Answer
-from ...runtime.errors import BadInput, DoesNotFit
+from ...runtime.errors import BadInput, DoesNotFit, require_at_least
 from ...runtime.options import Options
 from ...runtime.session import Session
 from .dataset import Broken, Sample
-from .results import Record
+from .results import Record, record_of
 
 __all__ = ["Request", "answer_clip"]
 
@@ -21,17 +20,39 @@ class Request:
 
     Attributes:
         bundle: its folder.
-        digest: of the bundle; where samples are answered elsewhere, the bundle there has to have the same.
         options: of the session.
         frames: frames to sample from a clip; None takes the bundle's number.
         max_new_tokens: longest answer.
+        digest: of the bundle, once it is open; where samples are answered elsewhere, the bundle there has to have the
+            same.
     """
 
     bundle: Path
-    digest: str
     options: Options
-    frames: int | None
-    max_new_tokens: int
+    frames: int | None = None
+    max_new_tokens: int = 256
+    digest: str | None = None
+
+    def check(self) -> None:
+        """Raise BadInput when a number is out of range."""
+        require_at_least({"--max-new-tokens": (self.max_new_tokens, 1), "--frames": (self.frames, 1)})
+
+    def settled(self, session: Session) -> "Request":
+        """As a session of it answers: with the bundle's digest and what the options left open."""
+        options = replace(self.options, precision=session.setup.precision, quant=session.setup.quant)
+        return replace(self, bundle=self.bundle.resolve(), options=options, digest=session.digest)
+
+    def deciding(self) -> dict[str, object]:
+        """The options that decide answers; how many threads there are and where they run does not."""
+        options = self.options
+        return {
+            "precision": options.precision,
+            "quant": options.quant,
+            "kv": options.kv,
+            "flash_attention": options.flash_attention,
+            "frames": self.frames,
+            "max_new_tokens": self.max_new_tokens,
+        }
 
 
 def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -> Iterator[Record | Broken]:
@@ -56,20 +77,12 @@ def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -
             yield Broken(sample.id, str(error))
         else:
             now = time.perf_counter()
-            yield to_record(sample, answer, text, now - start)
+            yield record_of(
+                sample,
+                text,
+                prompt_tokens=answer.prompt_tokens,
+                new_tokens=len(answer.token_ids),
+                seconds=round(now - start, 4),
+                milliseconds={stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
+            )
             start = now
-
-
-def to_record(sample: Sample, answer: Answer, text: str, seconds: float) -> Record:
-    return {
-        "id": sample.id,
-        "question_type": sample.question_type,
-        "scene_id": sample.scene_id,
-        "query": sample.question,
-        "gt": sample.answer,
-        "pred": text.strip(),
-        "prompt_tokens": answer.prompt_tokens,
-        "new_tokens": len(answer.token_ids),
-        "seconds": round(seconds, 4),
-        "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
-    }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...runtime.console import Progress
 from ...runtime.errors import BadInput
 from ...runtime.inputs.cameras import load_intrinsics, load_poses
 from ...runtime.inputs.points import load_points
@@ -79,26 +80,27 @@ class Check:
         return "\n".join([*lines, f"{self.usable:,} of {total:,} samples are usable, {len(self.broken):,} are broken"])
 
 
-def check_dataset(dataset: ReaDataset, advance: Callable[[int], None] = lambda samples: None) -> Check:
+def check_dataset(dataset: ReaDataset, *, quiet: bool = True) -> Check:
     """Look at the files of every sample: each cloud, pose and first frame of a clip is read, the rest has to exist.
 
     Args:
         dataset: the data set.
-        advance: called with the number of samples that were looked at.
+        quiet: whether to leave out the progress bar.
     """
     complaint = functools.cache(complain)
     check = Check(types=dict(Counter(sample.question_type for sample in dataset.samples)))
-    for group in by_clip(dataset.samples):
-        sample = group[0]
-        check.scenes.setdefault(sample.scene_id, Coverage()).add(group)
-        reason = (
-            complaint(load_points, sample.pointcloud)
-            or complaint(load_intrinsics, sample.intrinsics)
-            or complain(read_clip, sample)
-        )
-        if reason:
-            check.broken += [Broken(sample.id, reason) for sample in group]
-        advance(len(group))
+    with Progress(quiet).bar("check", len(dataset.samples)) as advance:
+        for group in by_clip(dataset.samples):
+            sample = group[0]
+            check.scenes.setdefault(sample.scene_id, Coverage()).add(group)
+            reason = (
+                complaint(load_points, sample.pointcloud)
+                or complaint(load_intrinsics, sample.intrinsics)
+                or complain(read_clip, sample)
+            )
+            if reason:
+                check.broken += [Broken(sample.id, reason) for sample in group]
+            advance(len(group))
     return check
 
 

@@ -2,13 +2,12 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ...runtime.console import FOLDER, logging_options, options, reports_errors, session_options
-from ...runtime.errors import BadInput, require_at_least
 
 __all__ = ["check", "compare", "judge", "merge", "run", "score", "synth"]
 
@@ -33,11 +32,21 @@ rea_options = options(
 @click.option("--processes", type=int, help="By default one a core.")
 @logging_options
 @reports_errors
-def synth(**values: Any) -> None:
+def synth(
+    out: Path,
+    scenes: int,
+    seed: int,
+    clips: int,
+    questions: int,
+    val_share: float,
+    processes: int | None,
+    quiet: bool,
+) -> None:
     """Write the small world: furnished rooms, clips of a person at work, questions and answers."""
-    from ..world.synth import write_synth
+    from ..world.synth import Recipe, write_synth
 
-    click.echo(str(write_synth(**values)))
+    recipe = Recipe(scenes, seed, clips, questions, val_share)
+    click.echo(str(write_synth(out, recipe, processes=processes, quiet=quiet)))
 
 
 @click.command()
@@ -52,12 +61,9 @@ def score(predictions: Path, train: Path | None, seed: int, as_json: bool, quiet
 
     PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}.
     """
-    from ..scoring.predictions import read_predictions, read_training
-    from ..scoring.score import score
+    from ..scoring.score import score_file
 
-    require_at_least({"--seed": (seed, 0)})
-    records = read_predictions(predictions)
-    report = score(records, train=None if train is None else read_training(train), seed=seed)
+    report = score_file(predictions, train=train, seed=seed)
     click.echo(report.to_json() if as_json else str(report))
 
 
@@ -73,28 +79,31 @@ def score(predictions: Path, train: Path | None, seed: int, as_json: bool, quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @logging_options
 @reports_errors
-def judge(predictions: Path, out: Path, scale: str, model: str, as_json: bool, quiet: bool, **chat: Any) -> None:
+def judge(
+    predictions: Path,
+    out: Path,
+    scale: str,
+    model: str,
+    endpoint: str | None,
+    key_variable: str,
+    timeout: float,
+    tries: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Let a language model judge answers, or write the prompts for it.
 
     PREDICTIONS is results.jsonl of a run, or a JSON list of {query, gt, pred}. Without --endpoint, --out gets requests
     for OpenAI's batch API; with it, verdicts, and the command can be run again to go on where it stopped.
     """
-    import os
-
     from ..scoring.chat import Endpoint
-    from ..scoring.judge import judge, write_prompts
-    from ..scoring.predictions import read_predictions
+    from ..scoring.judge import judge_file, write_prompts_file
 
-    records = read_predictions(predictions)
-    if out.exists() and out.samefile(predictions):
-        raise BadInput(f"--out {out}: is the file of answers; choose another")
-    if chat["endpoint"] is None:
-        write_prompts(records, out, model, scale)
-        click.echo(f"{len(records)} prompts in {out}", err=True)
+    if endpoint is None:
+        click.echo(f"{write_prompts_file(predictions, out, model, scale)} prompts in {out}", err=True)
         return
-    key = os.environ.get(chat["key_variable"], "").strip()
-    endpoint = Endpoint(chat["endpoint"], key, timeout=chat["timeout"], tries=chat["tries"])
-    judgement = judge(records, out, endpoint.complete, model=model, scale=scale)
+    chat = Endpoint.with_key_from(key_variable, endpoint, timeout=timeout, tries=tries)
+    judgement = judge_file(predictions, out, chat, model=model, scale=scale)
     click.echo(judgement.to_json() if as_json else str(judgement))
 
 
@@ -105,13 +114,10 @@ def judge(predictions: Path, out: Path, scale: str, model: str, as_json: bool, q
 @reports_errors
 def check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool) -> None:
     """Count samples, frames and poses, and list the samples that cannot be used."""
-    from ...runtime.console import Progress
     from .check import check_dataset
     from .dataset import ReaDataset
 
-    dataset = ReaDataset(file, root, fps=fps)
-    with Progress(quiet).bar("check", len(dataset.samples)) as advance:
-        check = check_dataset(dataset, advance)
+    check = check_dataset(ReaDataset(file, root, fps=fps), quiet=quiet)
     click.echo(json.dumps(check.to_json(), indent=1) if as_json else str(check))
     if not check.usable:
         sys.exit(1)
@@ -138,11 +144,46 @@ def check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool)
 @click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")
 @logging_options
 @reports_errors
-def run(**values: Any) -> None:
+def run(
+    bundle: Path,
+    file: Path,
+    root: Path,
+    fps: float | None,
+    out: Path,
+    spec: str,
+    types: tuple[str, ...],
+    scenes: tuple[str, ...],
+    seed: int,
+    shard: str,
+    precision: str | None,
+    quant: str | None,
+    max_new_tokens: int,
+    frames: int | None,
+    threads: int | None,
+    kv: str,
+    flash_attention: bool | None,
+    device: str,
+    strict: bool,
+    gpu_layers: int | None,
+    check_digests: bool,
+    resident: bool,
+    scheduler: str | None,
+    swapped: str | None,
+    quiet: bool,
+) -> None:
     """Answer a subset; started again, it goes on where it was."""
-    from .command import answer_subset
+    from ...runtime.options import Options
+    from .answering import Request
+    from .dataset import ReaDataset
+    from .run import Task, answer_and_score
+    from .subset import Shard, Subset
 
-    if not answer_subset(values):
+    how = Options(precision=precision, quant=quant, threads=threads, kv=kv, flash_attention=flash_attention)
+    where = replace(how, device=device, strict=strict, gpu_layers=gpu_layers, resident=resident)
+    options = replace(where, check_digests=check_digests)
+    request = Request(bundle, options, frames, max_new_tokens)
+    task = Task(request, Subset(spec, types, scenes, seed), Shard.parse(shard), swapped, scheduler)
+    if not answer_and_score(task, ReaDataset(file, root, fps=fps), out, quiet=quiet):
         sys.exit(1)
 
 

@@ -1,8 +1,7 @@
 """The REA data set: questions about scenes and clips, whose files are read when they are needed (SPEC section 9)."""
 
-import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput
 from ...runtime.inputs.clip import Clip, even_times
+from ...runtime.inputs.entries import field, parse_conversation, read_entries
 from ...runtime.inputs.frames import ImageFiles
 from ...runtime.inputs.scene import Scene, load_scene
 
@@ -23,7 +23,6 @@ QUESTION_TYPES = (
     "furniture_affordance",
     "action_planning",
 )
-PLACEHOLDERS = re.compile("<pointcloud>|<image>")
 # EPIC-KITCHENS extracted 60 frames a second, and 50 from the later videos, whose numbers have three digits
 EPIC_FPS, EPIC_EXTENSION_FPS = 60.0, 50.0
 EPIC_EXTENSION = re.compile(r"P\d+_\d{3}")
@@ -68,6 +67,26 @@ class Sample:
         """Names of the clip's frames, whether they are on disk or not."""
         return tuple(f"frame_{number:010d}" for number in range(self.start, self.stop + 1))
 
+    def to_entry(self, root: Path) -> dict[str, Any]:
+        """As an entry of the data set's JSON file, with paths relative to a folder."""
+        paths = {"video": self.video, "pointcloud": self.pointcloud, "c2ws": self.c2ws, "K": self.intrinsics}
+        return {
+            "id": self.id,
+            **{key: path.relative_to(root).as_posix() for key, path in paths.items()},
+            "conversations": [
+                {"from": "human", "value": f"<pointcloud><image>{self.question}"},
+                {"from": "gpt", "value": self.answer},
+            ],
+            "metadata": {
+                "dataset": NAME,
+                "question_type": self.question_type,
+                "query_start_frame": self.start,
+                "query_stop_frame": self.stop,
+                "fps": self.fps,
+            },
+            "scene_id": self.scene_id,
+        }
+
     def load(self) -> tuple[Scene, Clip]:
         """Read the cloud, the intrinsics and the size of the frames; poses are read when frames are chosen.
 
@@ -108,6 +127,7 @@ class ReaDataset:
 
     Attributes:
         file: the JSON file.
+        fps: frames a second, if they were given.
         samples: its questions, in its order; their paths are absolute.
     """
 
@@ -127,8 +147,8 @@ class ReaDataset:
             raise BadInput(f"--fps {fps}: expected a positive number")
         if not root.is_dir():
             raise BadInput(f"--root {root}: no such folder; expected the one that the entries' paths are relative to")
-        self.file = file
-        self.samples = tuple(read_samples(file, root.absolute(), fps))
+        self.file, self.fps = file, fps
+        self.samples = read_samples(file, root.absolute(), fps)
 
     @property
     def digest(self) -> str:
@@ -145,34 +165,17 @@ def by_clip(samples: Iterable[Sample]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def read_samples(file: Path, root: Path, fps: float | None) -> Iterator[Sample]:
+def read_samples(file: Path, root: Path, fps: float | None) -> tuple[Sample, ...]:
     """The samples of a JSON file; raises BadInput that names the entry."""
+    samples = tuple(read_entries("--rea", file, lambda entry: parse_entry(entry, root, fps)))
     places: dict[str, int] = {}
-    for place, entry in enumerate(read_entries(file)):
-        try:
-            sample = parse_entry(entry, root, fps)
-        except (ValueError, TypeError) as error:
-            name = f" (id {entry['id']!r})" if isinstance(entry, dict) and "id" in entry else ""
-            raise BadInput(f"--rea {file}: entry {place}{name} {error}; give a JSON file of the REA release") from None
+    for place, sample in enumerate(samples):
         if sample.id in places:
             raise BadInput(
                 f"--rea {file}: entries {places[sample.id]} and {place} have the same id {sample.id!r}; ids must differ"
             )
         places[sample.id] = place
-        yield sample
-
-
-def read_entries(file: Path) -> list[Any]:
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"--rea {file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"--rea {file}: not JSON ({error})") from None
-    if not isinstance(entries, list) or not entries:
-        found = "an empty list" if entries == [] else type(entries).__name__
-        raise BadInput(f"--rea {file}: expected a list of entries, found {found}; give a JSON file of the REA release")
-    return entries
+    return samples
 
 
 def parse_entry(entry: Any, root: Path, fps: float | None) -> Sample:
@@ -188,7 +191,7 @@ def parse_entry(entry: Any, root: Path, fps: float | None) -> Sample:
         raise ValueError(f"has frames {start}..{stop}, expected 0 <= query_start_frame <= query_stop_frame")
     if stop - start >= MOST_FRAMES:
         raise ValueError(f"has frames {start}..{stop}, more than {MOST_FRAMES}")
-    asked, answer = parse_conversation(field(entry, "conversations", list))
+    asked, answer = parse_conversation(entry)
     scene_id = field(entry, "scene_id", str)
     return Sample(
         id=str(field(entry, "id", str | int)),
@@ -206,18 +209,6 @@ def parse_entry(entry: Any, root: Path, fps: float | None) -> Sample:
     )
 
 
-def parse_conversation(turns: list[Any]) -> tuple[str, str]:
-    """Question without the placeholders, and answer."""
-    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
-    if speakers != ["human", "gpt"]:
-        raise ValueError(f"has conversations from {speakers}, expected ['human', 'gpt']")
-    question, answer = (field(turn, "value", str) for turn in turns)
-    question = PLACEHOLDERS.sub("", question).strip()
-    if not question:
-        raise ValueError("has no question beside the placeholders")
-    return question, answer.strip()
-
-
 def recorded_fps(entry: dict[str, Any]) -> float | None:
     if "fps" not in entry["metadata"]:
         return None
@@ -229,15 +220,3 @@ def recorded_fps(entry: dict[str, Any]) -> float | None:
 
 def default_fps(scene_id: str) -> float:
     return EPIC_EXTENSION_FPS if EPIC_EXTENSION.fullmatch(scene_id) else EPIC_FPS
-
-
-def field(entry: Any, path: str, kind: Any) -> Any:
-    """The value at a dotted path; raises ValueError when it is absent, TypeError when of another type."""
-    value = entry
-    for key in path.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise ValueError(f"lacks {path}")
-        value = value[key]
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"has {path} {value!r}, expected {getattr(kind, '__name__', kind)}")
-    return value

@@ -10,9 +10,10 @@ from typing import Any
 
 from ...runtime.bundle.files import atomic_path
 from ...runtime.errors import BadInput
+from .dataset import Sample
 from .journal import Item, Journal, whole_lines
 
-__all__ = ["Header", "Record", "open_results", "read_results", "write_predictions", "write_results"]
+__all__ = ["Header", "Record", "open_results", "read_results", "record_of", "write_predictions", "write_results"]
 
 LOG = logging.getLogger(__name__)
 SCHEMA = 1
@@ -30,7 +31,7 @@ class Header:
         rea: digest of the JSON file.
         options: what else decides an answer.
         subset: what was asked for.
-        ids: all samples of the subset, in their order, whichever shard they are in.
+        ids: all samples of the subset, of every shard, in their order.
         shard: the part of the subset that this file is for, as i/n.
         schema: of this format.
     """
@@ -58,6 +59,19 @@ class Header:
         if self.subset != other.subset or self.ids != other.ids:
             return f"is of another subset ({json.dumps(self.subset)}, not {json.dumps(other.subset)})"
         return None
+
+
+def record_of(sample: Sample, pred: str, **figures: Any) -> Record:
+    """An answer as it is stored: what was asked, the truth, and what the model said."""
+    return {
+        "id": sample.id,
+        "question_type": sample.question_type,
+        "scene_id": sample.scene_id,
+        "query": sample.question,
+        "gt": sample.answer,
+        "pred": pred.strip(),
+        **figures,
+    }
 
 
 def normalised(header: Header) -> Header:
@@ -99,7 +113,7 @@ def read_results(path: Path) -> tuple[Header, list[Record]]:
 
 
 def write_results(path: Path, header: Header, records: Iterable[Record]) -> None:
-    """A whole results file at once."""
+    """Write a complete results file."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for content in ({"header": asdict(header)}, *records):
             file.write(json.dumps(content) + "\n")
@@ -119,7 +133,7 @@ def in_order(header: Header, records: Iterable[Record]) -> list[Record]:
 
 
 def parse(path: Path, data: bytes) -> tuple[Header, list[Record]]:
-    """Header and answers from whole lines."""
+    """Header and answers from complete lines."""
     lines = data.splitlines()
     try:
         header = Header(**json.loads(lines[0])["header"])

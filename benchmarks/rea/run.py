@@ -1,53 +1,49 @@
 """A subset of REA answered by a bundle, sample by sample onto disk; started again, it goes on where it was."""
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...runtime.errors import BadInput, require_at_least
-from ...runtime.options import Options
+import click
+
+from ...runtime.console import Progress
+from ...runtime.errors import MissingDependency
 from ...runtime.session import Session
 from .answering import Request, answer_clip
 from .dataset import Broken, ReaDataset, Sample, by_clip
+from .journal import Journal
 from .results import Header, Record, in_order, open_results, write_predictions
-from .subset import Subset
+from .subset import Shard, Subset
 from .swap import swap
 
-__all__ = ["Run", "Shard", "run_subset"]
+__all__ = ["Run", "Task", "answer_and_score", "run_subset"]
 
 LOG = logging.getLogger(__name__)
-SHARD = re.compile(r"(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count` of a subset; parts are cut between clips."""
+class Task:
+    """What a run is asked for.
 
-    number: int = 1
-    count: int = 1
+    Attributes:
+        request: how samples are answered.
+        subset: which samples.
+        shard: which part of the subset.
+        swapped: what is taken from another room, one of `SWAPS`; None for nothing.
+        scheduler: address of a Dask scheduler whose workers answer; None answers here.
+    """
 
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read i/n; raises BadInput unless 1 <= i <= n."""
-        form = SHARD.fullmatch(text)
-        shard = cls(*map(int, form.groups())) if form else cls(0, 0)
-        if not 1 <= shard.number <= shard.count:
-            raise BadInput(f"--shard {text}: expected i/n with 1 <= i <= n, such as 1/4")
-        return shard
+    request: Request
+    subset: Subset = field(default_factory=Subset)
+    shard: Shard = field(default_factory=Shard)
+    swapped: str | None = None
+    scheduler: str | None = None
 
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-    def of(self, groups: Sequence[list[Sample]]) -> list[list[Sample]]:
-        """Every `count`-th group."""
-        return list(groups[self.number - 1 :: self.count])
-
-    def file(self, folder: Path, stem: str, suffix: str) -> Path:
-        """A file of this shard; the only shard of a run leaves its number out."""
-        name = f"{stem}.{self.number}-of-{self.count}" if self.count > 1 else stem
-        return folder / f"{name}{suffix}"
+    def samples(self, dataset: ReaDataset) -> list[Sample]:
+        """Samples of the subset, of every shard; raises BadInput when a choice is not possible."""
+        chosen = self.subset.of(dataset.samples)
+        return swap(chosen, self.swapped) if self.swapped else chosen
 
 
 @dataclass(frozen=True)
@@ -67,77 +63,89 @@ class Run:
     broken: list[Broken]
 
 
+def answer_and_score(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool) -> int:
+    """Answer a subset with a progress bar and print the score of all its answers; returns how many there are.
+
+    Raises:
+        BadInput: as `run_subset`.
+    """
+    total = sum(map(len, task.shard.of(by_clip(task.samples(dataset)))))
+    with Progress(quiet).bar("answer", total) as advance:
+        run = run_subset(task, dataset, out, advance=advance)
+    LOG.info("%d answers, %d of them new, in %s", len(run.records), run.answered, run.results)
+    if run.broken:
+        LOG.warning("%d samples were skipped, for the reasons above", len(run.broken))
+    if run.records:
+        from ..scoring.score import score
+
+        try:
+            click.echo(str(score(run.records)))
+        except MissingDependency as error:
+            LOG.warning("the answers are not scored: %s", error)
+    return len(run.records)
+
+
 def run_subset(
-    bundle: Path,
-    dataset: ReaDataset,
-    out: Path,
-    *,
-    options: Options,
-    subset: Subset | None = None,
-    shard: Shard | None = None,
-    frames: int | None = None,
-    max_new_tokens: int = 256,
-    fps: float | None = None,
-    scheduler: str | None = None,
-    swapped: str | None = None,
-    advance: Callable[[int], None] = lambda samples: None,
+    task: Task, dataset: ReaDataset, out: Path, *, advance: Callable[[int], None] = lambda samples: None
 ) -> Run:
     """Answer the samples of a subset that `out` has no answers to yet, and write the predictions.
 
     Args:
-        bundle: the bundle's folder.
+        task: which samples, and how.
         dataset: the data set.
         out: folder of `results.jsonl` and `predictions.json`.
-        options: of the session.
-        subset: which samples; all by default.
-        shard: which part of the subset; all by default.
-        frames: frames to sample from a clip; None takes the bundle's number.
-        max_new_tokens: longest answer.
-        fps: what the data set was told, to be recorded.
-        scheduler: address of a Dask scheduler whose workers answer; None answers here.
-        swapped: what is taken from another room, one of `SWAPS`; None for nothing.
         advance: called with the number of samples that are done.
 
     Raises:
         BadInput: a choice is not possible, or the results in `out` are of something else.
     """
-    subset, shard = subset or Subset(), shard or Shard()
-    require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--frames": (frames, 1)})
-    samples = subset.of(dataset.samples)
-    if swapped:
-        samples = swap(samples, swapped)
-    groups = shard.of(by_clip(samples))
-    if scheduler is not None:
+    task.request.check()
+    samples = task.samples(dataset)
+    if task.scheduler is not None:
         from .scheduler import require_scheduler
 
-        require_scheduler(scheduler)
-    with Session(bundle, options) as session:
-        session.require_positions(max_new_tokens)
-        options = replace(options, precision=session.setup.precision, quant=session.setup.quant)
-        request = Request(bundle.resolve(), session.digest, options, frames, max_new_tokens)
-        header = Header(
-            bundle=session.digest,
-            rea=dataset.digest,
-            options=deciding(request) | {"fps": fps, "swap": swapped},
-            subset=subset.to_json(),
-            ids=[sample.id for sample in samples],
-            shard=str(shard),
-        )
-        with open_results(shard.file(out, "results", ".jsonl"), header) as journal:
+        require_scheduler(task.scheduler)
+    results = task.shard.file(out, "results", ".jsonl")
+    with Session(task.request.bundle, task.request.options) as session:
+        session.require_positions(task.request.max_new_tokens)
+        request = task.request.settled(session)
+        header = describe(task, request, dataset, samples)
+        with open_results(results, header) as journal:
             done = {record["id"] for record in journal.items}
             advance(len(done))
-            rest = [[sample for sample in group if sample.id not in done] for group in groups]
-            broken = []
-            for outcome in outcomes(session, [group for group in rest if group], request, scheduler):
-                if isinstance(outcome, Broken):
-                    LOG.warning("skipped %s: %s", outcome.id, outcome.reason)
-                    broken.append(outcome)
-                else:
-                    journal.append(outcome)
-                advance(1)
+            groups = by_clip(samples)
+            rest = [[sample for sample in group if sample.id not in done] for group in task.shard.of(groups)]
+            found = outcomes(session, [group for group in rest if group], request, task.scheduler)
+            broken = store(found, journal, advance)
             records = in_order(header, journal.items)
-    write_predictions(shard.file(out, "predictions", ".json"), header, records)
-    return Run(shard.file(out, "results", ".jsonl"), records, len(records) - len(done), broken)
+    write_predictions(task.shard.file(out, "predictions", ".json"), header, records)
+    return Run(results, records, len(records) - len(done), broken)
+
+
+def describe(task: Task, request: Request, dataset: ReaDataset, samples: Sequence[Sample]) -> Header:
+    """What the answers of a task are answers to."""
+    assert request.digest is not None
+    return Header(
+        bundle=request.digest,
+        rea=dataset.digest,
+        options=request.deciding() | {"fps": dataset.fps, "swap": task.swapped},
+        subset=task.subset.to_json(),
+        ids=[sample.id for sample in samples],
+        shard=str(task.shard),
+    )
+
+
+def store(found: Iterable[Record | Broken], journal: Journal, advance: Callable[[int], None]) -> list[Broken]:
+    """Append answers as they come; returns the samples that have none."""
+    broken = []
+    for outcome in found:
+        if isinstance(outcome, Broken):
+            LOG.warning("skipped %s: %s", outcome.id, outcome.reason)
+            broken.append(outcome)
+        else:
+            journal.append(outcome)
+        advance(1)
+    return broken
 
 
 def outcomes(
@@ -151,16 +159,3 @@ def outcomes(
         from .scheduler import distribute
 
         yield from distribute(scheduler, groups, request)
-
-
-def deciding(request: Request) -> dict[str, object]:
-    """The options that decide answers; how many threads there are and where they run does not."""
-    options = request.options
-    return {
-        "precision": options.precision,
-        "quant": options.quant,
-        "kv": options.kv,
-        "flash_attention": options.flash_attention,
-        "frames": request.frames,
-        "max_new_tokens": request.max_new_tokens,
-    }

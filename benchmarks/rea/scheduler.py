@@ -25,7 +25,7 @@ PATIENCE = "15s"
 AHEAD = 2
 STORED = "the answers so far are stored; run again to go on"
 
-_OPENED: dict[tuple[Path, str, Options], Session] = {}
+_OPENED: dict[tuple[Path, str | None, Options], Session] = {}
 _TURN = threading.Lock()
 
 
@@ -95,7 +95,7 @@ def collect(distributed: Any, task: Any, group: list[Sample]) -> list[Record | B
     try:
         return task.result()
     except distributed.KilledWorker:
-        reason = "its workers died one after the other, most likely for want of memory; fewer --frames need less"
+        reason = "its workers died one after the other, most likely because memory ran out; fewer --frames need less"
         return [Broken(sample.id, reason) for sample in group]
     except StllmError:
         raise

@@ -1,18 +1,20 @@
-"""Parts of the REA data set, in the authors' forms and by type and scene."""
+"""Parts of the REA data set: in the authors' forms, by type and scene, and shards of one run."""
 
 import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
 from .dataset import QUESTION_TYPES, Sample
 
-__all__ = ["Subset"]
+__all__ = ["Shard", "Subset"]
 
 FORM = re.compile(r"(?:(?P<where>first|end|random):)?(?P<count>\d+)(?P<percent>%)?")
+SHARD = re.compile(r"(\d+)/(\d+)")
 FORMS = "all, first:N, end:N, random:N or N%, where N may be a percentage as well"
 
 
@@ -72,6 +74,35 @@ class Subset:
 
     def _rank(self, sample: Sample) -> bytes:
         return hashlib.sha256(f"{self.seed} {sample.id}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count` of a subset; parts are cut between clips."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read i/n; raises BadInput unless 1 <= i <= n."""
+        form = SHARD.fullmatch(text)
+        shard = cls(*map(int, form.groups())) if form else cls(0, 0)
+        if not 1 <= shard.number <= shard.count:
+            raise BadInput(f"--shard {text}: expected i/n with 1 <= i <= n, such as 1/4")
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, groups: Sequence[list[Sample]]) -> list[list[Sample]]:
+        """Every `count`-th group."""
+        return list(groups[self.number - 1 :: self.count])
+
+    def file(self, folder: Path, stem: str, suffix: str) -> Path:
+        """A file of this shard; the only shard of a run leaves its number out."""
+        name = f"{stem}.{self.number}-of-{self.count}" if self.count > 1 else stem
+        return folder / f"{name}{suffix}"
 
 
 def require_known(option: str, asked: Sequence[str], known: Iterable[str]) -> None:

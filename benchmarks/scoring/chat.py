@@ -3,6 +3,7 @@
 import http.client
 import json
 import logging
+import os
 import re
 import time
 import urllib.error
@@ -61,6 +62,11 @@ class Endpoint:
         self.url = url.rstrip("/") if url.rstrip("/").endswith(PATH) else url.rstrip("/") + PATH
         self.key, self.timeout, self.tries, self.wait, self.sleep = key, timeout, tries, wait, sleep
         self.opener = urllib.request.build_opener(NoRedirects)
+
+    @classmethod
+    def with_key_from(cls, variable: str, url: str, *, timeout: float, tries: int) -> "Endpoint":
+        """One whose key an environment variable holds; without the variable it has none."""
+        return cls(url, os.environ.get(variable, "").strip(), timeout=timeout, tries=tries)
 
     def complete(self, body: dict[str, Any]) -> str:
         """The reply's text.

@@ -15,10 +15,11 @@ import numpy as np
 from ...runtime.bundle.files import atomic_path
 from ...runtime.errors import BadInput
 from ..rea.journal import Item, Journal
+from .chat import Endpoint
 from .metrics import Estimate, Resampling, wilson
-from .predictions import Record
+from .predictions import Record, read_predictions
 
-__all__ = ["SCALES", "Judgement", "judge", "read_verdict", "write_prompts"]
+__all__ = ["SCALES", "Judgement", "judge", "judge_file", "read_verdict", "write_prompts_file"]
 
 LOG = logging.getLogger(__name__)
 SCALES = ("yes-no", "0-5")
@@ -84,6 +85,34 @@ def request_body(record: Record, model: str, scale: str) -> dict[str, Any]:
     content = "\n".join([*parts, "", criteria, REQUESTS[scale]])
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
     return {"model": model, "messages": messages, "temperature": 0}
+
+
+def write_prompts_file(predictions: Path, out: Path, model: str, scale: str) -> int:
+    """Write prompts for the answers in a file; returns how many.
+
+    Raises:
+        BadInput: a file is not what it has to be, or both are the same.
+    """
+    records = read_apart(predictions, out)
+    write_prompts(records, out, model, scale)
+    return len(records)
+
+
+def judge_file(predictions: Path, out: Path, endpoint: Endpoint, *, model: str, scale: str) -> Judgement:
+    """Judge the answers in a file.
+
+    Raises:
+        BadInput: a file is not what it has to be, both are the same, or the endpoint does not answer.
+    """
+    return judge(read_apart(predictions, out), out, endpoint.complete, model=model, scale=scale)
+
+
+def read_apart(predictions: Path, out: Path) -> list[Record]:
+    """The answers in a file, which must not be the one that is written."""
+    records = read_predictions(predictions)
+    if out.exists() and out.samefile(predictions):
+        raise BadInput(f"--out {out}: is the file of answers; choose another")
+    return records
 
 
 def write_prompts(records: Sequence[Record], out: Path, model: str, scale: str) -> None:

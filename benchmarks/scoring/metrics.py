@@ -1,4 +1,4 @@
-"""How alike two texts are: CIDEr-D, BLEU, ROUGE-L, sentence similarity; and intervals for shares and means."""
+"""How similar two texts are: CIDEr-D, BLEU, ROUGE-L, sentence similarity; and intervals for shares and means."""
 
 import importlib.util
 import logging

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
+from ...runtime.inputs.entries import field, parse_conversation, read_entries, without_placeholders
 
 __all__ = ["ALL", "Record", "read_predictions", "read_training"]
 
 Record = Mapping[str, str]
 ALL = "all"
 """Question type of records that state none."""
-PLACEHOLDERS = ("<pointcloud>", "<image>")
 HEADER_ECHO = "assistant\n"
 """What the authors' inference leaves before an answer."""
 
@@ -47,20 +47,12 @@ def read_training(path: Path) -> list[Record]:
     Raises:
         BadInput: the file is missing, or an entry is not one of REA's; the message names it.
     """
-    records: list[Record] = []
-    for number, entry in listed(path, read_text(path)):
-        try:
-            query, answer = (entry["conversations"][turn]["value"] for turn in (0, 1))
-            question_type = entry["metadata"]["question_type"]
-        except (KeyError, IndexError, TypeError):
-            needed = "conversations (question, answer) and metadata.question_type"
-            raise BadInput(f"{path}, entry {number}: needs {needed}; is this REA?") from None
-        if not all(isinstance(value, str) for value in (query, answer, question_type)):
-            raise BadInput(f"{path}, entry {number}: question, answer and metadata.question_type must be strings")
-        records.append({"question_type": question_type, "query": without_placeholders(query), "gt": answer})
-    if not records:
-        raise BadInput(f"{path}: holds no questions")
-    return records
+    return read_entries("--train", path, parse_training)
+
+
+def parse_training(entry: Any) -> Record:
+    question, answer = parse_conversation(entry)
+    return {"question_type": field(entry, "metadata.question_type", str), "query": question, "gt": answer}
 
 
 def read_text(path: Path) -> str:
@@ -114,9 +106,3 @@ def checked(entry: Any, place: str, number: str) -> Record:
         "gt": entry["gt"],
         "pred": entry["pred"].removeprefix(HEADER_ECHO),
     }
-
-
-def without_placeholders(query: str) -> str:
-    for placeholder in PLACEHOLDERS:
-        query = query.replace(placeholder, "")
-    return query.strip()

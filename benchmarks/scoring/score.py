@@ -4,19 +4,20 @@ import json
 import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import BadInput
+from ...runtime.errors import BadInput, require_at_least
 from .baselines import Example, majority_answers, question_only_answers
 from .directions import read_direction
 from .distances import Distance, read_distance
 from .metrics import Bleu, Estimate, Resampling, cider_d, rouge_l, sentence_similarity, wilson
-from .predictions import ALL, Record
+from .predictions import ALL, Record, read_predictions, read_training
 from .wording import normalise
 
-__all__ = ["Report", "TypeScore", "score"]
+__all__ = ["Report", "TypeScore", "score", "score_file"]
 
 OVERALL = "overall"
 
@@ -87,8 +88,8 @@ class Report:
 
     def __str__(self) -> str:
         scored = [*self.types, self.overall] if len(self.types) > 1 else list(self.types)
-        alike = [column for column in SIMILARITIES if getattr(self.overall, column.name) is not None]
-        return "\n\n".join([table(scored, ACCURACIES), table(scored, alike), NOTES[self.trained]])
+        similar = [column for column in SIMILARITIES if getattr(self.overall, column.name) is not None]
+        return "\n\n".join([table(scored, ACCURACIES), table(scored, similar), NOTES[self.trained]])
 
     def to_json(self) -> str:
         """The fields as one line of JSON."""
@@ -139,6 +140,18 @@ def table(rows: Sequence[TypeScore], columns: Sequence[Column]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def score_file(predictions: Path, *, train: Path | None = None, seed: int = 0) -> Report:
+    """Score the answers in a file; `train` is an REA file that the baselines learn from.
+
+    Raises:
+        BadInput: a file is not what it has to be, or the seed is negative.
+        MissingDependency: sacrebleu or rouge-score is not installed.
+    """
+    require_at_least({"--seed": (seed, 0)})
+    records = read_predictions(predictions)
+    return score(records, train=None if train is None else read_training(train), seed=seed)
 
 
 def score(records: Sequence[Record], *, train: Sequence[Mapping[str, str]] | None = None, seed: int = 0) -> Report:
@@ -228,7 +241,7 @@ def example(question_type: str, record: Mapping[str, str]) -> Example:
 
 
 def matches(question_type: str, reference: str, answer: str) -> bool:
-    """Whether an answer says what the reference says; where that cannot be read, whether it is worded alike."""
+    """Whether an answer says what the reference says; where that cannot be read, whether it is worded the same."""
     if normalise(reference) == normalise(answer):
         return True
     expected, found = (meaning(question_type, text) for text in (reference, answer))

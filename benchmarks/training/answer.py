@@ -20,7 +20,7 @@ from ...runtime.errors import StllmError
 from ...runtime.inputs.selection import select_frames
 from ...runtime.stages import HostStages
 from ..rea.dataset import ReaDataset, Sample, by_clip
-from ..rea.results import Header, Record, write_predictions, write_results
+from ..rea.results import Header, Record, record_of, write_predictions, write_results
 from ..rea.swap import SWAPS, swap
 from ..scoring.score import score
 from .checkpoint import load
@@ -89,14 +89,7 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
         prefix = model.aligner(points, point_rays, pooled.flatten(0, 1), frame_rays, text)
         head, between, tail = (embed(torch.tensor(ids)) for ids in (prompt.head, prompt.between, prompt.tail))
         embeddings = torch.cat([head, prefix, between, model.vision.video_tokens(pooled), tail])
-        yield {
-            "id": sample.id,
-            "question_type": sample.question_type,
-            "scene_id": sample.scene_id,
-            "query": sample.question,
-            "gt": sample.answer,
-            "pred": tokenizer.decode(greedy(model, embeddings, end)).strip(),
-        }
+        yield record_of(sample, tokenizer.decode(greedy(model, embeddings, end)))
 
 
 def greedy(model: SmallModel, embeddings: Tensor, end: int) -> list[int]:

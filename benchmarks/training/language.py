@@ -43,8 +43,8 @@ class Outcome:
 
     Attributes:
         loss: mean cross-entropy of the answers' tokens.
-        correct: [B] bool, whether greedy decoding gives the whole answer: every token is the likeliest after the right
-            ones before it.
+        correct: [B] bool, whether greedy decoding gives the complete answer: every token is the likeliest after the
+            right ones before it.
         prefix: [B, latents, d].
     """
 
@@ -139,7 +139,7 @@ def answers(model: SmallModel, clips: Sequence[SeenClip | None], questions: Sequ
 
 
 def hidden_after(llm: Qwen2, head: Tensor, rest: Tensor) -> Tensor:
-    """What `llm.hidden` gives for sequences that begin alike, at their remainders; the beginning is computed once.
+    """What `llm.hidden` gives at the ends of sequences with a common beginning, which is computed once.
 
     Args:
         llm: the language model.

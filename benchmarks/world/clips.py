@@ -134,7 +134,7 @@ def render_clip(
 
 
 def targets(room: Room, wanted: int, generator: np.random.Generator) -> list[int]:
-    """Indices of all furniture at random, kinds alike, the wanted affordance first."""
+    """Indices of all furniture at random, pieces of a kind together, the wanted affordance first."""
     order = generator.permutation(len(room.furniture)).tolist()
     kinds = generator.permutation(sorted({piece.kind for piece in room.furniture})).tolist()
     group = list(AFFORDANCES)[wanted]

@@ -63,7 +63,7 @@ WISHES = {
     "Put things on it.": "put something on",
     "Keep things inside it.": "keep something inside",
 }
-CLASSES = 4  # of directions, ways, distances and affordances alike
+CLASSES = 4  # of directions, of ways, of distances, and of affordances
 WITHIN_SECTOR = np.deg2rad(35)  # of a sector's 45 degrees to either side
 NEAREST = 0.7
 LOOKALIKES = 2

@@ -128,11 +128,14 @@ def look_at_body(body: Body, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndar
     """Which rays [N, 3] hit a body: their indices [H], the distances [H] and the colours there [H, 3]."""
     start = (eye - body.origin) @ body.rotation
     low, high = body.low.min(axis=0), body.high.max(axis=0)
+    # only rays within the cone around the body's bounding sphere are tried; from inside the sphere all are
     towards, radius = (low + high) / 2 - start, np.linalg.norm(high - low) / 2
     distance = np.linalg.norm(towards)
     cosine = np.sqrt(1 - (radius / distance) ** 2) if distance > radius else -1.0
     candidates = np.flatnonzero(rays @ (body.rotation @ towards) >= cosine * distance)
 
+    # slabs: a ray is inside a box from the last of the three planes that it enters by to the first that it leaves by;
+    # a component near zero would divide by zero, so it is replaced by a tiny one, which is as good as never entering
     local = (rays[candidates] @ body.rotation).T.astype(np.float32)  # [3, C]
     inverse = 1 / np.where(np.abs(local) < PARALLEL, PARALLEL, local)
     first, second = (

@@ -1,11 +1,15 @@
 """Generated rooms of any number of voxels, for measuring at scale."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
+
+from ...runtime.errors import require_at_least
+from ...runtime.inputs.scene import Scene
+from ...runtime.inputs.writing import write_clip, write_scene
+from ..folders import make_new_folder
 
 __all__ = ["room", "write_room"]
 
@@ -40,11 +44,11 @@ def room(voxels: int, seed: int = 0, voxel_size: float = 0.06) -> np.ndarray:
     return kept - kept.min(axis=0)
 
 
-def write_room(folder: Path, voxels: int, frames: int, *, seed: int = 0, voxel_size: float = 0.06) -> tuple[Path, Path]:
+def write_room(out: Path, voxels: int, frames: int, *, seed: int = 0, voxel_size: float = 0.06) -> tuple[Path, Path]:
     """Write a room as a scene, and a clip of somebody who walks through it; the frames show random colours.
 
     Args:
-        folder: gets `scene/` and `video/`.
+        out: new folder, gets `scene/` and `video/`.
         voxels: exactly how many the scene has at this voxel size.
         frames: of the clip, each with a pose.
         seed: of everything.
@@ -52,26 +56,31 @@ def write_room(folder: Path, voxels: int, frames: int, *, seed: int = 0, voxel_s
 
     Returns:
         The scene's and the clip's folders.
+
+    Raises:
+        BadInput: a number is out of range, or the folder holds something or cannot be made.
     """
-    scene, video = folder / "scene", folder / "video"
-    (scene / "poses").mkdir(parents=True, exist_ok=True)
-    video.mkdir(exist_ok=True)
+    require_at_least({"--voxels": (voxels, 1), "--frames": (frames, 1), "--seed": (seed, 0)})
+    make_new_folder(out)
     generator = np.random.default_rng(seed)
     points = (room(voxels, seed, voxel_size) + 0.5) * voxel_size
     colours = generator.integers(0, 256, points.shape)
-    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
     width, height = FRAME_SIZE
     intrinsics = np.array([[0.6 * width, 0, width / 2], [0, 0.6 * width, height / 2], [0, 0, 1]])
-    np.savetxt(scene / "K.txt", intrinsics)
-    extent = points.max(axis=0)
-    for number in range(frames):
-        share = (number + 0.5) / frames
-        stem = f"frame_{number:010d}"
-        np.savetxt(scene / "poses" / f"{stem}.txt", walking_pose(share, extent))
-        colours = generator.integers(0, 256, (12, 16, 3)).astype(np.uint8)
-        Image.fromarray(colours).resize(FRAME_SIZE, Image.Resampling.BICUBIC).save(video / f"{stem}.jpg")
-    (video / "clip.json").write_text(json.dumps({"fps": FPS}) + "\n")
-    return scene, video
+    shares = {f"frame_{number:010d}": (number + 0.5) / frames for number in range(frames)}
+    poses = {stem: walking_pose(share, points.max(axis=0)) for stem, share in shares.items()}
+    pictures = ((stem, coloured_frame(generator)) for stem in poses)
+    scene = Scene(points.astype(np.float32), colours.astype(np.float32), poses, intrinsics)
+    return (
+        write_scene(out / "scene", scene),
+        write_clip(out / "video", pictures, fps=FPS, suffix=".jpg"),
+    )
+
+
+def coloured_frame(generator: np.random.Generator) -> np.ndarray:
+    """Soft patches of random colours, [H, W, 3] uint8."""
+    patches = generator.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(patches).resize(FRAME_SIZE, Image.Resampling.BICUBIC))
 
 
 def walking_pose(share: float, extent: np.ndarray) -> np.ndarray:

@@ -10,20 +10,22 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput, require_at_least
+from ...runtime.inputs.writing import write_frames, write_matrix, write_poses
 from ..folders import require_new
+from ..rea.dataset import Sample
 from .clips import FPS, FRAMES, Clip, make_clip, render_clip
 from .render import INTRINSICS, sample_cloud
 from .room import Room, generator_of, make_room
 
-__all__ = ["Synth", "write_synth"]
+__all__ = ["Recipe", "Synth", "write_synth"]
 
 LOG = logging.getLogger(__name__)
 VIDEOS_A_PARTICIPANT = 99
@@ -50,70 +52,75 @@ class Synth:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every scene is made by."""
+class Recipe:
+    """What a world is asked to be; the same recipe gives the same files.
 
-    folder: Path
-    seed: int
-    clips: int
-    questions: int
-    first_val: int
-
-    def write(self, index: int) -> list[dict[str, Any]]:
-        """Write a scene's files; its entries."""
-        scene = scene_id(index)
-        room = make_room(self.seed, index)
-        numbers = range(index * self.clips, (index + 1) * self.clips)
-        clips = [make_clip(room, self.seed, number, self.questions) for number in numbers]
-        paths = {
-            "video": f"{'test' if index >= self.first_val else 'train'}/{scene.split('_')[0]}/{scene}",
-            "pointcloud": f"pointclouds/{scene}.ply",
-            "c2ws": f"poses/{scene}",
-            "K": f"intrinsics/{scene}.txt",
-        }
-        write_files(self.folder, paths, room, clips, self.seed, index)
-        write_json(self.folder / f"world/{scene}.json", sidecar(room, clips))
-        return list(entries(scene, paths, clips))
-
-
-def write_synth(
-    out: Path,
-    scenes: int,
-    seed: int,
-    *,
-    clips: int = 2,
-    questions: int = 3,
-    val_share: float = 0.1,
-    processes: int | None = None,
-    quiet: bool = True,
-) -> Synth:
-    """Write a data set; the same arguments give the same files, whatever the number of processes.
-
-    Args:
-        out: new folder for train.json, val.json and what they name; beside them `world/` holds each room's truth.
+    Attributes:
         scenes: rooms; each has one point cloud and one folder of frames.
         seed: of everything.
         clips: in each room, of 12 frames.
         questions: a clip on each of directions, distances and ways, at most; one each on the item and the furniture.
         val_share: share of the rooms, the last ones, that are kept for validation; at least one of several rooms.
-        processes: by default one a core.
+    """
+
+    scenes: int
+    seed: int
+    clips: int = 2
+    questions: int = 3
+    val_share: float = 0.1
+
+    def check(self) -> None:
+        """Raise BadInput when a number is out of range."""
+        least = {"--scenes": (self.scenes, 1), "--seed": (self.seed, 0)}
+        require_at_least(least | {"--clips": (self.clips, 1), "--questions": (self.questions, 1)})
+        if not 0 <= self.val_share <= 1:
+            raise BadInput(f"--val-share {self.val_share}: expected a share from 0 to 1")
+
+    @property
+    def val(self) -> int:
+        """How many rooms are for validation."""
+        return max(round(self.scenes * self.val_share), int(self.val_share > 0 and self.scenes > 1))
+
+    def split(self, index: int) -> str:
+        """What a room is for, train or val."""
+        return "val" if index >= self.scenes - self.val else "train"
+
+    def write(self, folder: Path, index: int) -> list[dict[str, Any]]:
+        """Write a room's files; its entries."""
+        scene = scene_id(index)
+        room = make_room(self.seed, index)
+        numbers = range(index * self.clips, (index + 1) * self.clips)
+        clips = [make_clip(room, self.seed, number, self.questions) for number in numbers]
+        place = Place.of(folder, "test" if self.split(index) == "val" else "train", scene)
+        write_files(place, room, clips, self.seed, index)
+        write_json(folder / f"world/{scene}.json", sidecar(room, clips))
+        return [sample.to_entry(folder) for sample in samples(scene, place, clips)]
+
+
+def write_synth(out: Path, recipe: Recipe, *, processes: int | None = None, quiet: bool = True) -> Synth:
+    """Write a data set.
+
+    Args:
+        out: new folder for train.json, val.json and what they name; beside them `world/` holds each room's truth.
+        recipe: what it is to be.
+        processes: by default one a core; the files do not depend on it.
         quiet: whether to leave out the progress bar.
 
     Raises:
         BadInput: the folder holds something or cannot be written, or a number is out of range.
     """
-    check(out, scenes, seed, clips, questions, val_share, processes)
-    val = max(round(scenes * val_share), int(val_share > 0 and scenes > 1))
-    processes = min((os.cpu_count() or 1) if processes is None else processes, scenes)
-    LOG.info("rooms: %d, the last %d for validation; processes: %d", scenes, val, processes)
+    require_new(out)
+    recipe.check()
+    require_at_least({"--processes": (processes, 1)})
+    processes = min((os.cpu_count() or 1) if processes is None else processes, recipe.scenes)
+    LOG.info("rooms: %d, the last %d for validation; processes: %d", recipe.scenes, recipe.val, processes)
     target = out.absolute()
     folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     try:
-        plan = Plan(folder, seed, clips, questions, scenes - val)
-        with Progress(quiet).bar("rooms", scenes) as advance:
-            parts: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-            for index, found in enumerate(written(plan, scenes, processes)):
-                parts["val" if index >= plan.first_val else "train"] += found
+        with Progress(quiet).bar("rooms", recipe.scenes) as advance:
+            for index, found in enumerate(written(recipe, folder, processes)):
+                parts[recipe.split(index)] += found
                 advance(1)
         for name, found in parts.items():
             write_json(folder / f"{name}.json", found)
@@ -126,24 +133,14 @@ def write_synth(
     return Synth(len(parts["train"]), len(parts["val"]), dict(sorted(types.items())))
 
 
-def check(
-    out: Path, scenes: int, seed: int, clips: int, questions: int, val_share: float, processes: int | None
-) -> None:
-    """Raise BadInput unless a data set can be written so."""
-    require_new(out)
-    least = {"--scenes": (scenes, 1), "--seed": (seed, 0), "--clips": (clips, 1), "--questions": (questions, 1)}
-    require_at_least(least | {"--processes": (processes, 1)})
-    if not 0 <= val_share <= 1:
-        raise BadInput(f"--val-share {val_share}: expected a share from 0 to 1")
-
-
-def written(plan: Plan, scenes: int, processes: int) -> Iterator[list[dict[str, Any]]]:
-    """Write all scenes; their entries in order."""
+def written(recipe: Recipe, folder: Path, processes: int) -> Iterator[list[dict[str, Any]]]:
+    """Write all rooms; their entries in order."""
+    write = partial(recipe.write, folder)
     if processes == 1:
-        yield from map(plan.write, range(scenes))
+        yield from map(write, range(recipe.scenes))
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(plan.write, range(scenes), chunksize=4)
+        yield from pool.map(write, range(recipe.scenes), chunksize=4)
 
 
 def scene_id(index: int) -> str:
@@ -151,21 +148,38 @@ def scene_id(index: int) -> str:
     return f"P{participant + 1:02d}_{video + 1:02d}"
 
 
-def write_files(folder: Path, paths: dict[str, str], room: Room, clips: list[Clip], seed: int, index: int) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a scene are, as REA lays them out."""
+
+    video: Path
+    pointcloud: Path
+    c2ws: Path
+    intrinsics: Path
+
+    @classmethod
+    def of(cls, folder: Path, split: str, scene: str) -> "Place":
+        """Those of a scene of a data set."""
+        return cls(
+            video=folder / split / scene.split("_")[0] / scene,
+            pointcloud=folder / f"pointclouds/{scene}.ply",
+            c2ws=folder / f"poses/{scene}",
+            intrinsics=folder / f"intrinsics/{scene}.txt",
+        )
+
+
+def write_files(place: Place, room: Room, clips: list[Clip], seed: int, index: int) -> None:
     """Frames, poses, intrinsics and point cloud of a scene; frames count from 1 through all its clips."""
-    for path in paths.values():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    for name in ("video", "c2ws"):
-        (folder / paths[name]).mkdir()
+    for file in (place.intrinsics, place.pointcloud):
+        file.parent.mkdir(parents=True, exist_ok=True)
     generator = generator_of("frames", seed, index)
     for number, clip in enumerate(clips):
-        for place, frame in enumerate(render_clip(room, clip, generator)):
-            stem = f"frame_{number * FRAMES + place + 1:010d}"
-            picture = folder / paths["video"] / f"{stem}.jpg"
-            Image.fromarray(frame.pixels).save(picture, quality=JPEG_QUALITY, subsampling="4:4:4")
-            np.savetxt(folder / paths["c2ws"] / f"{stem}.txt", clip.poses[place], fmt="%.17g")
-    np.savetxt(folder / paths["K"], INTRINSICS, fmt="%.17g")
-    write_ply(folder / paths["pointcloud"], *sample_cloud(room, generator_of("cloud", seed, index)))
+        stems = [f"frame_{number * FRAMES + shown + 1:010d}" for shown in range(FRAMES)]
+        frames = (frame.pixels for frame in render_clip(room, clip, generator))
+        write_frames(place.video, zip(stems, frames, strict=True), ".jpg", quality=JPEG_QUALITY, subsampling="4:4:4")
+        write_poses(place.c2ws, dict(zip(stems, clip.poses, strict=True)))
+    write_matrix(place.intrinsics, INTRINSICS)
+    write_ply(place.pointcloud, *sample_cloud(room, generator_of("cloud", seed, index)))
 
 
 def write_ply(path: Path, points: np.ndarray, colours: np.ndarray) -> None:
@@ -194,29 +208,23 @@ def sidecar(room: Room, clips: list[Clip]) -> dict[str, Any]:
     return room.to_json() | {"clips": acts}
 
 
-def entries(scene: str, paths: dict[str, str], clips: list[Clip]) -> Iterator[dict[str, Any]]:
-    """A scene's entries as REA has them."""
+def samples(scene: str, place: Place, clips: list[Clip]) -> Iterator[Sample]:
+    """The questions about a scene."""
     for number, clip in enumerate(clips):
         counts: Counter[str] = Counter()
         for question in clip.questions:
             counts[question.question_type] += 1
-            place = counts[question.question_type]
-            yield {
-                "id": f"{scene}_{number + 1}_{question.question_type}_{place}",
-                **paths,
-                "conversations": [
-                    {"from": "human", "value": f"<pointcloud><image>{question.text}"},
-                    {"from": "gpt", "value": question.answer},
-                ],
-                "metadata": {
-                    "dataset": "REA",
-                    "question_type": question.question_type,
-                    "query_start_frame": number * FRAMES + 1,
-                    "query_stop_frame": (number + 1) * FRAMES,
-                    "fps": FPS,
-                },
-                "scene_id": scene,
-            }
+            yield Sample(
+                id=f"{scene}_{number + 1}_{question.question_type}_{counts[question.question_type]}",
+                question=question.text,
+                answer=question.answer,
+                question_type=question.question_type,
+                scene_id=scene,
+                start=number * FRAMES + 1,
+                stop=(number + 1) * FRAMES,
+                fps=FPS,
+                **vars(place),
+            )
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -4,7 +4,6 @@ Rows are never padded. A scene takes the smallest bucket that holds it, and one 
 count. By default every profile begins at one row.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ...runtime.errors import BadInput
 from ...runtime.host.maps import RUN, KernelMaps
 from ...runtime.host.rays import LIVE_COLUMNS
 from ...runtime.host.voxels import voxelise
+from ...runtime.inputs.entries import field, read_entries
 from ...runtime.inputs.points import load_points
 
 __all__ = ["Profile", "Range", "plan_profiles"]
@@ -215,13 +215,7 @@ def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
     Raises:
         BadInput: the file is no list of REA entries, or a cloud cannot be read.
     """
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-        clouds = sorted({Path(entry["pointcloud"]) for entry in entries})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadInput(f"--profile-from {file}: not a list of REA entries with a pointcloud ({error!r})") from None
-    if not clouds:
-        raise BadInput(f"--profile-from {file}: has no entries")
+    clouds = sorted(set(read_entries("--profile-from", file, lambda entry: Path(field(entry, "pointcloud", str)))))
     try:
         return np.array([map_rows(file.parent / cloud, voxel_size) for cloud in clouds])
     except OSError as error:

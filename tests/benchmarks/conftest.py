@@ -1,5 +1,6 @@
 """A small REA data set of the built-in corridor: two scenes, two overlapping clips each, two questions a clip."""
 
+import itertools
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -8,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from stllm_edge.benchmarks.rea.dataset import ReaDataset
+from stllm_edge.benchmarks.rea.dataset import ReaDataset, Sample
+from stllm_edge.runtime import load_clip
+from stllm_edge.runtime.inputs.writing import write_frames
 
 CLIPS = ((1, 20), (11, 30))
 SCENES = {"P01_11": 40, "P02_101": 60}
@@ -46,38 +48,37 @@ class Rea:
         return self.root / f"pointclouds/{scene}.npy"
 
 
-def write_scene(rea: Rea, scene: str, step: int, sample: tuple[Path, Path]) -> None:
+def add_scene(rea: Rea, scene: str, step: int, sample: tuple[Path, Path]) -> None:
     """The corridor with every so many points, and entries about its clips."""
     source, video = sample
-    for folder in (rea.frame(scene, 0).parent, rea.pose(scene, 0).parent, rea.cloud(scene).parent):
+    for folder in (rea.pose(scene, 0).parent, rea.cloud(scene).parent):
         folder.mkdir(parents=True, exist_ok=True)
     np.save(rea.cloud(scene), np.load(source / "points.npy")[::step])
     shutil.copy(source / "K.txt", rea.root / f"{scene}.txt")
-    for frame in video.glob("*.png"):
-        Image.open(frame).save(rea.frame(scene, int(frame.stem[-10:])))
-        shutil.copy(source / f"poses/{frame.stem}.txt", rea.pose(scene, 0).parent)
-    for start, stop in CLIPS:
-        for kind, (question, answer) in QUESTIONS.items():
-            rea.entries.append(
-                {
-                    "id": f"{scene}-{start}-{kind}",
-                    "video": f"test/{scene[:3]}/{scene}",
-                    "pointcloud": f"pointclouds/{scene}.npy",
-                    "c2ws": f"poses/{scene}",
-                    "K": f"{scene}.txt",
-                    "conversations": [
-                        {"from": "human", "value": f"<pointcloud><image>{question}"},
-                        {"from": "gpt", "value": answer},
-                    ],
-                    "metadata": {
-                        "dataset": "REA",
-                        "question_type": kind,
-                        "query_start_frame": start,
-                        "query_stop_frame": stop,
-                    },
-                    "scene_id": scene,
-                }
-            )
+    frames = load_clip(video)
+    assert frames.files is not None
+    stems = [file.stem for file in frames.files]
+    write_frames(rea.frame(scene, 0).parent, zip(stems, frames.read(range(len(stems))), strict=True), ".jpg")
+    for stem in stems:
+        shutil.copy(source / f"poses/{stem}.txt", rea.pose(scene, 0).parent)
+    for (start, stop), (kind, (question, answer)) in itertools.product(CLIPS, QUESTIONS.items()):
+        asked = Sample(
+            id=f"{scene}-{start}-{kind}",
+            question=question,
+            answer=answer,
+            question_type=kind,
+            scene_id=scene,
+            start=start,
+            stop=stop,
+            video=rea.frame(scene, 0).parent,
+            pointcloud=rea.cloud(scene),
+            c2ws=rea.pose(scene, 0).parent,
+            intrinsics=rea.root / f"{scene}.txt",
+            fps=60.0,
+        )
+        entry = asked.to_entry(rea.root)
+        del entry["metadata"]["fps"]  # the release has none
+        rea.entries.append(entry)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def pristine(sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     """Frames 3, 11, 18 and 26 of each scene are there and have a pose, so every clip has three."""
     rea = Rea(tmp_path_factory.mktemp("rea"))
     for scene, step in SCENES.items():
-        write_scene(rea, scene, step, sample)
+        add_scene(rea, scene, step, sample)
     rea.write()
     return rea
 

@@ -1,5 +1,7 @@
 """The most that a command and its children held at once."""
 
+import json
+import subprocess
 import sys
 
 import pytest
@@ -26,3 +28,10 @@ def test_memory_of_a_command_and_its_children_counts(program: str) -> None:
 
 def test_the_status_is_the_command_s() -> None:
     assert watch([sys.executable, "-c", "raise SystemExit(3)"])[1] == 3
+
+
+def test_figures_are_one_line() -> None:
+    command = [sys.executable, "-m", "stllm_edge.benchmarks.watch", sys.executable, "-c", "print('out'); exit(4)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (4, "out\n")
+    assert set(json.loads(done.stderr)) == {"anonymous_mb", "mapped_mb", "total_mb", "seconds"}

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from stllm_edge.benchmarks.captures import bikes_video, write_arc2017
+from stllm_edge.runtime.inputs.scene import Scene
+from stllm_edge.runtime.inputs.writing import write_clip, write_scene
 from stllm_edge.runtime.llm.vocabulary import Vocabulary
 
 
@@ -42,21 +43,17 @@ SIZE = (40, 30)
 def inputs(tmp_path: Path) -> Inputs:
     """Sixty coloured points before three cameras, and a clip of three frames of 40x30 at 10 a second."""
     generator = np.random.default_rng(7)
-    made = Inputs(tmp_path / "scene", tmp_path / "video")
-    made.poses.mkdir(parents=True)
-    made.video.mkdir()
-    points = generator.uniform((-1, -1, 2), (1, 1, 4), (60, 3))
-    colours = generator.integers(0, 256, (60, 3))
-    np.save(made.cloud, np.concatenate([points, colours], axis=1).astype(np.float32))
-    np.savetxt(made.intrinsics, [[30.0, 0, SIZE[0] / 2], [0, 30.0, SIZE[1] / 2], [0, 0, 1]])
-    for place, stem in enumerate(STEMS):
-        pose = np.eye(4)
+    points = generator.uniform((-1, -1, 2), (1, 1, 4), (60, 3)).astype(np.float32)
+    colours = generator.integers(0, 256, (60, 3)).astype(np.float32)
+    intrinsics = np.array([[30.0, 0, SIZE[0] / 2], [0, 30.0, SIZE[1] / 2], [0, 0, 1]])
+    poses = {stem: np.eye(4) for stem in STEMS}
+    for place, pose in enumerate(poses.values()):
         pose[0, 3] = 0.1 * place
-        np.savetxt(made.poses / f"{stem}.txt", pose)
-        frame = generator.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
-        Image.fromarray(frame).save(made.video / f"{stem}.png")
-    (made.video / "clip.json").write_text(json.dumps({"fps": 10, "seconds": 1.2}))
-    return made
+    frames = ((stem, generator.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)) for stem in STEMS)
+    return Inputs(
+        write_scene(tmp_path / "scene", Scene(points, colours, poses, intrinsics)),
+        write_clip(tmp_path / "video", frames, fps=10, seconds=1.2),
+    )
 
 
 @pytest.fixture

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stllm_edge.benchmarks.rea.answering import Request
 from stllm_edge.benchmarks.rea.dataset import ReaDataset
 from stllm_edge.benchmarks.rea.merge import merge_results
 from stllm_edge.benchmarks.rea.results import read_results
-from stllm_edge.benchmarks.rea.run import Run, Shard, run_subset
-from stllm_edge.benchmarks.rea.subset import Subset
+from stllm_edge.benchmarks.rea.run import Run, Task, run_subset
+from stllm_edge.benchmarks.rea.subset import Shard, Subset
 from stllm_edge.runtime import BadInput, Options, Session
 
 FAST = Options(precision="fp32", quant="Q8_0", threads=1, resident=True)
 LENGTHS = {"frames": 2, "max_new_tokens": 3}
 
 
-def answer(bundle: Path, dataset: ReaDataset, out: Path, **changed: Any) -> Run:
-    return run_subset(bundle, dataset, out, **{"options": FAST, **LENGTHS, **changed})
+def answer(bundle: Path, dataset: ReaDataset, out: Path, *, advance: Any = None, **changed: Any) -> Run:
+    """Run with some fields of the request or of the task changed."""
+    asked = {"options": FAST, **LENGTHS, **changed}
+    request = Request(bundle, **{name: asked.pop(name) for name in ("options", "frames", "max_new_tokens")})
+    return run_subset(Task(request, **asked), dataset, out, advance=advance or (lambda samples: None))
 
 
 @pytest.fixture

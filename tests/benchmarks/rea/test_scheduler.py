@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 from stllm_edge.benchmarks.rea import scheduler
+from stllm_edge.benchmarks.rea.answering import Request
 from stllm_edge.benchmarks.rea.results import read_results
-from stllm_edge.benchmarks.rea.run import run_subset
+from stllm_edge.benchmarks.rea.run import Task, run_subset
 from stllm_edge.runtime import BadInput, Options, StllmError
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
-CHOICES: dict[str, Any] = {
-    "options": Options(precision="fp32", quant="Q8_0", threads=1, resident=True),
-    "frames": 2,
-    "max_new_tokens": 3,
-}
+OPTIONS = Options(precision="fp32", quant="Q8_0", threads=1, resident=True)
+
+
+def task(bundle: Path, scheduler: str | None = None) -> Task:
+    """All questions, answered by a scheduler's workers or by this process."""
+    return Task(Request(bundle, OPTIONS, frames=2, max_new_tokens=3), scheduler=scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,14 @@ def local_cluster(n_workers: int) -> Any:
 @pytest.fixture(scope="module")
 def alone(tiny_bundle: Path, pristine: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What this process answers."""
-    run = run_subset(tiny_bundle, pristine.open(), tmp_path_factory.mktemp("alone"), **CHOICES)
+    run = run_subset(task(tiny_bundle), pristine.open(), tmp_path_factory.mktemp("alone"))
     return {record["id"]: record["pred"] for record in run.records}
 
 
 def test_workers_answer_what_one_process_answers(cluster, tiny_bundle, rea, tmp_path, alone) -> None:
     rea.frame("P01_11", 3).unlink()
     address = cluster.scheduler_address
-    run = run_subset(tiny_bundle, rea.open(), tmp_path / "out", scheduler=address, **CHOICES)
+    run = run_subset(task(tiny_bundle, address), rea.open(), tmp_path / "out")
     assert {sample.id.rpartition("-")[0] for sample in run.broken} == {"P01_11-1"}
     assert len(run.records) == 6
     assert {record["id"]: record["pred"] for record in run.records}.items() <= alone.items()
@@ -64,9 +66,7 @@ def test_killed_workers_lose_nothing(cluster, tiny_bundle, pristine, tmp_path, a
             for process in killed:
                 os.kill(process, signal.SIGKILL)
 
-    run = run_subset(
-        tiny_bundle, pristine.open(), tmp_path, scheduler=cluster.scheduler_address, advance=kill, **CHOICES
-    )
+    run = run_subset(task(tiny_bundle, cluster.scheduler_address), pristine.open(), tmp_path, advance=kill)
     assert len(killed) == 2
     assert {record["id"]: record["pred"] for record in run.records} == alone
     stored = [record["id"] for record in read_results(tmp_path / "results.jsonl")[1]]
@@ -84,14 +84,14 @@ def test_a_worker_with_another_bundle_is_refused(cluster, tiny_bundle, pristine,
 
     monkeypatch.setattr(scheduler, "distribute", replaced)
     with pytest.raises(StllmError, match="this worker's bundle differs; copy the same bundle to every machine"):
-        run_subset(bundle, pristine.open(), tmp_path / "out", scheduler=cluster.scheduler_address, **CHOICES)
+        run_subset(task(bundle, cluster.scheduler_address), pristine.open(), tmp_path / "out")
 
 
 def test_addresses_that_no_scheduler_has(tiny_bundle, pristine, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(scheduler, "PATIENCE", "1s")
     for address in ("tcp://127.0.0.1:9", "nonsense"):
         with pytest.raises(BadInput, match=f"--scheduler {address}: no Dask scheduler answers"):
-            run_subset(tiny_bundle, pristine.open(), tmp_path, scheduler=address, **CHOICES)
+            run_subset(task(tiny_bundle, address), pristine.open(), tmp_path)
 
 
 def test_a_scheduler_without_workers(tiny_bundle, pristine, tmp_path, monkeypatch) -> None:
@@ -99,7 +99,7 @@ def test_a_scheduler_without_workers(tiny_bundle, pristine, tmp_path, monkeypatc
     with local_cluster(n_workers=0) as empty:
         address = empty.scheduler_address
         with pytest.raises(BadInput, match=f"it has no workers; start some: dask worker {address}"):
-            run_subset(tiny_bundle, pristine.open(), tmp_path, scheduler=address, **CHOICES)
+            run_subset(task(tiny_bundle, address), pristine.open(), tmp_path)
 
 
 def test_a_scheduler_that_goes_away_leaves_what_was_answered(
@@ -113,11 +113,9 @@ def test_a_scheduler_that_goes_away_leaves_what_was_answered(
                 leaving.close()
 
         with pytest.raises(StllmError, match=r"--scheduler tcp:.* gone .*the answers so far are stored; run again"):
-            run_subset(
-                tiny_bundle, pristine.open(), tmp_path, scheduler=leaving.scheduler_address, advance=leave, **CHOICES
-            )
+            run_subset(task(tiny_bundle, leaving.scheduler_address), pristine.open(), tmp_path, advance=leave)
     stored = {record["id"]: record["pred"] for record in read_results(tmp_path / "results.jsonl")[1]}
     assert stored
     assert stored.items() <= alone.items()
-    run = run_subset(tiny_bundle, pristine.open(), tmp_path, **CHOICES)
+    run = run_subset(task(tiny_bundle), pristine.open(), tmp_path)
     assert {record["id"]: record["pred"] for record in run.records} == alone

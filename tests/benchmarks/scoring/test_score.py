@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stllm_edge.benchmarks.scoring import score as scoring
 from stllm_edge.benchmarks.scoring.score import score
 from stllm_edge.runtime.errors import BadInput
 
@@ -105,7 +104,8 @@ def test_one_question_alone_can_be_scored() -> None:
 def test_sentence_similarity_has_a_column_only_where_it_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [record("relative_direction", "Behind.", "Behind.")]
     assert "similarity" not in str(score(answers))
-    monkeypatch.setattr(scoring, "sentence_similarity", lambda references, predictions: np.array([0.5]))
+    similar = "stllm_edge.benchmarks.scoring.score.sentence_similarity"
+    monkeypatch.setattr(similar, lambda references, predictions: np.array([0.5]))
     assert "0.500 [0.500, 0.500]" in str(score(answers))
 
 
@@ -138,7 +138,8 @@ def test_command_prints_an_aligned_table(stllm: Any, results: Path) -> None:
 
 
 def test_command_prints_json(stllm: Any, results: Path, tmp_path: Path) -> None:
-    entry = {"conversations": [{"value": "<pointcloud><image>Where?"}, {"value": "Behind."}]}
+    turns = (("human", "<pointcloud><image>Where?"), ("gpt", "Behind."))
+    entry: dict[str, Any] = {"conversations": [{"from": speaker, "value": text} for speaker, text in turns]}
     train = [entry | {"metadata": {"question_type": name}} for name in ("relative_direction", "find_my_item")]
     (tmp_path / "train.json").write_text(json.dumps(train))
     result = stllm("bench", "rea", "score", results, "--train", tmp_path / "train.json", "--json", "--quiet")
@@ -171,11 +172,12 @@ BAD_PREDICTIONS = {
     '["text"]': "entry 0: expected an object with query, gt and pred, found str",
     "[1": "not JSON",
 }
+ASKED = [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]
 BAD_TRAINING = {
-    "{}": "expected a JSON list, found dict",
-    "[]": "holds no questions",
-    '[{"question": "q"}]': "entry 0: needs conversations (question, answer) and metadata.question_type",
-    '[{"conversations": [{"value": 1}, {"value": ""}], "metadata": {"question_type": "x"}}]': "must be strings",
+    "{}": "expected a list of entries, found dict",
+    "[]": "expected a list of entries, found an empty list",
+    '[{"question": "q"}]': "entry 0 lacks conversations; give a JSON file of the REA release",
+    json.dumps([{"conversations": ASKED, "metadata": {"question_type": 1}}]): "has metadata.question_type 1, expected",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stllm_edge.benchmarks.world.synth import write_synth
+from stllm_edge.benchmarks.world.synth import Recipe, write_synth
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("rea") / "world"
-    write_synth(folder, scenes=6, seed=3, val_share=0.34, processes=1)
+    write_synth(folder, Recipe(6, 3, val_share=0.34), processes=1)
     return World(folder)

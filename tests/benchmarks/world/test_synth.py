@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from stllm_edge.benchmarks.world import synth
-from stllm_edge.benchmarks.world.synth import write_synth
+from stllm_edge.benchmarks.world.synth import Recipe, write_synth
 from stllm_edge.runtime import load_clip, load_scene
 
 TYPES = {
@@ -65,7 +65,7 @@ def test_splits_have_no_room_in_common(world: Any) -> None:
 
 @pytest.mark.slow
 def test_processes_do_not_change_a_byte(world: Any, tmp_path: Path) -> None:
-    write_synth(tmp_path / "again", scenes=6, seed=3, val_share=0.34, processes=2)
+    write_synth(tmp_path / "again", Recipe(6, 3, val_share=0.34), processes=2)
     assert digests_below(tmp_path / "again") == digests_below(world.folder)
 
 
@@ -127,5 +127,5 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(synth, "sidecar", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_synth(tmp_path / "world", scenes=1, seed=0, processes=1)
+        write_synth(tmp_path / "world", Recipe(1, 0), processes=1)
     assert not any(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from stllm_edge.benchmarks.rea.results import read_results
 from stllm_edge.benchmarks.scoring.compare import compare
 from stllm_edge.benchmarks.training import answer
 from stllm_edge.benchmarks.world.picture import draw_clip
-from stllm_edge.benchmarks.world.synth import write_synth
+from stllm_edge.benchmarks.world.synth import Recipe, write_synth
 
 ROOMS, UNSEEN_SEED = 5, 4_000_000
 NEEDS_CLOUD = ("relative_direction", "relative_distance", "action_planning")
@@ -23,7 +23,7 @@ NEEDS_CLIP = ("find_my_item", "furniture_affordance")
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rooms") / "rea"
-    write_synth(folder, scenes=ROOMS, seed=UNSEEN_SEED, clips=2, questions=1, val_share=1.0, processes=2)
+    write_synth(folder, Recipe(ROOMS, UNSEEN_SEED, clips=2, questions=1, val_share=1.0), processes=2)
     return folder
 
 

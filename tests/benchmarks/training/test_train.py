@@ -14,7 +14,7 @@ from stllm_edge.benchmarks.training import answer, train
 from stllm_edge.benchmarks.training.language import hidden_after
 from stllm_edge.benchmarks.training.model import SMALL, SmallModel, low_rays
 from stllm_edge.benchmarks.training.train import Steps
-from stllm_edge.benchmarks.world.synth import write_synth
+from stllm_edge.benchmarks.world.synth import Recipe, write_synth
 from stllm_edge.export.model.aligner import encode_all
 from stllm_edge.export.model.points import MapTensors
 from stllm_edge.runtime import BadInput
@@ -31,7 +31,7 @@ def same_threads() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "rea"
-    write_synth(folder, scenes=3, seed=5, clips=1, questions=1, val_share=0.34, processes=1)
+    write_synth(folder, Recipe(3, 5, clips=1, questions=1, val_share=0.34), processes=1)
     return folder
 
 
