@@ -9,8 +9,7 @@
 >>> answer.prompt_tokens, len(answer.token_ids)
 (272, 4)
 
-`Session.ask` does both steps at once. What a robot has in memory needs no files: a cloud, and frames with their poses
-and times.
+`Session.ask` does both steps at once. A robot's own arrays need no files: a cloud, and frames with poses and times.
 
 >>> import numpy as np
 >>> from stllm_edge.runtime import Clip, Scene

@@ -19,7 +19,7 @@ from .inputs.clip import Clip
 from .inputs.scene import Scene, projected_share
 from .inputs.selection import Selection, select_frames
 from .llm.placement import gpu_layers
-from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question
+from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
 from .llm.sampling import sample
 from .llm.vocabulary import decode_text
 from .memory.meter import Meter
@@ -255,18 +255,3 @@ def check_request(question: str, max_new_tokens: int, temperature: float, seed: 
     require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--seed": (seed, 0)})
     if not 0 <= temperature < float("inf"):
         raise BadInput(f"--temperature {temperature}: expected a number that is at least 0")
-
-
-def without_header(ids: Iterator[int], header: tuple[int, ...]) -> Iterator[int]:
-    """Leave out the assistant's header where the model writes it itself at the start."""
-    held: list[int] = []
-    for token in ids:
-        held.append(token)
-        if tuple(held) == header[: len(held)]:
-            if len(held) == len(header):
-                held = []
-                break
-            continue
-        break
-    yield from held
-    yield from ids

@@ -25,10 +25,12 @@ RUNTIME_LAYERS = (
     ("session",),
     ("answer",),
     ("stages",),
+    ("setup",),
     ("options",),
     ("encoders", "llm", "inputs", "host"),
     ("bundle",),
-    ("memory", "console"),
+    ("console",),
+    ("memory",),
     ("errors",),
 )
 SERVER_SIDE = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "gguf"}
@@ -38,6 +40,8 @@ OF_NO_MODULE = {
     "tests/test_golden.py": "the whole pipeline against reference tensors",
     "tests/test_project.py": "documents and the type checker",
     "tests/test_structure.py": "this tree",
+    "tests/docs/test_architecture.py": "the page on how things travel",
+    "tests/runtime/test_imports.py": "what the device side imports",
     "tests/export/tensorrt/test_real_size.py": "engines at the released model's size",
 }
 # modules, or folders of modules, without a test file of their name: the file that tests them
@@ -62,10 +66,8 @@ TESTED_ELSEWHERE = {
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
     "runtime/commands.py": "tests/runtime/test_request.py",
-    "runtime/console.py": "tests/test_cli.py",
     "runtime/encoders": "tests/runtime/encoders/test_engines.py",
     "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",
-    "runtime/memory/meter.py": "tests/runtime/test_session.py",
     "runtime/options.py": "tests/runtime/test_session.py",
 }
 

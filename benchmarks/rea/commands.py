@@ -2,12 +2,12 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from ...runtime.console import FOLDER, logging_options, options, reports_errors, session_options
+from ...runtime.console import FOLDER, gathered, logging_options, options, reports_errors, session_options
+from ...runtime.options import Options
 
 __all__ = ["check", "compare", "judge", "merge", "run", "score", "synth"]
 
@@ -144,6 +144,7 @@ def check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool)
 @click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")
 @logging_options
 @reports_errors
+@gathered(Options, "options")
 def run(
     bundle: Path,
     file: Path,
@@ -155,32 +156,19 @@ def run(
     scenes: tuple[str, ...],
     seed: int,
     shard: str,
-    precision: str | None,
-    quant: str | None,
+    options: Options,
     max_new_tokens: int,
     frames: int | None,
-    threads: int | None,
-    kv: str,
-    flash_attention: bool | None,
-    device: str,
-    strict: bool,
-    gpu_layers: int | None,
-    check_digests: bool,
-    resident: bool,
     scheduler: str | None,
     swapped: str | None,
     quiet: bool,
 ) -> None:
     """Answer a subset; started again, it goes on where it was."""
-    from ...runtime.options import Options
     from .answering import Request
     from .dataset import ReaDataset
     from .run import Task, answer_and_score
     from .subset import Shard, Subset
 
-    how = Options(precision=precision, quant=quant, threads=threads, kv=kv, flash_attention=flash_attention)
-    where = replace(how, device=device, strict=strict, gpu_layers=gpu_layers, resident=resident)
-    options = replace(where, check_digests=check_digests)
     request = Request(bundle, options, frames, max_new_tokens)
     task = Task(request, Subset(spec, types, scenes, seed), Shard.parse(shard), swapped, scheduler)
     if not answer_and_score(task, ReaDataset(file, root, fps=fps), out, quiet=quiet):

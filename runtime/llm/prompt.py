@@ -1,7 +1,7 @@
 """The prompt: template, time instruction, pieces around the placeholders (SPEC section 8)."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "build_prompt",
     "check_question",
     "time_instruction",
+    "without_header",
 ]
 
 SYSTEM = (
@@ -116,3 +117,18 @@ def time_instruction(seconds: float, frame_times: Sequence[float]) -> str:
         f"The video lasts for {seconds:.2f} seconds, and {len(frame_times)} frames are uniformly sampled from it. "
         f"These frames are located at {times}.Please answer the following questions related to this video."
     )
+
+
+def without_header(ids: Iterator[int], header: tuple[int, ...]) -> Iterator[int]:
+    """Leave out the assistant's header where the model writes it itself at the start."""
+    held: list[int] = []
+    for token in ids:
+        held.append(token)
+        if tuple(held) == header[: len(held)]:
+            if len(held) == len(header):
+                held = []
+                break
+            continue
+        break
+    yield from held
+    yield from ids

@@ -18,7 +18,6 @@ from stllm_edge.runtime import (
 )
 from stllm_edge.runtime.inputs.scene import Scene
 from stllm_edge.runtime.llm.vocabulary import Vocabulary
-from stllm_edge.runtime.session import without_header
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
 STAGES = {"voxels", "maps", "rays", "video", "vision", "points", "aligner", "prefill", "decode"}
@@ -416,41 +415,3 @@ def test_a_real_video_with_poses_by_number(session, bikes) -> None:
     view = session.look(box_scene(poses), load_clip(bikes, first_frame=1), frames=5)
     assert view.selection.indices == (0, 50, 100, 150, 200)
     assert len({tokens.tobytes() for tokens in view.video_tokens}) == 5
-
-
-# the header that the model writes itself
-
-
-@pytest.mark.parametrize(
-    ("ids", "kept"),
-    [
-        ([1, 2, 3, 9, 8], [9, 8]),
-        ([9, 8], [9, 8]),
-        ([1, 2, 9, 8], [1, 2, 9, 8]),
-        ([1, 9, 1, 2, 3], [1, 9, 1, 2, 3]),
-        ([1, 2, 3, 1, 2, 3], [1, 2, 3]),
-        ([1, 2, 3], []),
-        ([1, 2], [1, 2]),
-        ([], []),
-    ],
-)
-def test_only_a_whole_header_at_the_start_is_left_out(ids: list[int], kept: list[int]) -> None:
-    assert list(without_header(iter(ids), (1, 2, 3))) == kept
-
-
-@pytest.mark.parametrize("ids", [[], [5], [5, 6, 7]])
-def test_without_a_header_nothing_is_left_out(ids: list[int]) -> None:
-    assert list(without_header(iter(ids), ())) == ids
-
-
-def test_a_token_is_shown_as_soon_as_it_cannot_be_the_header() -> None:
-    seen: list[int] = []
-
-    def ids():
-        for token in (1, 9, 8):
-            seen.append(token)
-            yield token
-
-    stream = without_header(ids(), (1, 2, 3))
-    assert next(stream) == 1
-    assert seen == [1, 9]

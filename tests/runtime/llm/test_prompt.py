@@ -3,7 +3,14 @@ from typing import Any
 import numpy as np
 import pytest
 from stllm_edge.runtime.errors import BadInput
-from stllm_edge.runtime.llm.prompt import IMAGE_ID, POINT_CLOUD_ID, Prompt, build_prompt, time_instruction
+from stllm_edge.runtime.llm.prompt import (
+    IMAGE_ID,
+    POINT_CLOUD_ID,
+    Prompt,
+    build_prompt,
+    time_instruction,
+    without_header,
+)
 
 SYSTEM = (
     "<|im_start|>system\nYou are a helpful assistant.The first 64 tokens by user encode learnable queries representing "
@@ -127,3 +134,41 @@ def test_the_assistant_header_does_not_reach_the_aligner(golden, golden_vocabula
     assert prompt.token_ids[: len(bare)].tolist() == bare
     assert len(prompt.token_ids) > len(bare)
     assert prompt.aligner_token_ids.tolist() == [token for token in golden.case["aligner_token_ids"] if token >= 0]
+
+
+# the header that the model writes itself
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([1, 2, 3, 9, 8], [9, 8]),
+        ([9, 8], [9, 8]),
+        ([1, 2, 9, 8], [1, 2, 9, 8]),
+        ([1, 9, 1, 2, 3], [1, 9, 1, 2, 3]),
+        ([1, 2, 3, 1, 2, 3], [1, 2, 3]),
+        ([1, 2, 3], []),
+        ([1, 2], [1, 2]),
+        ([], []),
+    ],
+)
+def test_only_a_whole_header_at_the_start_is_left_out(ids: list[int], kept: list[int]) -> None:
+    assert list(without_header(iter(ids), (1, 2, 3))) == kept
+
+
+@pytest.mark.parametrize("ids", [[], [5], [5, 6, 7]])
+def test_without_a_header_nothing_is_left_out(ids: list[int]) -> None:
+    assert list(without_header(iter(ids), ())) == ids
+
+
+def test_a_token_is_shown_as_soon_as_it_cannot_be_the_header() -> None:
+    seen: list[int] = []
+
+    def ids():
+        for token in (1, 9, 8):
+            seen.append(token)
+            yield token
+
+    stream = without_header(ids(), (1, 2, 3))
+    assert next(stream) == 1
+    assert seen == [1, 9]
