@@ -78,8 +78,12 @@ class Session:
         return self.bundle.digest([*names, self.setup.llm.file])
 
     def prepare(self) -> None:
-        """Let the encoders' processes start while the caller reads scene and clip; nothing in a resident session."""
-        self.stages.encoders.start(*ENCODERS)
+        """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
+
+        Called before scene and clip are read, it hides that time. Encoders of a resident session have no processes.
+        """
+        self.stages.encoders.prepare(*ENCODERS)
+        self.stages.speaker.prepare()
 
     def ask(
         self,
@@ -131,7 +135,7 @@ class Session:
         maps = stages.host.maps(voxels, meter)
         stages.require_profiles(voxels, maps, len(selection))
         self._log_choices()
-        stages.encoders.start("vision", "points")
+        stages.encoders.load("vision")
         rays = stages.host.rays(scene, selection, voxels, meter)
         video_tokens = stages.vision(stages.host.frames(selection, meter), len(selection), meter)
         points = stages.points(voxels, maps, meter)
@@ -166,7 +170,6 @@ class Session:
         """
         check_request(question, max_new_tokens, temperature, seed)
         stages, meter = self.stages, view.meter.copy()
-        stages.encoders.start("aligner")
         prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
         rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
         view.encoded_rays = rays if self.options.resident else None

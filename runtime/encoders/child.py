@@ -38,7 +38,8 @@ PATIENCE = 10.0
 class ChildEncoder:
     """A graph or engine in a process that is started for it; a context manager, which ends the process.
 
-    The process loads the graph as soon as it is started, so one that is made early is ready when its inputs are.
+    The process imports its libraries at once, and loads the graph when `load` or a call says so: one that is made early
+    is ready when its inputs are, and takes memory for the graph no earlier than is wanted.
     Requests and replies travel over a socket of their own. What libraries print there goes to standard error.
     After an error the process is ended, and further calls are refused.
     """
@@ -53,6 +54,7 @@ class ChildEncoder:
         self._usage = Usage()
         # why there are no more calls, in words
         self._over = ""
+        self._told_to_load = False
         # held during a call, by reentry also while a signal's handler closes in the midst of one
         self._turn = threading.RLock()
         self._socket, theirs = socket.socketpair()
@@ -78,6 +80,15 @@ class ChildEncoder:
         self._lifeline, self._process.stdin = self._process.stdin, None
         self._output = Output(self._process)
 
+    def load(self) -> None:
+        """Let the process load the graph meanwhile; the first call raises what goes wrong."""
+        with self._turn:
+            if not self._over and not self._told_to_load:
+                self._told_to_load = True
+                # a process that failed early reads no more; its reply says why
+                with contextlib.suppress(ConnectionError):
+                    self._channel.send({})
+
     def __call__(self, **inputs: Any) -> np.ndarray:
         """Run the graph on arrays by name.
 
@@ -100,6 +111,7 @@ class ChildEncoder:
 
     def _exchange(self, inputs: Mapping[str, Any]) -> np.ndarray:
         """Send a request and wait for its reply."""
+        self.load()
         try:
             # a process that failed early reads no more; its reply says why
             with contextlib.suppress(ConnectionError):

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..memory.counters import Usage
-from .local import CPU_PROVIDER, LocalEncoder
+from .local import CPU_PROVIDER, LocalEncoder, onnx_runtime
 
-__all__ = ["Encoder", "Kept", "load"]
+__all__ = ["Encoder", "Kept", "load", "prepare"]
 
 ENGINE = ".engine"
 
@@ -36,6 +36,12 @@ class Encoder(Protocol):
     def usage(self) -> Usage:
         """Peak memory of the process that runs the graph."""
         ...
+
+
+def prepare(path: Path) -> None:
+    """Import the library that runs a graph or an engine; raises MissingDependency when it does not load."""
+    if path.suffix != ENGINE:
+        onnx_runtime()
 
 
 def load(

@@ -45,13 +45,17 @@ class EncoderPool:
         self._loaded: dict[str, Encoder] = {}
         self._started: dict[str, ChildEncoder] = {}
 
-    def start(self, *names: str) -> None:
-        """Let the processes of these encoders load while this one computes; nothing where they are resident."""
-        if self._resident:
-            return
+    def prepare(self, *names: str) -> None:
+        """Start the processes of encoders, which import their libraries meanwhile; nothing where they are resident."""
         for name in names:
-            if name not in self._started:
+            if not self._resident and name not in self._started:
                 self._started[name] = ChildEncoder(self._files[name], *self._choice)
+
+    def load(self, name: str) -> None:
+        """Let the process of an encoder load its graph while this one computes; nothing where it is resident."""
+        self.prepare(name)
+        if not self._resident:
+            self._started[name].load()
 
     @contextmanager
     def use(self, name: str, count: Callable[[Usage], None]) -> Iterator[Callable[..., Any]]:
@@ -63,7 +67,7 @@ class EncoderPool:
                 self._loaded[name] = self._kept.enter_context(encoder)
             yield partial(self._holdings.work, name, self._loaded[name])
             return
-        self.start(name)
+        self.prepare(name)
         with self._started.pop(name) as encoder:
             yield encoder
             count(encoder.usage)

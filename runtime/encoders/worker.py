@@ -1,4 +1,4 @@
-"""The process of a `ChildEncoder`: it loads one graph or engine, and answers requests until its channel ends.
+"""The process of a `ChildEncoder`: it loads one graph or engine when it is told to, and answers until its channel ends.
 
 What is imported here is waited for before each encoder's first result.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import StllmError
 from .channel import Channel
-from .encoder import Encoder, load
+from .encoder import Encoder, load, prepare
 
 __all__ = ["main"]
 
@@ -28,6 +28,9 @@ def main() -> None:
     channel = Channel(int(descriptor))
     with contextlib.suppress(EOFError, ConnectionError):
         try:
+            prepare(Path(path))
+            # until it is told to load, this process holds libraries alone
+            channel.receive()
             serve(channel, load(Path(path), int(threads), literal == "1", providers))
         except StllmError as error:
             channel.send({"error": type(error).__name__, "message": str(error)})

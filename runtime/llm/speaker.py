@@ -1,6 +1,7 @@
 """The language model of a session: loaded for each answer, or kept, and then for one answer at a time."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ..errors import StllmError
@@ -37,13 +38,20 @@ class Speaker:
         self._load, self._load_vocabulary, self._resident, self._holdings = load, vocabulary, resident, holdings
         self._model: LanguageModel | None = None
         self._vocabulary: Vocabulary | None = None
+        self._loading: Future[Vocabulary] | None = None
         self._turn: object = None
+
+    def prepare(self) -> None:
+        """Load the vocabulary in a thread of its own; what goes wrong is raised by `vocabulary`."""
+        if self._vocabulary is None and self._loading is None:
+            self._loading = ThreadPoolExecutor(1, "vocabulary").submit(self._load_vocabulary)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokenizer, loaded on first use."""
         if self._vocabulary is None:
-            self._vocabulary = self._load_vocabulary()
+            loading, self._loading = self._loading, None
+            self._vocabulary = self._load_vocabulary() if loading is None else loading.result()
         return self._vocabulary
 
     def load(self, positions: int) -> LanguageModel:
@@ -74,8 +82,10 @@ class Speaker:
 
     def close(self) -> None:
         """Free what is kept; it is loaded again when it is used."""
+        if self._loading is not None and self._loading.exception() is None:
+            self._vocabulary = self._loading.result()
         model, vocabulary = self._model, self._vocabulary
-        self._model = self._vocabulary = self._turn = None
+        self._model = self._vocabulary = self._turn = self._loading = None
         if model is not None:
             model.close()
         if vocabulary is not None:

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from stllm_edge.benchmarks.captures import bikes_video, write_arc2017
+from stllm_edge.runtime import Options, Session, View, load_clip, load_scene
 from stllm_edge.runtime.inputs.scene import Scene
 from stllm_edge.runtime.inputs.writing import write_clip, write_scene
 from stllm_edge.runtime.llm.vocabulary import Vocabulary
@@ -97,3 +98,18 @@ def golden_vocabulary(stllm: Any, golden_checkpoint: Path, tmp_path_factory: pyt
     result = stllm("export", "gguf", "--ckpt", golden_checkpoint, "--out", out, "--quant", "Q8_0")
     assert result.exit_code == 0, result.output
     return Vocabulary(out / "llm" / "Q8_0.gguf")
+
+
+EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
+
+
+@pytest.fixture(scope="module")
+def session(tiny_bundle: Path) -> Session:
+    return Session(tiny_bundle, EXACT)
+
+
+@pytest.fixture(scope="module")
+def seen(session: Session, sample: tuple[Path, Path]) -> View:
+    """The built-in sample, thinned, looked at once."""
+    scene, video = load_scene(sample[0]), load_clip(sample[1])
+    return session.look(replace(scene, points=scene.points[::40], colours=scene.colours[::40]), video, frames=4)
