@@ -62,7 +62,6 @@ TESTED_ELSEWHERE = {
     "export/onnx/ranges.py": "tests/export/onnx/test_fp16.py",
     "export/sample.py": "tests/export/test_verify.py",
     "export/tensorrt": "tests/export/tensorrt/test_engines.py",
-    "runtime/answer.py": "tests/runtime/test_session.py",
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
     "runtime/commands.py": "tests/runtime/test_request.py",
