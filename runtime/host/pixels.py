@@ -4,10 +4,14 @@ import numpy as np
 
 __all__ = ["normalised", "pixel_values", "resized"]
 
+# of each of the 256 levels: the processor scales in float64 and rounds once, then shifts in float32
+UNIT = (np.arange(256) * (1 / 255)).astype(np.float32)
+NORMALISED = (UNIT - np.float32(0.5)) / np.float32(0.5)
+
 
 def pixel_values(frame: np.ndarray, size: int) -> np.ndarray:
     """One frame [H, W, 3] uint8 as the tower takes it, [3, size, size] float32 in -1..1."""
-    return normalised(resized(frame, size)).transpose(2, 0, 1)
+    return normalised(resized(frame, size).transpose(2, 0, 1))
 
 
 def resized(frame: np.ndarray, size: int) -> np.ndarray:
@@ -18,7 +22,5 @@ def resized(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
-    """Pixels uint8 as float32 in -1..1."""
-    # the processor scales in float64 and rounds once, then shifts in float32
-    unit = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
-    return (unit - np.float32(0.5)) / np.float32(0.5)
+    """Pixels uint8 as float32 in -1..1, of the same shape."""
+    return np.take(NORMALISED, pixels)

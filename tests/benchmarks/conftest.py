@@ -56,8 +56,7 @@ def add_scene(rea: Rea, scene: str, step: int, sample: tuple[Path, Path]) -> Non
     np.save(rea.cloud(scene), np.load(source / "points.npy")[::step])
     shutil.copy(source / "K.txt", rea.root / f"{scene}.txt")
     frames = load_clip(video)
-    assert frames.files is not None
-    stems = [file.stem for file in frames.files]
+    stems = sorted(file.stem for file in video.glob("*.png"))
     write_frames(rea.frame(scene, 0).parent, zip(stems, frames.read(range(len(stems))), strict=True), ".jpg")
     for stem in stems:
         shutil.copy(source / f"poses/{stem}.txt", rea.pose(scene, 0).parent)

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, DoesNotFit, Options, Session, StllmError, View, load_clip, load_scene, setup
+from stllm_edge.runtime import (
+    Answer,
+    Bundle,
+    DoesNotFit,
+    Options,
+    Session,
+    StllmError,
+    View,
+    load_clip,
+    load_scene,
+    setup,
+)
 from stllm_edge.runtime.encoders import encoder
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
@@ -198,8 +209,8 @@ def test_what_is_said_of_packing_is_not_measured(tiny_bundle, monkeypatch: pytes
 
     monkeypatch.setattr(setup, "pays_to_pack", pays)
     monkeypatch.setattr(setup, "LanguageModel", Model)
-    session = Session(tiny_bundle, replace(EXACT, repack=repack))
-    with session.load_llm(300):
-        size = session.bundle.size(session.llm.file)
+    made = setup.Setup(Bundle(tiny_bundle), "fp32", "F32", threads=1, kv="f32", flash_attention=False, repack=repack)
+    with made.load_llm(300):
+        size = made.bundle.size(made.llm.file)
     assert asked == ([] if repack is not None else [{"size": size, "layers": 2, "positions": 300, "threads": 1}])
     assert packed == [repack is not False]

@@ -19,7 +19,7 @@ from stllm_edge.export.model.parts import load_part
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.errors import StllmError
 from stllm_edge.runtime.llm.embeddings import embedding_rows
-from stllm_edge.runtime.llm.model import LanguageModel
+from stllm_edge.runtime.setup import Setup
 
 # 4-bit and lower: far below what an exchanged tensor or a wrong scale would give
 LIMITS = {"F32": 1e-5, "F16": 2e-3, "BF16": 3e-2, "Q8_0": 0.08}
@@ -36,8 +36,8 @@ def plain_logits(checkpoint: Path, ids: list[int]) -> torch.Tensor:
 
 
 def llama_logits(bundle: Path, quant: str, ids: list[int]) -> np.ndarray:
-    file = bundle / Bundle(bundle).llm(quant).file
-    with LanguageModel(file, context=256, kv="f32", flash_attention=False, threads=2) as model:
+    setup = Setup(Bundle(bundle), "fp32", quant, threads=2, kv="f32", flash_attention=False, repack=True)
+    with setup.load_llm(256) as model:
         model.decode_tokens(ids)
         return model.logits()
 
