@@ -28,7 +28,7 @@ from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
 from ..export.onnx.encoders import trace, trace_variants, write_variants
 from ..export.onnx.graphs import AlignerGraph, VisionGraph, transpose_linears
-from ..export.onnx.sparse import GatherConv, PointsGraph, fold, with_zero_row
+from ..export.onnx.sparse import Convolution, PointsGraph, fold, with_zero_row
 from ..runtime.bundle.manifest import CPU, PORTABLE
 from ..runtime.encoders.local import LocalEncoder
 from ..runtime.errors import require_at_least
@@ -302,12 +302,20 @@ def aligner_arrays(frames: int, voxels: int) -> dict[str, np.ndarray]:
     }
 
 
+class WideConv(Convolution):
+    """One gather and one product as PyTorch states them: a yardstick, which stays when the encoder changes."""
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])
+        return with_zero_row(gathered @ self.kernel + self.bias)
+
+
 class WidePoints(nn.Module):
     """The point encoder with one wide gather for every convolution, over plain tables."""
 
     def __init__(self, plain: PointEncoder):
         super().__init__()
-        self.net = fold(plain.net3d, lambda kind, level, kernel, bias: GatherConv(kernel.flatten(0, 1), bias))
+        self.net = fold(plain.net3d, lambda kind, level, kernel, bias: WideConv(kernel.flatten(0, 1), bias))
 
     def forward(
         self, voxel_feats: Tensor, stem: Tensor, neighbours: list[Tensor], down: list[Tensor], up: list[Tensor]

@@ -29,30 +29,30 @@ def slab_convolution(
     assert kernel.shape is not None
     _, inner, outer = kernel.shape.numpy()
     tables, used = builder.once(rows, lambda: cut_slabs(builder, rows, bounds, offsets))
-    zeros, nothing = zero_row(builder, kernel), builder.once(kernel.dtype, lambda: no_slabs(builder, kernel))
+    nothing = builder.once(kernel.dtype, lambda: no_slabs(builder, kernel))
     widths = builder.constant([[-1, size * inner] for size in SLAB_OFFSETS * PLANES])
     stacked = builder.constant([-1, outer])
-    # every voxel has its centre and is therefore written in the middle plane, once: the bias comes with that
-    biased = builder.constant([plane == MIDDLE for plane in range(PLANES)], element_type(kernel))
+    # the sum begins with the bias, and the missing row has to end at zero. In the middle plane that row alone reads
+    # what stands behind the slabs, since every voxel has its centre: there it takes the bias away again
+    factors = builder.constant([[[-1.0 if plane == MIDDLE else 0.0]] for plane in range(PLANES)], element_type(kernel))
 
     def add_plane(plane: ir.Value, total: ir.Value) -> ir.Value:
         first = builder.op("Mul", plane, builder.constant(len(SLAB_OFFSETS)))
-        plane_bias = builder.op("Mul", bias, builder.op("Gather", biased, plane))
+        missing = builder.op("Mul", bias, builder.op("Gather", factors, plane))
 
         def write_slab(number: ir.Value, written: ir.Value) -> ir.Value:
             slab = builder.op("Add", first, number)
             gathered = builder.op("Gather", hidden, builder.op("SequenceAt", tables, slab))
             side_by_side = builder.op("Reshape", gathered, builder.op("Gather", widths, slab))
             kernels = builder.op("Gather", kernel, builder.op("SequenceAt", used, slab))
-            product = builder.op("Gemm", side_by_side, builder.op("Reshape", kernels, stacked), plane_bias)
+            product = builder.op("MatMul", side_by_side, builder.op("Reshape", kernels, stacked))
             return builder.op("SequenceInsert", written, product)
 
-        # a voxel without a neighbour in this plane is in none of its slabs, and takes the row of zeros behind them
-        slabs = builder.op("SequenceInsert", builder.loop(len(SLAB_OFFSETS), nothing, write_slab), zeros)
+        slabs = builder.op("SequenceInsert", builder.loop(len(SLAB_OFFSETS), nothing, write_slab), missing)
         places = builder.op("Gather", place, plane)
         return builder.op("Add", total, builder.op("Gather", builder.op("ConcatFromSequence", slabs, axis=0), places))
 
-    return builder.loop(PLANES, zeros, add_plane)
+    return builder.loop(PLANES, bias, add_plane)
 
 
 def cut_slabs(builder: Builder, rows: ir.Value, bounds: ir.Value, offsets: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -18,11 +18,15 @@ from ..bundle.table import FORMATS, LEVELS, STAGES
 
 __all__ = ["SLAB_OFFSETS", "KernelMaps", "Level", "Slabs", "build_levels", "offsets"]
 
+# offsets that each slab of a plane reads; fixed, so that graphs know the widths of all products. The first reads all
+# nine, and so takes whatever the others do not
 SLAB_OFFSETS = (9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 5, 4, 4, 4, 3, 3)
 PLANES = 3
 PLANE = 9
 RUN = 5
 DENSE_CELLS = 2**25
+# a 5x5x5 kernel reaches two voxels beyond the box: with so much room on each side the key of a neighbour is that of
+# the voxel plus a constant, and never that of a voxel at the other end of the next line
 MARGIN = 2
 
 
@@ -112,6 +116,7 @@ class Level:
     def halved(self) -> tuple["Level", np.ndarray]:
         """The next coarser level, and each voxel's parent in it as [N] int32 rows."""
         coarse = Level.of(self.coords >> 1)
+        # sorted by key: coarse rows are in the order of their position whatever that of the fine ones
         keys, parent = np.unique(coarse.keys, return_inverse=True)
         coords = np.stack(
             [
@@ -185,11 +190,13 @@ class PlaneSlabs:
     def build(cls, table: np.ndarray) -> "PlaneSlabs":
         """Slabs of a plane's table [9, N+1] whose last column is missing rows."""
         missing = table.shape[1] - 1
+        # which of the nine neighbours each voxel has, as a bit mask
         code = np.zeros(missing + 1, np.int32)
         for bit, row in enumerate(table):
             code |= (row != missing).astype(np.int32) << bit
         patterns, slab_of_code = cover(np.bincount(code[:-1], minlength=2**PLANE))
         slab = slab_of_code[code[:-1]]
+        # stable: within a slab voxels keep the order of their position, so what they read lies close together
         order = np.argsort(slab, kind="stable")
         starts = np.searchsorted(slab[order], np.arange(len(patterns) + 1))
 
@@ -202,6 +209,7 @@ class PlaneSlabs:
             reading = members if len(members) else np.array([missing])
             tables.append(np.ascontiguousarray(table[used[-1]][:, reading].T))
             written += len(reading)
+        # voxels without a neighbour in this plane are in no slab; like the missing row they take the row of zeros
         place[order[starts[-1] :]] = written
         place[-1] = written
         return cls(tables, np.concatenate(used), place)
@@ -221,16 +229,20 @@ def cover(count: np.ndarray) -> tuple[list[int], np.ndarray]:
     bits = (
         np.bitwise_count(masks) if hasattr(np, "bitwise_count") else np.array([bin(mask).count("1") for mask in masks])
     )
+    # within[a, b]: a slab that reads the offsets b serves the voxels that have the neighbours a
     within = (masks[:, None] & ~masks[None]) == 0
+    # rows that a voxel of each mask reads in the best slab so far
     cost = np.full(len(masks), PLANE, np.float64)
     cost[0] = 0
     patterns = [len(masks) - 1]
     for size in SLAB_OFFSETS[1:]:
         candidates = np.flatnonzero(bits == size)
+        # rows that all voxels together would no longer read, for each pattern of this size
         gain = (count * np.maximum(cost - size, 0)) @ within[:, candidates]
         best = int(candidates[gain.argmax()])
         patterns.append(best)
         cost[within[:, best]] = np.minimum(cost[within[:, best]], size)
+    # a slab that lacks one of a voxel's neighbours must never be the cheapest
     reads = np.where(within[:, patterns], bits[patterns], PLANE + 1)
     slab = reads.argmin(axis=1)
     slab[0] = len(patterns)
