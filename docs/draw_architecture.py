@@ -137,7 +137,9 @@ def draw_host(page: Drawing) -> None:
     page.box(FRAME_X, first, "sample T frames", "inputs/selection.py", FRAME)
     page.arrow((POINT_X + COLUMN, first + 23), (CAMERA_X, first + 23), POINT, ["coords", "[N, 3]"])
     page.arrow((FRAME_X, first + 23), (CAMERA_X + COLUMN, first + 23), FRAME, ["poses", "[T,4,4]"])
-    page.box(QUESTION_X + INSET, second, "embeddings", "llm/embeddings.py", QUESTION, width=140, files="llm/<QUANT>.gguf")
+    page.box(
+        QUESTION_X + INSET, second, "embeddings", "llm/embeddings.py", QUESTION, width=140, files="llm/<QUANT>.gguf"
+    )
     page.box(POINT_X + INSET, second, "kernel maps", "host/maps.py", POINT, width=140)
     page.box(CAMERA_X, second, "encoding", "host/rays.py", CAMERA)
     page.box(FRAME_X, second, "pixels", "host/pixels.py", FRAME)
