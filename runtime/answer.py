@@ -17,7 +17,7 @@ from .stages import EncodedRays, Step
 __all__ = ["Answer", "Transcript", "View"]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """What a session knows of a scene and a clip before a question is asked.
 
@@ -28,7 +28,7 @@ class View:
         points: `pcd_features`, in memory or on the GPU.
         video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
         meter: time and memory, by stage.
-        encoded_rays: kept by a resident session for further questions.
+        encoded_rays: what the aligner takes of them; only a resident session keeps it from question to question.
     """
 
     selection: Selection

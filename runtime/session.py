@@ -139,7 +139,8 @@ class Session:
         rays = stages.host.rays(scene, selection, voxels, meter)
         video_tokens = stages.vision(stages.host.frames(selection, meter), len(selection), meter)
         points = stages.points(voxels, maps, meter)
-        return View(selection, voxels, rays, points, video_tokens, meter)
+        encoded = stages.host.encode_rays(rays, meter) if self.options.resident else None
+        return View(selection, voxels, rays, points, video_tokens, meter, encoded)
 
     def answer(
         self,
@@ -172,7 +173,6 @@ class Session:
         stages, meter = self.stages, view.meter.copy()
         prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
         rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        view.encoded_rays = rays if self.options.resident else None
         text = stages.embed(prompt.aligner_token_ids)
         prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
         video = view.video_tokens.reshape(-1, view.video_tokens.shape[-1])
