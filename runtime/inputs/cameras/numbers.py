@@ -77,9 +77,10 @@ def parse_rows(text: str) -> list[list[float]]:
         return [row for line in lines if (row := [to_number(word) for word in line.split()])]
     except ValueError:
         pass  # not plain: commas, comments, brackets
-    lines = WORDS.sub(" ", "\n".join(COMMENT.sub("", line) for line in lines)).splitlines()
-    plain = (FORTRAN.sub("e", line).translate(BETWEEN).split() for line in lines)
-    return [row for words in plain if (row := [to_number(word) for word in words])]
+    text = FORTRAN.sub("e", WORDS.sub(" ", "\n".join(COMMENT.sub("", line) for line in lines)))
+    # a row in brackets may go over several lines
+    rows = text.split("]") if "[" in text else text.splitlines()
+    return [row for line in rows if (row := [to_number(word) for word in line.translate(BETWEEN).split()])]
 
 
 def to_number(word: str) -> float:
