@@ -96,6 +96,39 @@ def test_a_cloud_file_takes_poses_and_intrinsics(run, inputs) -> None:
     assert run("--quiet", *sources).stdout == run("--quiet").stdout
 
 
+def test_cameras_take_the_place_of_poses_and_intrinsics(run, inputs) -> None:
+    before = run("--quiet").stdout
+    cameras = (inputs.scene.parent / "transforms.json", inputs.scene.parent / "trajectory.txt")
+    opengl, rows = np.diag([1.0, -1, -1, 1]), []
+    frames: list[dict[str, Any]] = []
+    for file in sorted(inputs.poses.iterdir()):
+        pose = np.loadtxt(file)
+        frames.append({"file_path": f"images/{file.stem}.png", "transform_matrix": (pose @ opengl).tolist()})
+        rows.append(f"{int(file.stem[-1]) / 10} {pose[0, 3]} 0 0 0 0 0 1")
+        file.unlink()
+    lens = {"w": 80, "h": 60, "fl_x": 60.0, "fl_y": 60.0, "cx": 40.0, "cy": 30.0}
+    cameras[0].write_text(json.dumps({**lens, "frames": frames}))
+    cameras[1].write_text("\n".join(rows))
+    assert run("--quiet", "--cameras", cameras[1]).stdout == before
+    double = np.loadtxt(inputs.intrinsics) * [[2], [2], [1]]
+    np.savetxt(inputs.intrinsics, double)
+    assert run("--quiet", "--cameras", cameras[1], "--intrinsics-of", "80x60").stdout == before
+    inputs.intrinsics.unlink()
+    result = run("--cameras", cameras[0])
+    assert result.stdout == before
+    assert "scaled from 80x60 to the frames' 40x30" in result.stderr
+    assert_refused(run("--quiet", "--cameras", cameras[0], "--poses", inputs.poses), "--cameras and --poses are both")
+    assert_refused(run("--quiet", "--cameras", cameras[0], "--intrinsics-of", "80x60"), "says what its intrinsics")
+    assert_refused(run("--quiet", "--cameras", cameras[1]), "holds no intrinsics of the frames; give --intrinsics FILE")
+
+
+def test_intrinsics_of_images_of_another_size(run, inputs) -> None:
+    before = run("--quiet").stdout
+    np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics) * [[2], [2], [1]])
+    assert run("--quiet", "--intrinsics-of", "80x60").stdout == before
+    assert_refused(run("--quiet", "--intrinsics-of", "80x80"), "belong to images of 80x80, the frames have 40x30")
+
+
 def test_pose_conventions_convert(run, inputs) -> None:
     before = run("--quiet").stdout
     for file in inputs.poses.glob("*.txt"):

@@ -184,3 +184,17 @@ def test_arrays_in_memory_are_not_mended() -> None:
     for bad in (POSE[:3], POSE.ravel(), np.full((4, 4), -np.inf), "1 0 0"):
         with pytest.raises(BadInput, match=r"^poses\['1'\]: "):
             Scene.of(np.zeros((1, 3)), np.zeros((1, 3)), np.eye(3), poses={"1": bad})
+
+
+# cases from the field
+
+
+@pytest.mark.parametrize("case", ["apple_pose", "readme", "bom", "three_decimals", "pose_infinite"])
+def test_one_file_does_not_stop_the_others(reference_case, case: str) -> None:
+    clean = load_poses(reference_case("room") / "poses")
+    found, words = usable(load_poses(reference_case(f"24-one-file-stops-all/{case}") / "poses"))
+    lost = ["frame_0000000004"] if case == "pose_infinite" else []
+    assert list(found) == [stem for stem in clean if stem not in lost]
+    assert bool(words) == bool(lost)
+    for stem, pose in found.items():
+        assert np.abs(pose - clean[stem]).max() < (1.5e-3 if case == "three_decimals" else 1e-9)
