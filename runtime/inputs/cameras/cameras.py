@@ -70,8 +70,12 @@ class Cameras:
                 )
             chosen = dict(zip(stems, names, strict=True))
         else:
-            named = self._by_stem(names, folder)
-            chosen = {stem: named[stem] for stem in stems if stem in named} or named
+            chosen = self._by_stem(names, folder)
+            exact = {stem: chosen[stem] for stem in stems if stem in chosen}
+            if len(exact) < len(stems):
+                # names that match in part are left for the clip to bring together, which also compares numbers
+                return Renamed(chosen, self.poses), self._lens(exact or chosen)
+            chosen = exact
         return Renamed(chosen, self.poses), self._lens(chosen)
 
     def _by_time(self, stems: Sequence[str], times: Sequence[float] | None) -> dict[str, int]:

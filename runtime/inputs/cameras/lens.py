@@ -13,8 +13,9 @@ __all__ = ["COLMAP_MODELS", "Lens", "colmap_lens"]
 
 # bent by less than this nowhere in the image, frames are left as they are
 LEAST_PIXELS = 1.0
-# edge of the squares inside which the bending is taken as straight
-MESH = 8
+# squares across an image inside which the bending is taken as straight, which is off by under a tenth of a pixel
+SQUARES = 80
+SMALLEST_SQUARE = 8
 # what COLMAP names the parameters of each of its models, by the models' numbers
 COLMAP_MODELS = {
     "SIMPLE_PINHOLE": "f cx cy",
@@ -91,7 +92,8 @@ class Lens:
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """Corners of squares [V, U, 2] in a straight image, and where the bent one shows them [V, U, 2], pixels."""
         assert self.size is not None, "the lens is asked for a size first (at)"
-        edges = [np.unique(np.append(np.arange(0, length, MESH), length)) for length in self.size]
+        step = max(SMALLEST_SQUARE, max(self.size) // SQUARES)
+        edges = [np.append(np.arange(0, length, step), length) for length in self.size]
         corners = np.stack(np.meshgrid(*edges), axis=-1).astype(np.float64)
         focal, centre = np.array([self.fx, self.fy]), np.array([self.cx, self.cy])
         with np.errstate(all="ignore"):
@@ -112,6 +114,16 @@ class Lens:
             )
         return moved
 
+    @functools.cached_property
+    def squares(self) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """The mesh as Pillow takes it: boxes of a straight image, and the corners where the bent one shows them."""
+        corners, shown = self.mesh
+        # upper left, lower left, lower right, upper right
+        quads = np.concatenate([shown[:-1, :-1], shown[1:, :-1], shown[1:, 1:], shown[:-1, 1:]], axis=-1)
+        boxes = np.concatenate([corners[:-1, :-1], corners[1:, 1:]], axis=-1).astype(int)
+        pairs = zip(boxes.reshape(-1, 4).tolist(), quads.reshape(-1, 8).tolist(), strict=True)
+        return [(tuple(box), tuple(quad)) for box, quad in pairs]
+
     def straighten(self, frame: np.ndarray) -> np.ndarray:
         """A frame [H, W, 3] uint8 as a lens of the same focal lengths and centre that does not bend shows it.
 
@@ -119,15 +131,8 @@ class Lens:
         """
         from PIL import Image
 
-        corners, shown = (points.tolist() for points in self.mesh)
-        pieces = []
-        for v in range(len(corners) - 1):
-            for u in range(len(corners[0]) - 1):
-                box = (*corners[v][u], *corners[v + 1][u + 1])
-                quad = (*shown[v][u], *shown[v + 1][u], *shown[v + 1][u + 1], *shown[v][u + 1])
-                pieces.append((tuple(map(int, box)), quad))
-        image = Image.fromarray(frame)
-        return np.asarray(image.transform(image.size, Image.Transform.MESH, pieces, resample=Image.Resampling.BILINEAR))
+        image, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
+        return np.asarray(image.transform(image.size, Image.Transform.MESH, self.squares, resample=bilinear))
 
 
 def colmap_lens(model: str, size: tuple[int, int] | None, values: list[float], source: str) -> Lens:

@@ -17,6 +17,7 @@ __all__ = ["is_nerfstudio", "read_nerfstudio"]
 LOG = logging.getLogger(__name__)
 STRAIGHT = ("PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
+LENS_KEYS = ("camera_model", "is_fisheye", "camera_angle_x", "w", "h", "fl_x", "fl_y", "cx", "cy", *BENDING)
 
 
 def is_nerfstudio(content: Any) -> bool:
@@ -40,6 +41,8 @@ def read_nerfstudio(content: dict[str, Any], source: str, cloud: Path | None) ->
     """
     matrices: dict[str, np.ndarray] = {}
     lenses: dict[str, Lens] = {}
+    shared = {key: content[key] for key in LENS_KEYS if key in content}
+    known: dict[str, Lens | None] = {}
     for place, frame in enumerate(content["frames"]):
         where = f"{source}: frame {place}"
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
@@ -49,7 +52,11 @@ def read_nerfstudio(content: dict[str, Any], source: str, cloud: Path | None) ->
         if name in matrices:
             raise BadInput(f"{source}: two frames are named {name}")
         matrices[name] = matrix
-        if (lens := read_lens({**content, **frame}, where)) is not None:
+        given = shared | {key: frame[key] for key in LENS_KEYS if key in frame}
+        # thousands of frames have one lens
+        if (key := repr(given)) not in known:
+            known[key] = read_lens(given, where)
+        if (lens := known[key]) is not None:
             lenses[name] = lens
     if not matrices:
         raise BadInput(f"{source}: holds no frames")

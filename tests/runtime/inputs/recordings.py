@@ -133,6 +133,18 @@ def euroc(made: Recording) -> Path:
     return made.root / "mav0"
 
 
+def headless(write: Callable[[Recording], Path], table: str = "") -> Callable[[Recording], Path]:
+    """A format's table without the line that names its columns."""
+
+    def without(made: Recording) -> Path:
+        source = write(made)
+        file = source / table if table else source
+        file.write_text("\n".join(file.read_text().splitlines()[1:]) + "\n")
+        return source
+
+    return without
+
+
 def rows_of_12(made: Recording) -> Path:
     return made.write("kitti.txt", "".join(f"{words(pose[:3])}\n" for pose in made.poses.values()))
 
@@ -170,6 +182,8 @@ FORMATS: dict[str, tuple[Callable[..., Path], str, bool]] = {
     "TUM": (tum, "seconds", False),
     "TUM, frames by nanoseconds": (tum, "nanoseconds", False),
     "EuRoC": (euroc, "nanoseconds", True),
+    "TUM without a header": (headless(tum), "seconds", False),
+    "EuRoC without a header": (headless(euroc, "state_groundtruth_estimate0/data.csv"), "nanoseconds", True),
     "EuRoC, frames by seconds": (euroc, "line", True),
     "3x4 in a row each": (rows_of_12, "epic", False),
     "4x4 in a row each": (rows_of_16, "epic", False),

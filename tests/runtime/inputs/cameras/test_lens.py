@@ -40,6 +40,20 @@ def test_a_straightened_frame_shows_each_direction_where_a_pinhole_does(model: s
     assert np.abs(shown - wanted)[inside, inside].max() <= 3
 
 
+@pytest.mark.parametrize(
+    ("model", "values", "shown"),
+    [
+        ("OPENCV", [1.0, 1, 0, 0, -0.25, 0.06, 0.002, -0.001], (0.37545, -0.281275)),
+        ("FULL_OPENCV", [1.0, 1, 0, 0, 0, 0, 0, 0, 0.64, 0, 0, 0.64], (0.4, -0.3)),
+        ("OPENCV_FISHEYE", [1.0, 1, 0, 0, 0.02, 0, 0, 0], (0.3725128, -0.2793846)),
+    ],
+)
+def test_bending_is_opencv_s(model: str, values: list[float], shown: tuple[float, float]) -> None:
+    """Worked by hand for x/z 0.4 and y/z -0.3."""
+    bent = colmap_lens(model, None, values, "lens").bent(np.array([0.4, -0.3]))
+    assert bent == pytest.approx(shown, abs=1e-7)
+
+
 def test_a_lens_at_another_size_bends_alike() -> None:
     lens = colmap_lens("OPENCV", (320, 240), [220.0, 224, 156, 122, -0.25, 0.06, 0, 0], "lens")
     half = lens.at((160, 120), "lens")
