@@ -16,6 +16,10 @@ __all__ = ["run"]
 @click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder, or a .npy, .ply or .glb point cloud.")
 @click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder.")
 @click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder.")
+@click.option("--intrinsics-of", metavar="WxH", help="Size of the images that it belongs to, if not the frames'.")
+@click.option(
+    "--cameras", type=FOLDER, help="Poses and intrinsics in one: COLMAP, nerfstudio, EPIC-Fields, TUM, EuRoC."
+)
 @click.option(
     "--pose-convention",
     default="c2w",

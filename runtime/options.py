@@ -61,6 +61,8 @@ class Request:
         question: in words.
         poses: folder of poses, if not in the scene's.
         intrinsics: file of intrinsics, if not in the scene's folder.
+        intrinsics_of: size of the images that these belong to, like 1920x1080, if not the frames'.
+        cameras: file or folder of poses, and of intrinsics where its format holds some, in place of the scene's.
         pose_convention: how poses are meant.
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
@@ -78,6 +80,8 @@ class Request:
     question: str
     poses: Path | None = None
     intrinsics: Path | None = None
+    intrinsics_of: str | None = None
+    cameras: Path | None = None
     pose_convention: str = "c2w"
     fps: float | None = None
     video_seconds: float | None = None

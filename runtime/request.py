@@ -8,8 +8,10 @@ from typing import Any
 from .answer import Answer
 from .bundle.files import atomic_path
 from .errors import BadInput
-from .inputs.clip import load_clip
-from .inputs.scene import load_scene
+from .inputs.cameras.reading import load_cameras
+from .inputs.clip import Clip, load_clip
+from .inputs.matching import match_cameras, sized_intrinsics
+from .inputs.scene import Scene, load_scene
 from .options import Options, Request
 from .session import Session
 
@@ -41,10 +43,7 @@ def answer_request(bundle: Path, request: Request, options: Options, *, as_json:
 
 def ask(session: Session, request: Request) -> Answer:
     """Read scene and clip and begin the answer; raises BadInput where a file is not what it has to be."""
-    scene = load_scene(
-        request.scene, poses=request.poses, intrinsics=request.intrinsics, pose_convention=request.pose_convention
-    )
-    clip = load_clip(request.video, fps=request.fps, seconds=request.video_seconds, first_frame=request.first_frame)
+    scene, clip = read(request)
     return session.ask(
         scene,
         clip,
@@ -56,6 +55,29 @@ def ask(session: Session, request: Request) -> Answer:
         temperature=request.temperature,
         seed=request.seed,
     )
+
+
+def read(request: Request) -> tuple[Scene, Clip]:
+    """Scene and clip of a request; raises BadInput where a file is not what it has to be."""
+    clip = load_clip(request.video, fps=request.fps, seconds=request.video_seconds, first_frame=request.first_frame)
+    file = request.intrinsics or request.scene / "K.txt"
+    if request.cameras is None:
+        intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size) if request.intrinsics_of else None
+        given = intrinsics if intrinsics is not None else request.intrinsics
+        convention = request.pose_convention
+        return load_scene(request.scene, poses=request.poses, intrinsics=given, pose_convention=convention), clip
+    if request.poses is not None:
+        raise BadInput("--cameras and --poses are both given; give the one that the poses come from")
+    cameras = load_cameras(request.cameras, pose_convention=request.pose_convention, cloud=request.scene)
+    matched = match_cameras(cameras, clip, straight=request.intrinsics is not None)
+    intrinsics = matched.intrinsics
+    if intrinsics is None:
+        if request.intrinsics is None and not file.is_file():
+            raise BadInput(f"{matched.source}: holds no intrinsics of the frames; give --intrinsics FILE with it")
+        intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size)
+    elif request.intrinsics_of is not None:
+        raise BadInput(f"--intrinsics-of {request.intrinsics_of}: {matched.source} says what its intrinsics belong to")
+    return load_scene(request.scene, poses=matched.poses, intrinsics=intrinsics), matched.clip
 
 
 def report(session: Session, answer: Answer) -> dict[str, Any]:

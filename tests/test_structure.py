@@ -67,6 +67,10 @@ TESTED_ELSEWHERE = {
     "runtime/commands.py": "tests/runtime/test_request.py",
     "runtime/encoders": "tests/runtime/encoders/test_engines.py",
     "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",
+    "runtime/inputs/cameras": "tests/runtime/inputs/cameras/test_reading.py",
+    "runtime/inputs/cameras/cameras.py": "tests/runtime/inputs/test_matching.py",
+    "runtime/inputs/cameras/numbers.py": "tests/runtime/inputs/cameras/test_files.py",
+    "runtime/inputs/cameras/poses.py": "tests/runtime/inputs/cameras/test_files.py",
     "runtime/options.py": "tests/runtime/test_session.py",
 }
 

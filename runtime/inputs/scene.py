@@ -63,8 +63,8 @@ class Scene:
 def load_scene(
     path: Path | str,
     *,
-    poses: Path | str | None = None,
-    intrinsics: Path | str | None = None,
+    poses: Path | str | Mapping[str, np.ndarray] | None = None,
+    intrinsics: Path | str | np.ndarray | None = None,
     pose_convention: str = "c2w",
     stems: Sequence[str] | None = None,
 ) -> Scene:
@@ -72,8 +72,9 @@ def load_scene(
 
     Args:
         path: folder with `points.npy|ply|glb`, `K.txt` and `poses/*.txt`, or a point-cloud file.
-        poses: folder of 4x4 text files named like the frames; by default `poses` in the scene's folder.
-        intrinsics: 3x3 text file; by default `K.txt` in the scene's folder.
+        poses: folder of 4x4 text files named like the frames, or poses that were read already; by default `poses` in
+            the scene's folder.
+        intrinsics: 3x3 text file, or a matrix that was read already; by default `K.txt` in the scene's folder.
         pose_convention: how the pose files are meant, one of `POSE_CONVENTIONS`; OpenCV axes unless it says OpenGL.
         stems: frames whose poses are looked for, those of them that have one; by default all in the folder.
 
@@ -86,15 +87,21 @@ def load_scene(
         found = [path / name for name in names if (path / name).is_file()]
         if len(found) != 1:
             raise BadInput(f"scene {path}: expected one of {', '.join(names)}, found {len(found)}")
-        cloud, poses, intrinsics = found[0], poses or path / "poses", intrinsics or path / "K.txt"
+        cloud = found[0]
+        poses = path / "poses" if poses is None else poses
+        intrinsics = path / "K.txt" if intrinsics is None else intrinsics
     elif path.is_file():
         if poses is None or intrinsics is None:
-            raise BadInput(f"scene {path} is a file; give --poses DIR and --intrinsics FILE with it")
+            raise BadInput(f"scene {path} is a file; give --poses DIR and --intrinsics FILE with it, or --cameras")
         cloud = path
     else:
         raise BadInput(f"scene {path}: no such file or folder")
     points, colours = load_points(cloud)
-    return Scene(points, colours, load_poses(Path(poses), pose_convention, stems), load_intrinsics(Path(intrinsics)))
+    if not isinstance(poses, Mapping):
+        poses = load_poses(Path(poses), pose_convention, stems)
+    if not isinstance(intrinsics, np.ndarray):
+        intrinsics = load_intrinsics(Path(intrinsics))
+    return Scene(points, colours, poses, intrinsics)
 
 
 def projected_share(scene: Scene, poses: np.ndarray, frame_size: tuple[int, int]) -> float:

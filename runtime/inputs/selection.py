@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import BadInput, require_at_least
+from .cameras import usable
 from .clip import Clip
 
 __all__ = ["Selection", "select_frames"]
@@ -45,7 +46,7 @@ class Selection:
 
 
 def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | None, default: int) -> Selection:
-    """Choose frames evenly among those that have a pose; only the chosen frames' poses are read.
+    """Choose frames evenly among those that have a pose that can be used; the poses of all frames of the clip are read.
 
     Args:
         clip: the clip.
@@ -55,16 +56,18 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
         default: the bundle's number of frames.
 
     Raises:
-        BadInput: no frame has a pose, fewer have one than were asked for, or a chosen frame's cannot be used.
+        BadInput: no frame has a pose that can be used, or fewer have one than were asked for.
     """
-    posed = clip.frames.posed(poses)
+    posed, lost = usable(clip.frames.posed(poses))
     require_at_least({"--frames": (frames, 1)})
     if frames is not None and frames > len(posed):
-        raise BadInput(f"--frames {frames}: {len(posed)} of {len(clip)} frames of {clip} have a pose")
+        why = f"; {lost}" if lost else ""
+        raise BadInput(f"--frames {frames}: {len(posed)} of {len(clip)} frames of {clip} have a pose{why}")
+    if lost:
+        LOG.warning("%s: %s", clip, lost)
     count = frames or default
     if count > len(posed):
         LOG.warning("%d frames are sampled from %d with a pose, so frames repeat (--frames)", count, len(posed))
     places = sorted(posed)
     chosen = [places[int(place)] for place in np.linspace(0, len(places) - 1, count)]
-    read = {place: posed[place] for place in dict.fromkeys(chosen)}
-    return Selection(clip, tuple(chosen), np.stack([read[place] for place in chosen]))
+    return Selection(clip, tuple(chosen), np.stack([posed[place] for place in chosen]))

@@ -96,6 +96,39 @@ def test_a_cloud_file_takes_poses_and_intrinsics(run, inputs) -> None:
     assert run("--quiet", *sources).stdout == run("--quiet").stdout
 
 
+def test_cameras_take_the_place_of_poses_and_intrinsics(run, inputs) -> None:
+    before = run("--quiet").stdout
+    cameras = (inputs.scene.parent / "transforms.json", inputs.scene.parent / "trajectory.txt")
+    opengl, rows = np.diag([1.0, -1, -1, 1]), []
+    frames: list[dict[str, Any]] = []
+    for file in sorted(inputs.poses.iterdir()):
+        pose = np.loadtxt(file)
+        frames.append({"file_path": f"images/{file.stem}.png", "transform_matrix": (pose @ opengl).tolist()})
+        rows.append(f"{int(file.stem[-1]) / 10} {pose[0, 3]} 0 0 0 0 0 1")
+        file.unlink()
+    lens = {"w": 80, "h": 60, "fl_x": 60.0, "fl_y": 60.0, "cx": 40.0, "cy": 30.0}
+    cameras[0].write_text(json.dumps({**lens, "frames": frames}))
+    cameras[1].write_text("\n".join(rows))
+    assert run("--quiet", "--cameras", cameras[1]).stdout == before
+    double = np.loadtxt(inputs.intrinsics) * [[2], [2], [1]]
+    np.savetxt(inputs.intrinsics, double)
+    assert run("--quiet", "--cameras", cameras[1], "--intrinsics-of", "80x60").stdout == before
+    inputs.intrinsics.unlink()
+    result = run("--cameras", cameras[0])
+    assert result.stdout == before
+    assert "scaled from 80x60 to the frames' 40x30" in result.stderr
+    assert_refused(run("--quiet", "--cameras", cameras[0], "--poses", inputs.poses), "--cameras and --poses are both")
+    assert_refused(run("--quiet", "--cameras", cameras[0], "--intrinsics-of", "80x60"), "says what its intrinsics")
+    assert_refused(run("--quiet", "--cameras", cameras[1]), "holds no intrinsics of the frames; give --intrinsics FILE")
+
+
+def test_intrinsics_of_images_of_another_size(run, inputs) -> None:
+    before = run("--quiet").stdout
+    np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics) * [[2], [2], [1]])
+    assert run("--quiet", "--intrinsics-of", "80x60").stdout == before
+    assert_refused(run("--quiet", "--intrinsics-of", "80x80"), "belong to images of 80x80, the frames have 40x30")
+
+
 def test_pose_conventions_convert(run, inputs) -> None:
     before = run("--quiet").stdout
     for file in inputs.poses.glob("*.txt"):
@@ -236,14 +269,14 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     "mirrored pose": (pose(np.diag([1.0, 1, -1, 1])), "mirrors (determinant -1)"),
     "pose with another last row": (pose(np.diag([1.0, 1, 1, 2])), "its last row is [0.0, 0.0, 0.0, 2.0]"),
     "NaN pose": (pose(np.full((4, 4), np.nan)), "holds NaN or infinity"),
-    "3x4 pose": (pose(np.eye(4)[:3]), "expected 4x4 numbers, found [3, 4]"),
+    "2x4 pose": (pose(np.eye(4)[:2]), "expected 4x4 numbers, found [2, 4]"),
     "no frame rate": (lambda inputs: inputs.video.joinpath("clip.json").unlink(), "--no-time-instruction"),
     "no poses": (lambda inputs: [file.unlink() for file in inputs.poses.iterdir()], "no poses"),
     "transposed intrinsics": (
         lambda inputs: np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics).T),
         "expected 0 0 1",
     ),
-    "4x4 intrinsics": (intrinsics(np.eye(4)), "K.txt: expected 3x3 numbers, found [4, 4]"),
+    "2x2 intrinsics": (intrinsics(np.eye(2)), "K.txt: expected 3x3 numbers, found [2, 2]"),
     "intrinsics of zeros": (intrinsics(np.diag([0, 0, 1])), "focal lengths are 0 and 0"),
     "no intrinsics": (lambda inputs: inputs.intrinsics.unlink(), "K.txt: no such file"),
     "empty frame": (second_frame(b""), "frame_0000000005.png: unreadable"),

@@ -19,7 +19,7 @@ def test_a_whole_data_set(rea) -> None:
     [
         (lambda rea: rea.frame("P01_11", 3).unlink(), ["P01_11-1"], "frame_0000000003.jpg: missing"),
         (lambda rea: rea.frame("P01_11", 3).write_bytes(b""), ["P01_11-1"], "frame_0000000003.jpg: unreadable"),
-        (lambda rea: rea.pose("P02_101", 26).write_text("nan " * 16), ["P02_101-11"], "0026.txt: expected 4x4"),
+        (lambda rea: rea.pose("P02_101", 26).write_text("nan " * 16), ["P02_101-11"], "0026.txt: holds NaN"),
         (
             lambda rea: rea.pose("P02_101", 18).write_text("1 0 0 nan\n0 1 0 0\n0 0 1 0\n0 0 0 1"),
             ["P02_101-1", "P02_101-11"],

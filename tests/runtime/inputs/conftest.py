@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from stllm_edge.runtime import Clip
 
+from .recordings import Recording
+
 
 @pytest.fixture
 def poses_for() -> Callable[..., dict[str, np.ndarray]]:
@@ -39,3 +41,24 @@ def write_frames() -> Callable[..., Path]:
 def levels() -> Callable[[Clip, list[int]], list[int]]:
     """Mean grey levels of frames."""
     return lambda clip, indices: [round(float(frame.mean())) for frame in clip.read(indices)]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Recording]:
+    """A recording whose frames have these stems; by default EPIC's."""
+
+    def make(*stems: str) -> Recording:
+        stems = stems or tuple(f"frame_{number:010d}" for number in range(1, 7))
+        draw = np.random.default_rng(5)
+        (tmp_path / "video").mkdir()
+        poses = {}
+        for stem in stems:
+            Image.fromarray(draw.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "video" / f"{stem}.png")
+            rotation = np.linalg.qr(draw.standard_normal((3, 3)))[0]
+            poses[stem] = np.eye(4)
+            poses[stem][:3, :3] = rotation * np.linalg.det(rotation)
+            poses[stem][:3, 3] = draw.uniform(-3, 3, 3)
+        intrinsics = np.array([[50.0, 0, 31], [0, 52, 25], [0, 0, 1]])
+        return Recording(tmp_path, stems, poses, intrinsics)
+
+    return make

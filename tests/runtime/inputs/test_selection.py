@@ -97,11 +97,12 @@ def test_first_frame_shifts_the_numbers(inputs, poses_for) -> None:
     assert select_frames(clip, poses_for(*STEMS), frames=2, default=3).timing() == (1.2, [0.2, 0.8])
 
 
-def test_only_the_chosen_frames_poses_are_read(inputs) -> None:
-    (inputs.poses / f"{STEMS[1]}.txt").write_text("nonsense")
+def test_a_pose_that_cannot_be_used_counts_as_absent(inputs, caplog) -> None:
+    (inputs.poses / f"{STEMS[1]}.txt").write_text("-inf " * 16)
     scene, clip = load_scene(inputs.scene), load_clip(inputs.video)
-    assert select_frames(clip, scene.poses, frames=2, default=2).indices == (0, 2)
-    with pytest.raises(BadInput, match=rf"{STEMS[1]}\.txt: not a matrix of numbers"):
+    assert select_frames(clip, scene.poses, frames=None, default=2).indices == (0, 2)
+    assert f"1 of 3 poses cannot be used and count as absent; first pose {inputs.poses / STEMS[1]}.txt" in caplog.text
+    with pytest.raises(BadInput, match=rf"2 of 3 frames .* have a pose; .*{STEMS[1]}\.txt: holds NaN or infinity"):
         select_frames(clip, scene.poses, frames=3, default=3)
 
 
