@@ -26,6 +26,7 @@ __all__ = ["DATA", "FULL", "TINY", "TRAINED", "make_checkpoint", "write_checkpoi
 DATA = Path(__file__).parent / "data"
 TRAINED = DATA / "small"
 SHARD_BYTES = 4 * 2**30
+# 64 MB of float32
 VALUES_AT_ONCE = 2**24
 SPECIAL_TOKENS = {"<|endoftext|>": 1000, "<|im_start|>": 1001, "<|im_end|>": 1002}
 
@@ -40,6 +41,7 @@ TINY = Geometry(
     ),
     aligner=AlignerGeometry(width=128, heads=2, layers=3, cross_layers=(0, 2), ffn=256, latents=8, point_features=128),
     llm=LlmGeometry(
+        # K-quants need rows that 256 divides; libllama takes other types for narrower ones
         width=256,
         layers=2,
         heads=4,
@@ -177,6 +179,7 @@ def write_safetensors(file: BinaryIO, shapes: dict[str, tuple[int, ...]], seed: 
         header[name] = {"dtype": "F32" if is_float32(name) else "BF16", "shape": shape, "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header).encode()
+    # readers may map the tensors, so they begin at a multiple of 8 bytes
     encoded += b" " * (-len(encoded) % 8)
     file.write(len(encoded).to_bytes(8, "little") + encoded)
     for name, shape in shapes.items():
@@ -186,6 +189,7 @@ def write_safetensors(file: BinaryIO, shapes: dict[str, tuple[int, ...]], seed: 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> Iterator[np.ndarray]:
     """Values of one tensor in blocks, float32 arrays of bfloat16 numbers."""
+    # by name: values of a tensor do not depend on which others there are
     generator = np.random.default_rng([seed, *name.encode()])
     mean, deviation = distribution(name, shape)
     remaining = math.prod(shape)
@@ -205,6 +209,7 @@ def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     if len(shape) == 1:
         return 0.0, 0.1
     if name.endswith("kernel"):
+        # on surfaces a voxel has a third of the neighbours of a 3x3x3 kernel
         return 0.0, 1 / math.sqrt(shape[-2] * max(1, math.prod(shape[:-2]) / 3))
     embeddings = ("embed_tokens", "position_embedding", "latent_query", "image_newline")
     return 0.0, 0.7 if any(word in name for word in embeddings) else 1 / math.sqrt(math.prod(shape[1:]))
@@ -248,6 +253,7 @@ def write_descriptions(folder: Path, geometry: Geometry, special: Mapping[str, i
         "model_type": "siglip_vision_model",
         "hidden_size": vision.width,
         "intermediate_size": vision.mlp,
+        # configurations count the layer that the model deletes when it is loaded
         "num_hidden_layers": vision.layers + 1,
         "num_attention_heads": vision.heads,
         "image_size": vision.image_size,

@@ -23,6 +23,7 @@ from .world.picture import draw_clip
 
 __all__ = ["SETTINGS", "main"]
 
+# not the seed of the training set: the model has never seen these rooms
 ROOMS, SEED = 3, 20_260_000
 SETTINGS = ("--voxel-size", VOXEL_SIZE, "--frames", FRAMES, "--no-time-instruction")
 

@@ -1,6 +1,6 @@
 """The encoders at the released model's size, with random weights: time and arithmetic against plain forms, and memory.
 
-Two forms are run in turn in one process, and the median of the paired ratios counts: a single median wanders by a
+Two forms are run alternately in one process, and the median of the paired ratios counts: a single median wanders by a
 third on a small machine. Memory growth is the peak of anonymous memory during a run, in a process of its own, less what
 there was before the graph was loaded.
 """
@@ -183,7 +183,7 @@ def compare_aligner(frames: int, voxels: int, runs: int) -> Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """Times of two functions run in turn, and how their results differ."""
+    """Times of two functions run alternately, and how their results differ."""
 
     ours: list[float]
     other: list[float]
@@ -203,10 +203,11 @@ class Pair:
 
 
 def alternate(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> Pair:
-    """Run both in turn, after a run of each that does not count."""
+    """Run both alternately, after a run of each that does not count."""
     first, second = ours(), other()
     comparable = isinstance(first, np.ndarray) and first.size == np.asarray(second).size
     error = relative(first, np.asarray(second)) if comparable else None
+    # the timed runs should not pay for their memory
     del first, second
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
@@ -303,7 +304,7 @@ def aligner_arrays(frames: int, voxels: int) -> dict[str, np.ndarray]:
 
 
 class WideConv(Convolution):
-    """One gather and one product as PyTorch states them: a yardstick, which stays when the encoder changes."""
+    """One gather and one product as PyTorch states them: a reference, which stays when the encoder changes."""
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         gathered = hidden.index_select(0, table.flatten()).reshape(-1, self.kernel.shape[0])

@@ -44,6 +44,7 @@ def watch(command: list[str], join: Callable[[], None] | None = None) -> tuple[d
     peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0, "total_mb": 0.0}
     while process.poll() is None:
         anonymous, mapped = (sum(column) for column in zip(*map(resident, tree(process.pid)), strict=True))
+        # the total is taken at each sample: the two peaks need not come together
         for name, now in (("anonymous_mb", anonymous), ("mapped_mb", mapped), ("total_mb", anonymous + mapped)):
             peaks[name] = max(peaks[name], now / 1e6)
         time.sleep(INTERVAL)

@@ -1,4 +1,4 @@
-"""How much disk an export needs, said beforehand."""
+"""How much disk an export needs, checked before it starts."""
 
 import math
 import shutil
@@ -44,6 +44,7 @@ def require_disk(
     needed += sum(llm * PLAIN[plain][1].itemsize for plain in plain_types(quants, source))
     for quant in quants:
         if quant in QUANTISED:
+            # the embedding matrix becomes Q8_0 or stays as it is; the latter is the bound
             needed += int((llm - embedding) * bits(quant) / 8) + embedding * PLAIN[source][1].itemsize
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free

@@ -60,6 +60,7 @@ def corridor(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     points = np.concatenate([surface for surface, _ in surfaces])
     colours = np.concatenate([np.tile(colour, (len(surface), 1)) for surface, colour in surfaces]).astype(float)
     texture = generator.normal(0, 12, (len(points), 1)) + 15 * np.sin(points @ [[0.7], [1.1], [0.9]])
+    # not on voxels' faces, where a rounding decides which voxel it is
     return points + 0.25, np.clip(colours + texture, 0, 255)
 
 

@@ -17,6 +17,7 @@ from .stages import EncodedRays, Step
 __all__ = ["Answer", "Transcript", "View"]
 
 
+# arrays are not equal or unequal as a whole, so views are compared by identity
 @dataclass(frozen=True, eq=False)
 class View:
     """What a session knows of a scene and a clip before a question is asked.
@@ -120,7 +121,7 @@ class Answer:
         self._transcript, self._pieces, self._closed = transcript, pieces, False
 
     def __iter__(self) -> Iterator[str]:
-        """Text as it comes; an answer that was begun goes on where it was.
+        """Text as it comes; an answer that was begun continues where it was.
 
         Raises:
             StllmError: it was closed before it was read to its end.

@@ -48,7 +48,7 @@ class Session:
         Raises:
             BadBundle: the bundle lacks what was asked for, or its files are damaged.
             BadInput: an option has a value that is not known.
-            MissingDependency: the options are strict, and the first choice of a device is not to be had.
+            MissingDependency: the options are strict, and the first choice of a device is not available.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
         self.options = options or Options()
@@ -56,6 +56,7 @@ class Session:
         self.setup = decide(self.bundle, self.options)
         self.stages = Stages(self.setup)
         self.bundle.check(self.setup.files, fresh=self.options.check_digests)
+        # weak: an answer that its caller drops frees itself
         self._answers: WeakSet[Answer] = WeakSet()
 
     def __enter__(self) -> "Session":
@@ -73,6 +74,7 @@ class Session:
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
+        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
         graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
         names = [name for graph in graphs for name in (graph.file, graph.weights)]
         return self.bundle.digest([*names, self.setup.llm.file])
@@ -102,6 +104,7 @@ class Session:
         check_request(question, max_new_tokens, temperature, seed)
         self.require_positions(max_new_tokens)
         if self._timed(time_instruction):
+            # a clip that has no times is refused before encoders run
             clip.timing()
         view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
         return self.answer(
@@ -131,14 +134,17 @@ class Session:
         selection = select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames)
         warn_if_unseen(scene, selection)
         voxels = stages.host.voxels(scene, meter)
+        # as early as the number of voxels is known: what does not fit is refused before an encoder runs
         self._require_memory(len(selection), len(voxels), max_new_tokens)
         maps = stages.host.maps(voxels, meter)
         stages.require_profiles(voxels, maps, len(selection))
         self._log_choices()
+        # its process reads the graph while this one computes rays
         stages.encoders.load("vision")
         rays = stages.host.rays(scene, selection, voxels, meter)
         video_tokens = stages.vision(stages.host.frames(selection, meter), len(selection), meter)
         points = stages.points(voxels, maps, meter)
+        # they are 387 columns for each voxel and patch, worth keeping only for further questions
         encoded = stages.host.encode_rays(rays, meter) if self.options.resident else None
         return View(selection, voxels, rays, points, video_tokens, meter, encoded)
 
@@ -226,11 +232,13 @@ class Session:
 def decide(bundle: Bundle, options: Options) -> Setup:
     """What runs where, with all that the options leave open; arguments and errors as in `Session`."""
     precision = options.precision or next((name for name in PRECISION_ORDER if name in bundle.precisions), "fp32")
+    # where nothing is said, memory decides: the smallest fits wherever one does
     smallest = min(bundle.quants, key=lambda quant: bundle.size(bundle.llm(quant).file), default="Q4_K_M")
     return Setup(
         bundle=bundle,
         precision=precision,
         quant=options.quant or smallest,
+        # cores that this process may use, which a container or taskset may have made fewer
         threads=options.threads or len(os.sched_getaffinity(0)),
         placement=place(options.device, options.strict, bundle, precision),
         gpu_layers=gpu_layers(options.device, options.strict, options.gpu_layers, find_gpu() is not None),

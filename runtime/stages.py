@@ -1,6 +1,7 @@
 """The stages from a scene and a clip to text, each callable alone: arrays in, arrays out.
 
-`Session` runs them one after the other; who wants a single one (a comparison, a measurement, training) calls it here.
+`Session` runs them one after the other; a comparison, a measurement or
+training calls a single one here.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -92,6 +93,7 @@ class HostStages:
 
     def frames(self, selection: Selection, meter: Meter | None = None) -> Iterator[np.ndarray]:
         """The chosen frames as the tower takes them, one [3, S, S] float32 after the other (SPEC section 6)."""
+        # one at a time: memory does not grow with the clip, and reading counts for no encoder
         source = selection.clip.read(selection.indices)
         for _ in range(len(selection)):
             with measured(meter, "video"):
@@ -193,6 +195,7 @@ class Stages:
             prefix: [latents, d] float32 embeddings in place of the point cloud.
             video: [V, d] float32 embeddings in place of the video.
         """
+        # five calls, since a batch of libllama holds tokens or embeddings, never both
         model.decode_tokens(prompt.head)
         model.decode_embeddings(prefix)
         model.decode_tokens(prompt.between)
@@ -227,6 +230,7 @@ class Stages:
             for _ in range(new_tokens):
                 require_turn()
                 with measured(meter, "decode"):
+                    # a token is decoded when the next one is asked for, so the last never is
                     if token is not None:
                         model.decode_tokens([token])
                         logits = model.logits()
@@ -257,5 +261,5 @@ class Stages:
 
 
 def measured(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
-    """Count time and memory for a stage, where somebody wants to know."""
+    """Count time and memory for a stage, where a meter is given."""
     return nullcontext() if meter is None else meter.measure(stage)

@@ -1,4 +1,4 @@
-"""A file of JSON lines that one job appends to, a line a finished item, and takes up from.
+"""A file of JSON lines that one job appends to, a line a finished item, and continues from.
 
 The first line is a header that names the job. A line is forced to disk before the next item begins; what a crash leaves
 of a last line was never acknowledged, so it is cut off and its item is done again.
@@ -37,12 +37,12 @@ class Journal:
     @classmethod
     @contextmanager
     def open(cls, path: Path, header: Mapping[str, Any], read: Callable[[bytes], list[Item]]) -> Iterator["Journal"]:
-        """Create a file, or go on with one; no other process can write to it meanwhile.
+        """Create a file, or continue one; no other process can write to it meanwhile.
 
         Args:
             path: the file; its folder is made.
             header: what the first line says of the job.
-            read: from the whole lines of a file that exists to its items; raises BadInput if it is of another job.
+            read: from the complete lines of a file that exists to its items; raises BadInput if it is of another job.
 
         Raises:
             BadInput: the file cannot be used, belongs to something else, or is being written by another process.
@@ -54,10 +54,12 @@ class Journal:
             raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
         with FileIO(descriptor, "r+") as file:
             try:
+                # locked before it is read, since another process may be adding to it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
             content = file.readall()
+            # a crash may have left a part of the header only
             if not content.startswith(BEGINNING[: len(content)]):
                 raise BadInput(f"{path}: exists and is not a file of this command; choose another --out")
             whole = whole_lines(content)
@@ -76,16 +78,15 @@ class Journal:
     def _write(self, line: Mapping[str, Any]) -> None:
         rest = json.dumps(line).encode() + b"\n"
         try:
+            # an unbuffered file may take a part of what it is given
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            reason = (
-                f"{self._path}: cannot be written ({error.strerror}); lines before are kept, and a new start goes on"
-            )
+            reason = f"{self._path}: cannot be written ({error.strerror}); lines before are kept; run again to continue"
             raise BadInput(reason) from None
 
 
 def whole_lines(data: bytes) -> bytes:
-    """Without a torn last line."""
+    """Without an incomplete last line."""
     return data[: data.rfind(b"\n") + 1]

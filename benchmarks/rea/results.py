@@ -76,11 +76,12 @@ def record_of(sample: Sample, pred: str, **figures: Any) -> Record:
 
 def normalised(header: Header) -> Header:
     """A header as it comes back from a file."""
+    # tuples come back as lists, which are never equal to them
     return Header(**json.loads(json.dumps(asdict(header))))
 
 
 def open_results(path: Path, header: Header) -> AbstractContextManager[Journal]:
-    """Create a file of answers, or go on with one of the same header; what it holds is in `items`.
+    """Create a file of answers, or continue one of the same header; what it holds is in `items`.
 
     Raises:
         BadInput: the file is damaged, belongs to something else, or is being written by another process, or its
@@ -97,7 +98,7 @@ def open_results(path: Path, header: Header) -> AbstractContextManager[Journal]:
 
 
 def read_results(path: Path) -> tuple[Header, list[Record]]:
-    """A file's header and answers; a torn last line is left out and said so.
+    """A file's header and answers; an incomplete last line is left out, with a warning.
 
     Raises:
         BadInput: it is not a results file, or is damaged.
@@ -108,7 +109,7 @@ def read_results(path: Path) -> tuple[Header, list[Record]]:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     whole = whole_lines(data)
     if len(whole) < len(data):
-        LOG.warning("%s: its last line is torn and does not count", path)
+        LOG.warning("%s: its last line is incomplete and does not count", path)
     return parse(path, whole)
 
 
@@ -147,7 +148,7 @@ def parse(path: Path, data: bytes) -> tuple[Header, list[Record]]:
             name = record["id"]
             missing = [key for key in REQUIRED if not isinstance(record.get(key), str)]
             if missing or name not in known:
-                raise ValueError(f"lacks {missing[0]}" if missing else f"id {name!r} is unknown or doubled")
+                raise ValueError(f"lacks {missing[0]}" if missing else f"id {name!r} is unknown or not unique")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput(f"{path}: line {number} is damaged ({error}); delete that line to ask again") from None
         known.remove(name)

@@ -1,4 +1,4 @@
-"""A subset of REA answered by a bundle, sample by sample onto disk; started again, it goes on where it was."""
+"""A subset of REA answered by a bundle, sample by sample onto disk; started again, it continues where it stopped."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,6 +102,7 @@ def run_subset(
     task.request.check()
     samples = task.samples(dataset)
     if task.scheduler is not None:
+        # Dask is an extra, needed only here
         from .scheduler import require_scheduler
 
         require_scheduler(task.scheduler)

@@ -21,10 +21,11 @@ from .results import Record
 __all__ = ["distribute", "require_scheduler"]
 
 PATIENCE = "15s"
-# tasks in hand for each thread of the workers: enough to keep them busy, few enough that a death suspects few
+# submitted tasks for each thread of the workers: enough to keep them busy, few enough that a death suspects few
 AHEAD = 2
-STORED = "the answers so far are stored; run again to go on"
+STORED = "the answers so far are stored; run again to continue"
 
+# of a worker's process: its threads share one session, and take turns
 _OPENED: dict[tuple[Path, str | None, Options], Session] = {}
 _TURN = threading.Lock()
 
@@ -54,7 +55,7 @@ def require_scheduler(address: str) -> None:
 def collect_all(
     distributed: Any, client: Any, groups: Sequence[list[Sample]], request: Request
 ) -> Iterator[Record | Broken]:
-    """Keep a few tasks in hand and yield what they come to."""
+    """Keep a few tasks submitted and yield their outcomes."""
     waiting = iter(groups)
     tasks = {submit(client, group, request): group for group in itertools.islice(waiting, window(client))}
     finished = distributed.as_completed(list(tasks), loop=client.loop)
@@ -67,6 +68,7 @@ def collect_all(
 
 
 def submit(client: Any, group: list[Sample], request: Request) -> Any:
+    # pure tasks would be answered from an earlier one with the same arguments
     return client.submit(answer_here, group, request, pure=False)
 
 

@@ -51,7 +51,7 @@ def question_only_answers(scored: Sequence[Example], train: Sequence[Example] | 
 
 
 def folds(examples: Sequence[Example], seed: int) -> np.ndarray:
-    """Fold of each example, [n] int64: every meaning is dealt out evenly."""
+    """Fold of each example, [n] int64: every meaning is spread evenly."""
     shuffled = np.random.default_rng(seed).permutation(len(examples)).tolist()
     rank = {meaning: place for place, meaning in enumerate(dict.fromkeys(example.meaning for example in examples))}
     order = sorted(shuffled, key=lambda place: rank[examples[place].meaning])
@@ -83,7 +83,7 @@ def naive_bayes(train: Sequence[Example]) -> Callable[[str], str]:
 
 
 def typical_answers(examples: Sequence[Example]) -> list[str]:
-    """The commonest wording of each meaning, the commonest meaning first."""
+    """The most common wording of each meaning, the most common meaning first."""
     common = Counter(example.meaning for example in examples).most_common()
     return answers_by_meaning(examples, [meaning for meaning, _ in common])
 

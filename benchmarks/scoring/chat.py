@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint: one request, patiently."""
+"""An OpenAI-compatible chat endpoint: one request, repeated while the server is busy."""
 
 import http.client
 import json
@@ -18,6 +18,7 @@ __all__ = ["Endpoint"]
 LOG = logging.getLogger(__name__)
 URL = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[!-~]*)?")
 PATH = "/chat/completions"
+# time-outs, conflicts, limits on rates: refusals that may pass, unlike those of other 4xx codes
 BUSY = {408, 409, 425, 429}
 LONGEST_WAIT = 60.0
 SHOWN = 200
@@ -42,7 +43,7 @@ class Endpoint:
         sleep: waits.
 
     Raises:
-        BadInput: the URL is none of http or https, or the key cannot be sent.
+        BadInput: the URL is not one of http or https, or the key cannot be sent.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Endpoint:
                 if error.code not in BUSY and error.code < 500:
                     raise BadInput(f"--endpoint {self.url}: {problem}") from None
                 pause = named_wait(error.headers.get("Retry-After"))
+            # an HTTPError is an OSError, so it stands first; an HTTPException (a server closed early) is none
             except (OSError, http.client.HTTPException) as error:
                 problem, pause = self.shown(str(getattr(error, "reason", error) or type(error).__name__)), None
             if attempt + 1 < self.tries:

@@ -7,9 +7,9 @@
     >>> read_direction("It is not in front of you.") is None
     True
 
-Eight sectors of 45 degrees. A text may name several in turn (an object before and after a walk); one repeated at once
+Eight sectors of 45 degrees. A text may name several (an object before and after a walk); one repeated at once
 counts once. Read are sides ("on your left-hand side"), combinations ("ahead and to the left", "back-right", "slightly
-to the right"), turns ("turn around", "turn 135 degrees clockwise") and the clock. Left aside are:
+to the right"), turns ("turn around", "turn 135 degrees clockwise") and the clock. Not read are:
 
 - what is negated, and text that leaves a choice open ("left or right");
 - directions from something else than the person ("to the left of the sink", "behind the sofa");
@@ -164,7 +164,7 @@ def verb_or_emphasis(side: str, before: list[str], after: list[str]) -> bool:
 
 
 def part_of_a_thing(before: list[str], after: list[str]) -> bool:
-    """Whether a side tells things apart: "the left hand", "open the left drawer", "next to the left wall"."""
+    """Whether a side distinguishes things: "the left hand", "open the left drawer", "next to the left wall"."""
     if after[:1] == ["hand"]:
         return after[1:2] != ["side"]
     noun = before[:1] == ["the"] and after[:1] != [] and after[0].isalpha() and after[0] not in GLUE | FRONT | BACK

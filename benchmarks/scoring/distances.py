@@ -30,6 +30,7 @@ UNIT = rf"({'|'.join(sorted(METRES, key=len, reverse=True))})s?\b"
 NUMBER = r"(?<![\d.])(\d+(?:\.\d+)?|\.\d+)"
 QUANTITY = re.compile(rf"{NUMBER}(?: ?(?:-|–|to|or|and) ?{NUMBER})?[ -]?{UNIT}")
 BOUND = re.compile(r"\b(?:than|over|under|at least|at most|within|beyond|up to|above|below)(?: about| around)? ?$")
+# in this order: commas between thousands are removed before the others become decimal points
 FRACTIONS = (
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
     (re.compile(r"(?<=\d),(?=\d)"), "."),
@@ -77,6 +78,7 @@ class Distance:
     def agrees(self, reference: "Distance") -> bool:
         """Whether metres differ by at most 15 % of the reference's, or relations are the same, to the same thing."""
         if self.metres is not None and reference.metres is not None:
+            # a difference of exactly 15 % should not depend on rounding
             return abs(self.metres - reference.metres) <= TOLERANCE * reference.metres + 1e-9
         same = self.relation is not None and self.relation == reference.relation
         return same and (not self.to or not reference.to or self.to == reference.to)

@@ -181,7 +181,7 @@ def read_verdicts(path: Path, header: dict[str, Any], whole: bytes) -> list[Item
         first, *items = (json.loads(line) for line in whole.splitlines())
         found = dict(first["header"])
         if len({item["id"] for item in items}) < len(items):
-            raise ValueError("doubled")
+            raise ValueError("an id is there twice")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadInput(f"{path}: exists and is not a file of this command; choose another --out") from None
     if found != header:

@@ -15,8 +15,8 @@ from .wording import words
 __all__ = ["Bleu", "Estimate", "Resampling", "cider_d", "rouge_l", "sentence_similarity", "wilson"]
 
 LOG = logging.getLogger(__name__)
+# 97.5 % point of the normal distribution: intervals hold 95 %
 Z = 1.959963984540054
-"""97.5 % point of the normal distribution: intervals hold 95 %."""
 RESAMPLES = 1000
 ORDERS = 4
 LENGTH_SIGMA = 6.0
@@ -40,6 +40,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     centre = share + Z**2 / (2 * trials)
     half = Z * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     low, high = ((centre + sign * half) / (1 + Z**2 / trials) for sign in (-1, 1))
+    # rounding may put a bound just outside
     return Estimate(share, max(float(low), 0.0), min(float(high), 1.0))
 
 
@@ -74,6 +75,7 @@ class Bleu:
 
     def __init__(self, references: Sequence[str], predictions: Sequence[str]) -> None:
         sacrebleu = imported("sacrebleu")
+        # answers of one word have no sequences of four, without which BLEU-4 would be 0
         self.metric = sacrebleu.BLEU(lowercase=True, effective_order=True)
         found = [
             self.metric.sentence_score(prediction, [reference])

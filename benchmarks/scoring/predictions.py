@@ -11,10 +11,10 @@ from ...runtime.inputs.entries import field, parse_conversation, read_entries, w
 __all__ = ["ALL", "Record", "read_predictions", "read_training"]
 
 Record = Mapping[str, str]
+# question type of records that state none
 ALL = "all"
-"""Question type of records that state none."""
+# what the authors' inference leaves before an answer
 HEADER_ECHO = "assistant\n"
-"""What the authors' inference leaves before an answer."""
 
 
 def read_predictions(path: Path) -> list[Record]:

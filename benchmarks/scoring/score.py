@@ -212,7 +212,7 @@ def outcomes(records: Sequence[Record]) -> dict[str, np.ndarray]:
 def blind_outcomes(
     records: Sequence[Record], types: np.ndarray, train: Sequence[Mapping[str, str]] | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Which questions the baselines answer, each [n] bool; they learn every type by itself."""
+    """Which questions the baselines answer, each [n] bool; they learn each type separately."""
     found = {name: np.zeros(len(records), bool) for name in ("majority", "question_only")}
     for question_type in set(types.tolist()):
         chosen = np.flatnonzero(types == question_type)

@@ -52,6 +52,7 @@ def affirmed(text: str) -> str:
 
 def digits(text: str) -> str:
     """Lower-case text with number words up to ninety-nine as digits."""
+    # pairs first, or twenty-five would become 20-5
     text = TENS_AND_ONES.sub(lambda found: str(NUMBERS[found[1]] + NUMBERS[found[2]]), text)
     return NUMBER.sub(lambda found: str(NUMBERS[found[1]]), text)
 

@@ -93,9 +93,10 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
 
 
 def greedy(model: SmallModel, embeddings: Tensor, end: int) -> list[int]:
-    """Ids of the likeliest continuation of a prompt [L, d], without the end token."""
+    """Ids of the most likely continuation of a prompt [L, d], without the end token."""
     ids: list[int] = []
     while len(ids) < LONGEST:
+        # nothing is kept from token to token: prompts are short, and a cache would be one more thing to compare
         token = int(model.llm(embeddings[None])[0].argmax())
         if token == end:
             break

@@ -26,6 +26,7 @@ __all__ = ["FLOOR", "FRAMES", "VOXEL_SIZE", "WALL", "Clip", "Question", "Room", 
 VOXEL_SIZE = 0.2
 FRAMES = 4
 FLOOR, WALL = -1, -2
+# a surface's voxel may have its centre so far outside
 MARGIN = VOXEL_SIZE / 2
 
 
@@ -104,6 +105,7 @@ def load_rooms(dataset: ReaDataset, world: Path, geometry: Geometry, *, quiet: b
         scenes.setdefault(sample.scene_id, []).append(sample)
     read = partial(load_room, world=world, geometry=geometry)
     rooms = []
+    # libraries have threads by now, and a fork of a process with threads may hang
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(mp_context=spawn) as pool, Progress(quiet).bar("rooms", len(scenes)) as advance:
         for room in pool.map(read, scenes.values(), chunksize=8):

@@ -39,12 +39,12 @@ class SeenClip:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch of questions came to.
+    """The outcome of a batch of questions.
 
     Attributes:
         loss: mean cross-entropy of the answers' tokens.
-        correct: [B] bool, whether greedy decoding gives the complete answer: every token is the likeliest after the
-            right ones before it.
+        correct: [B] bool, whether greedy decoding gives the complete answer: every token is the most likely after
+            the right ones before it.
         prefix: [B, latents, d].
     """
 
@@ -89,6 +89,7 @@ class Guides(nn.Module):
             width = attention.query.out_features // attention.heads
             asked = inside.any(dim=1)
             query = F.linear(rows[asked, : self.latents], attention.query.weight[:width], attention.query.bias[:width])
+            # without its bias, which adds the same to all scores of a row
             key = F.linear(points, attention.key.weight[:width])
             scores = (query @ key.T) * width**-0.5
             hidden = scores.masked_fill(~inside[asked][:, None], float("-inf"))
@@ -149,6 +150,7 @@ def hidden_after(llm: Qwen2, head: Tensor, rest: Tensor) -> Tensor:
     split = head.shape[1]
     tables = rotary_tables(llm.geometry, split + rest.shape[1])
     first, then = tuple(table[:split] for table in tables), tuple(table[split:] for table in tables)
+    # moved by the common beginning, all of which every position sees
     seen = torch.ones(rest.shape[1], split + rest.shape[1], dtype=torch.bool).tril(split)
     layers: Any = llm.model["layers"]
     for layer in layers:

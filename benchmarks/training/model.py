@@ -65,6 +65,7 @@ class SmallModel(nn.Module):
             with torch.no_grad():
                 weight = parent[name].get_parameter("weight")
                 kept = torch.zeros_like(weight)
+                # fewer columns, larger weights: the sum keeps its size
                 kept[:, LOW_COLUMNS] = weight[:, LOW_COLUMNS] * math.sqrt(weight.shape[1] / len(LOW_COLUMNS))
                 weight.copy_(kept)
         self.vision.image_newline.data.normal_(0, 0.02, generator=generator)
@@ -164,6 +165,7 @@ def initialise(name: str, module: nn.Module, generator: torch.Generator) -> None
             module.weight.normal_(0, 0.02 if "embed_tokens" in name else 0.5, generator=generator)
         elif isinstance(module, SparseConv | PointwiseConv):
             fan_in = module.kernel.shape[-2] * max(1.0, math.prod(module.kernel.shape[:-2]) / 3)
+            # 2, since ReLU halves the mean square
             module.kernel.normal_(0, math.sqrt(2 / fan_in), generator=generator)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
             module.reset_parameters()

@@ -1,4 +1,4 @@
-"""A stage of training: an optimiser with a schedule that takes up where it was stopped."""
+"""A stage of training: an optimiser with a schedule that continues where it was stopped."""
 
 import logging
 import math
@@ -35,7 +35,7 @@ class Stage:
         steps: how many.
         rate: highest learning rate.
         folder: where the state is kept.
-        origin: seed and data; a state of another origin is not taken up.
+        origin: seed and data; a state of another origin is not continued.
         decay: weight decay.
     """
 
@@ -134,7 +134,7 @@ class Stage:
             number, _, key = name.partition(".")
             entries.setdefault(int(number), {})[key] = tensor
         optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-        LOG.info("%s: takes up after step %s", self.name, about["done"])
+        LOG.info("%s: continues after step %s", self.name, about["done"])
         return int(about["done"])
 
 

@@ -102,6 +102,7 @@ def train_points(model: SmallModel, rooms: Sequence[Room], stage: Stage, seed: i
     head = nn.Linear(model.geometry.points.features, sum(outputs))
 
     def step(number: int) -> dict[str, Tensor]:
+        # by the number of the step: a run that was stopped continues with the batches that it would have had
         generator = np.random.default_rng([seed, 1, number])
         chosen = [rooms[index] for index in generator.choice(len(rooms), ROOMS_A_STEP)]
         predicted, kinds, colours, heights = [], [], [], []
@@ -121,6 +122,7 @@ def train_points(model: SmallModel, rooms: Sequence[Room], stage: Stage, seed: i
             "kinds right": (kind.argmax(1) == truth)[truth < len(KINDS)].float().mean(),
         }
 
+    # most voxels are floor or wall
     class_weights = torch.tensor([1.0] * len(KINDS) + [0.3] * 2)
     modules = nn.ModuleDict({"points": model.points, "head": head})
     stage.run(modules, modules.parameters(), step)
@@ -128,6 +130,7 @@ def train_points(model: SmallModel, rooms: Sequence[Room], stage: Stage, seed: i
 
 def flipped(room: Room, generator: np.random.Generator) -> tuple[np.ndarray, Tensor]:
     """A room turned by quarters and mirrored at random: voxels [N, 3] and colours [N, 3]."""
+    # kind, colour and height stay the same wherever x and y point
     coords = room.coords.copy()
     if generator.random() < 0.5:
         coords[:, :2] = coords[:, 1::-1]
@@ -200,6 +203,7 @@ class Item:
         model.eval()
         points = model.points(torch.from_numpy(room.feats), MapTensors.build(room.coords))
         pooled = [model.vision(pixels(clip.pixels)) for clip in room.clips]
+        # in half precision, because all rooms are kept at once
         videos = tuple(model.vision.video_tokens(each).half() for each in pooled)
         return cls(room, room.clips, points.half(), tuple(each.flatten(0, 1).half() for each in pooled), videos, tokens)
 
@@ -246,13 +250,14 @@ def train_language(model: SmallModel, items: Sequence[Item], stage: Stage, seed:
 
 def asked_voxels(room: Room, questions: Sequence[Question]) -> Tensor:
     """Which voxels belong to the object of each question, [Q, N] bool."""
+    # a number that no voxel has: -1 is the floor's
     pieces = np.array([question.piece if question.piece >= 0 else np.iinfo(np.int16).max for question in questions])
     return torch.from_numpy(room.pieces == pieces[:, None])
 
 
 @torch.inference_mode()
 def evaluate(model: SmallModel, items: Sequence[Item]) -> Iterator[str]:
-    """Share of whole answers that greedy decoding gets right, by question type."""
+    """Share of complete answers that greedy decoding gets right, by question type."""
     model.eval()
     right: dict[str, list[bool]] = {}
     for item in items:

@@ -21,7 +21,7 @@ BEFORE_LARGE, BEFORE_SMALL, SMALL = (0.9, 1.3), (0.5, 0.8), 0.55  # metres; the 
 AIM = 0.8  # of the height at which things lie on the target
 ENDS_TRIED = 12
 TARGET_SHARE, ITEM_SHARE = 0.1, 0.004  # of the middle of the last frame
-# Of the item's foot, in the camera's axes, metres. Held this near at this scale, it looks large as life at arm's length
+# Of the item's foot, in the camera's axes, metres. Held this near at this scale, it looks as large as at arm's length
 # and no wall comes between.
 IN_HAND, HELD_SCALE = np.array([0.0, 0.112, 0.208]), 0.4
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from an item's axes, z up, to the camera's

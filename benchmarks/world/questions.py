@@ -190,7 +190,7 @@ def with_lookalikes(room: Room) -> list[Furniture]:
 
 
 def wishable(room: Room, piece: Furniture) -> bool:
-    """Whether colour and affordance together, but neither alone, tell a piece."""
+    """Whether colour and affordance together, but neither alone, identify a piece."""
     colours = Counter(other.colour for other in room.furniture)
     affordances = Counter(other.affordance for other in room.furniture)
     both = Counter((other.colour, other.affordance) for other in room.furniture)

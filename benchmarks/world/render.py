@@ -101,7 +101,7 @@ RAYS = view_rays()
 
 
 def brightness(normals: np.ndarray) -> np.ndarray:
-    """Lambert's law with a good deal of ambient light; normals [..., 3] in the room."""
+    """Lambert's law with much ambient light; normals [..., 3] in the room."""
     return AMBIENT + (1 - AMBIENT) * normals @ LIGHT
 
 

@@ -123,6 +123,7 @@ def apart(rectangles: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether rectangles [P, 4, 2] are a gap away from another [4, 2] along a side of either, [P] bool."""
     separate = np.zeros(len(rectangles), bool)
     for sides in (np.diff(rectangles[:, :3], axis=1), np.diff(other[:3], axis=0)[None]):
+        # separating axes: a rectangle's sides are the normals of its other sides
         axes = (sides / np.linalg.norm(sides, axis=2, keepdims=True)).transpose(0, 2, 1)
         a, b = rectangles @ axes, other @ axes
         gaps = np.maximum(a.min(axis=1) - b.max(axis=1), b.min(axis=1) - a.max(axis=1))

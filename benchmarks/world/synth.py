@@ -124,6 +124,7 @@ def write_synth(out: Path, recipe: Recipe, *, processes: int | None = None, quie
                 advance(1)
         for name, found in parts.items():
             write_json(folder / f"{name}.json", found)
+        # last, so that a folder of this name holds everything
         folder.replace(target)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error}); name another folder or make room") from None
@@ -176,6 +177,7 @@ def write_files(place: Place, room: Room, clips: list[Clip], seed: int, index: i
     for number, clip in enumerate(clips):
         stems = [f"frame_{number * FRAMES + shown + 1:010d}" for shown in range(FRAMES)]
         frames = (frame.pixels for frame in render_clip(room, clip, generator))
+        # answers name colours, whose resolution JPEG halves by default
         write_frames(place.video, zip(stems, frames, strict=True), ".jpg", quality=JPEG_QUALITY, subsampling="4:4:4")
         write_poses(place.c2ws, dict(zip(stems, clip.poses, strict=True)))
     write_matrix(place.intrinsics, INTRINSICS)

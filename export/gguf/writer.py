@@ -23,11 +23,13 @@ from ..checkpoint.tokenizer import Tokenizer
 __all__ = ["QUANTS", "add_llms", "weight_errors"]
 
 LOG = logging.getLogger(__name__)
+# type of the tensors, in GGUF and in PyTorch, and libllama's number of such a file (llama_ftype)
 PLAIN = {
     "F32": (GGMLQuantizationType.F32, torch.float32, 0),
     "F16": (GGMLQuantizationType.F16, torch.float16, 1),
     "BF16": (GGMLQuantizationType.BF16, torch.bfloat16, 32),
 }
+# llama_ftype of what libllama makes without an importance matrix
 QUANTISED = {
     "Q8_0": 7,
     "Q6_K": 18,
@@ -48,7 +50,9 @@ QUANTISED = {
 }
 QUANTS = (*PLAIN, *QUANTISED)
 ROWS_AT_ONCE_BYTES = 2**25
+# a layer of a 7B then takes 0.4 GB instead of the 2.7 GB of libllama's default
 QUANTISE_BUFFER = 2**28
+# of a tensor (ggml_type); of a file it is 7
 Q8_0_TYPE = 8
 BLOCK = 32
 SAMPLED_VALUES = 2**19
@@ -112,8 +116,10 @@ def write_gguf(
     tensors = dict(sorted(gguf_names(names, geometry).items()))
     for gguf_name, name in tensors.items():
         shape = checkpoint.shape(name)
+        # norms and biases stay float32, as llama.cpp's own converter leaves them
         stored = kind if len(shape) == 2 else GGMLQuantizationType.F32
         itemsize = (dtype if len(shape) == 2 else torch.float32).itemsize
+        # NumPy has no bfloat16: raw_dtype alone says what is stored
         writer.add_tensor_info(gguf_name, shape, np.dtype(np.float32), int(np.prod(shape)) * itemsize, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -124,6 +130,7 @@ def write_gguf(
     total = sum(int(np.prod(checkpoint.shape(name))) for name in tensors.values())
     with progress.bar(f"write {path.name}", total) as advance:
         for name in tensors.values():
+            # rows of queries and keys keep their order: libllama pairs (i, i + half) for Qwen2, as the checkpoint does
             tensor = checkpoint.tensor(name)
             written = 0
             for block in row_blocks(tensor):
@@ -144,9 +151,11 @@ def row_blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 def as_bytes(block: torch.Tensor, dtype: torch.dtype, name: str) -> memoryview:
     """Values in a type; raises BadInput when one overflows it."""
     converted = block.to(dtype)
+    # libllama loads weights that are NaN without a warning
     if not torch.isfinite(converted).all():
         problem = "are too large for F16; use BF16" if torch.isfinite(block).all() else "are NaN or infinite"
         raise BadInput(f"values of {name} {problem}")
+    # as bytes, since PyTorch hands no bfloat16 to NumPy
     return converted.contiguous().view(torch.uint8).numpy().data.cast("B")
 
 
@@ -175,6 +184,7 @@ def add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, geometry: LlmGeomet
     writer.add_rope_freq_base(geometry.rope_base)
     tokenizer = Tokenizer.read(checkpoint, geometry.vocabulary)
     writer.add_tokenizer_model("gpt2")
+    # without it libllama only warns, and splits words in another way
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types(tokenizer.types)
@@ -213,7 +223,7 @@ def describe_embedding(path: Path) -> dict[str, Any]:
 def weight_errors(path: Path, checkpoint: Checkpoint, inventory: Inventory) -> dict[str, tuple[str, float]]:
     """GGUF type and relative root mean square error of each tensor in a GGUF file, by the checkpoint's names.
 
-    Of large tensors, rows spread over the whole are compared.
+    Of large tensors, rows spread over the tensor are compared.
     """
     named = gguf_names(inventory.used["llm"], inventory.geometry.llm)
     errors = {}

@@ -13,6 +13,7 @@ from ...runtime.host.rays import FREQUENCIES
 __all__ = ["RAY_COLUMNS", "Aligner", "encode_all"]
 
 RAY_COLUMNS = 765
+# InstructBLIP's; PyTorch's default, 1e-5, changes the result
 EPS = 1e-12
 
 
@@ -136,6 +137,7 @@ class ResidualOutput(nn.Module):
 
 def encode_all(directions: Tensor) -> Tensor:
     """The encoding as the reference writes it, [M, 3] to [M, 765], overflow of the frequencies included."""
+    # int64 on purpose: its overflow is part of the trained model
     frequencies = 2 ** torch.arange(FREQUENCIES)
     angles = (directions[:, :, None] * frequencies.float()).flatten(1)
     return torch.cat([directions, angles.sin(), angles.cos()], dim=1)

@@ -73,6 +73,7 @@ class Attention(nn.Module):
         query = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2), rotary)
         key = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2), rotary)
         value = self.v_proj(hidden).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        # not repeat: heads that share keys are neighbours
         key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
         return query, key, value
 

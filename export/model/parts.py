@@ -10,6 +10,7 @@ __all__ = ["load_part"]
 
 def load_part(checkpoint: Checkpoint, inventory: Inventory, part: str) -> Any:
     """One part (vision, points, aligner or llm) in float32, in evaluation mode, without gradients."""
+    # empty storage: initial weights would be drawn and replaced at once
     module: Any = build(inventory.geometry)[part].to_empty(device="cpu").eval().requires_grad_(False)
     used = set(inventory.used[part])
     for name, target in module.state_dict().items():

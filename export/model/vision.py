@@ -18,6 +18,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.grid = geometry.grid
         self.vision_tower = nn.ModuleDict({"vision_tower": nn.ModuleDict({"vision_model": Tower(geometry)})})
+        # the exact GELU; that of the tower is the approximation by tanh
         self.mm_projector = nn.Sequential(nn.Linear(geometry.width, width), nn.GELU(), nn.Linear(width, width))
         self.image_newline = nn.Parameter(torch.empty(width))
 
@@ -32,6 +33,7 @@ class VisionEncoder(nn.Module):
     def pool(self, patches: Tensor) -> Tensor:
         """Bilinear pooling [T, g*g, d] -> [T, n*n, d]."""
         side = round(patches.shape[1] ** 0.5)
+        # no antialiasing and no aligned corners, as the checkpoint was trained
         image = patches.transpose(1, 2).unflatten(2, (side, side))
         return F.interpolate(image, size=(self.grid, self.grid), mode="bilinear").flatten(2).transpose(1, 2)
 
@@ -53,6 +55,7 @@ class Tower(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         hidden = self.embeddings(frames)
         layers: Any = self.encoder["layers"]
+        # all stored layers: the one that `mm_vision_select_layer` skips is not in the checkpoint
         for layer in layers:
             hidden = layer(hidden)
         return hidden

@@ -1,4 +1,4 @@
-"""The traced sparse convolutions in ONNX operators: over slabs for CPUs, over whole tables for TensorRT."""
+"""The traced sparse convolutions in ONNX operators: over slabs for CPUs, over complete tables for TensorRT."""
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,7 @@ def slab_convolution(
     """
     assert kernel.shape is not None
     _, inner, outer = kernel.shape.numpy()
+    # all convolutions of a level read the same maps
     tables, used = builder.once(rows, lambda: cut_slabs(builder, rows, bounds, offsets))
     nothing = builder.once(kernel.dtype, lambda: no_slabs(builder, kernel))
     widths = builder.constant([[-1, size * inner] for size in SLAB_OFFSETS * PLANES])

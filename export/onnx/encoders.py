@@ -27,8 +27,10 @@ from .ranges import SampleRun
 
 __all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "trace_variants", "write_variants"]
 
+# LayerNormalization is one operator from 17 on; TensorRT 10.3's parser takes 9 to 20
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
+# smaller ones are shapes and scalars, which differ by provider; weights are shared
 INLINE_BYTES = 1024
 MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
 GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
@@ -87,10 +89,13 @@ def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: se
     external: dict[str, ir.ExternalTensor] = {}
     for provider, source in traced.items():
         model = source.model.clone()
+        # in this order: each chunk's products get their casts, but a convolution is cast while it is one node, since
+        # `convert` does not look into the loops that it becomes
         expand(model, provider, ("Attention", "FeedForward"), safe)
         if safe is not None:
             fp16.convert(model, safe)
         expand(model, provider, ("SlabConvolution", "TableConvolution"))
+        # the first provider writes them; the others have the same under the same names
         external = external or write_weights(model, root / weights)
         share_weights(model, external)
         file = f"onnx/{stem}.onnx" if provider == PORTABLE else f"onnx/{stem}.{provider}.onnx"
@@ -117,6 +122,7 @@ def trace(
         )
     assert program is not None
     model = program.model
+    # the exporter notes source lines, with paths of the machine that it ran on
     for part in (model.graph, *model.graph):
         part.metadata_props.clear()
     for value in model.graph.initializers.values():

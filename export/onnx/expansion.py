@@ -1,6 +1,6 @@
 """Traced operators of the domain `stllm` in the ONNX operators that a provider runs best.
 
-portable: standard operators only; attention head by head in chunks of rows, so that no score matrix is whole.
+portable: standard operators only; attention head by head in chunks of rows, so that scores are never all in memory.
 cpu: ONNX Runtime's fused attention and GELU.
 tensorrt: standard operators in their plainest form, which its compiler fuses; no chunks of rows, no slabs. It fuses
 attention with FP16 factors only, and unfused the aligner's scores would take gigabytes.
@@ -83,6 +83,7 @@ def whole_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
         turned = builder.op("Transpose", builder.op("Reshape", values, split), perm=perm)
         return rounded(builder.op("Cast", turned, to=int(ir.DataType.FLOAT16))) if half else turned
 
+    # scaled before the cast: FP16 would overflow at scores that float32 holds
     scaled = builder.op("Mul", query, builder.constant(1 / math.sqrt(width // heads), np.float32))
     scores = builder.op("MatMul", per_head(scaled, [0, 2, 1, 3]), per_head(key, [0, 2, 3, 1]))
     weights = builder.op("Softmax", rounded(scores), axis=-1)
@@ -115,6 +116,7 @@ def chunked_attention(builder: Builder, query: ir.Value, key: ir.Value, value: i
     per_head = zip(*(builder.split(values, heads, 2) for values in (query, key, value)), strict=True)
     mixed = []
     for head_query, head_key, head_value in per_head:
+        # the keys are scaled, once for all chunks, and not the scores, which are far more
         turned = builder.op("Mul", builder.op("Transpose", head_key, perm=[0, 2, 1]), scale)
         rows = []
         for chunk in row_chunks(builder, head_query, chunks, axis=1):
@@ -151,7 +153,7 @@ def feed_forward(
     outer_bias: ir.Value,
     approximate: str,
 ) -> ir.Value:
-    """Linear, GELU, Linear in chunks of rows, so that the widest values are never whole."""
+    """Linear, GELU, Linear in chunks of rows, so that the widest values are never in memory at once."""
     written = []
     for chunk in row_chunks(builder, rows, FEED_FORWARD_CHUNKS, axis=0):
         hidden = builder.op("Gemm", chunk, inner, inner_bias)
@@ -168,6 +170,7 @@ def gelu(builder: Builder, values: ir.Value, approximate: str) -> ir.Value:
     if builder.provider == CPU:
         return builder.op("FastGelu" if approximate == "tanh" else "Gelu", values, domain=CONTRIB)
     if approximate == "tanh":
+        # written out: Gelu is an operator from opset 20 on
         cubed = builder.op("Mul", builder.op("Mul", values, values), values)
         inside = builder.op("Add", values, builder.op("Mul", cubed, scalar(0.044715)))
         curve = builder.op("Tanh", builder.op("Mul", inside, scalar(math.sqrt(2 / math.pi))))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 __all__ = ["convert", "record_ranges", "safe_weights"]
 
 LARGEST = float(torch.finfo(torch.float16).max)
+# the built-in sample is one small scene; others may have larger values
 MARGIN = 4.0
+# FP16 rounds normal numbers by less than 5e-4: more means that weights are too small to have all of its bits
 ROUNDING_LIMIT = 1e-3
 PRODUCTS = ("MatMul", "Gemm", "Conv", "SlabConvolution", "TableConvolution")
 
@@ -25,6 +27,7 @@ def record_ranges(module: nn.Module) -> Iterator[dict[str, float]]:
 
     def watch(name: str, submodule: nn.Module) -> Any:
         def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            # only the first input is a factor; others are kernel maps
             seen = max(float(tensor.abs().max()) for tensor in (inputs[0], output) if tensor.numel())
             ranges[name] = max(ranges.get(name, 0.0), seen)
 
@@ -67,6 +70,7 @@ def convert(model: ir.Model, safe: set[str]) -> None:
         if node.op_type not in PRODUCTS or not weights or not safe.issuperset(weights):
             continue
         for index, value in enumerate(node.inputs):
+            # integers are kernel maps
             if value is None or value.dtype not in (None, ir.DataType.FLOAT):
                 continue
             if value.is_initializer():
@@ -77,14 +81,17 @@ def convert(model: ir.Model, safe: set[str]) -> None:
             node.replace_input_with(index, casts[value])
         output = node.outputs[0]
         output.dtype = ir.DataType.FLOAT16
+        # listed before the cast back becomes one of them
         consumers = list(output.uses())
         restored = cast(graph, node, output, ir.DataType.FLOAT, before=False)
         for use in consumers:
             use.node.replace_input_with(use.idx, restored)
         for position, result in enumerate(graph.outputs):
+            # the graph's output has the name that the table of stages says
             if result is output:
                 restored.name, output.name = output.name, f"{output.name}_fp16"
                 graph.outputs[position] = restored
+    # float32 weights that nothing reads would be written beside their FP16 copies
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
 
@@ -110,7 +117,7 @@ def cast(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType, *,
 
 
 def half_initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """The FP16 twin of an initialiser, made once."""
+    """The FP16 copy of an initialiser, made once."""
     name = f"{value.name}.fp16"
     if name not in graph.initializers:
         full = value.const_value

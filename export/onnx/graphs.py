@@ -47,8 +47,10 @@ class VisionGraph(nn.Module):
             hidden = layer(hidden, self.patches)
         patches = F.gelu(self.project_in(hidden))
         grid, side = self.pooling.shape
+        # two small products, as bilinear resizing of rows and of columns are independent
         rows = self.pooling @ patches.reshape(-1, side, side * patches.shape[1])
         cells = self.pooling @ rows.reshape(-1, grid, side, patches.shape[1])
+        # each row of the pooling matrix sums to one, so the bias passes through it too
         tokens = self.project_out(cells)
         return torch.cat([tokens, self.newline.expand(tokens.shape[0], grid, 1, -1)], dim=2)
 
@@ -154,6 +156,7 @@ class Attention(nn.Module):
         self.keys, self.values = split_outputs(key, self.columns), split_outputs(value, self.columns)
         self.output = nn.Linear(output.in_features, output.out_features)
         self.output.weight = output.weight
+        # a sum over a thousand columns, rounded once
         bias = output.bias.double() + output.weight.double() @ value.bias.double()
         self.output.bias = nn.Parameter(bias.float(), requires_grad=False)
 
@@ -229,6 +232,7 @@ def live_projection(plain: nn.Module) -> nn.Linear:
     live = [directions, *(waves[:, :, :LIVE_FREQUENCIES].flatten(1) for waves in (sines, cosines))]
     linear = nn.Linear(sum(part.shape[1] for part in live), len(weight))
     linear.weight = nn.Parameter(torch.cat(live, dim=1), requires_grad=False)
+    # a sum over 189 columns, rounded once
     constant = cosines[:, :, LIVE_FREQUENCIES:].flatten(1).double().sum(dim=1)
     linear.bias = nn.Parameter((plain.bias.double() + constant).float(), requires_grad=False)
     return linear
@@ -242,6 +246,7 @@ def example_inputs(name: str, geometry: Geometry, maps: str | None) -> tuple[dic
     if name == "points":
         assert maps is not None
         return point_inputs(geometry.points.channels[0], maps)
+    # none is 0 or 1: tracing takes these for constants
     rows = {"voxels": 5, "patches": 7, "text": 3}
     shapes = (
         ("voxels", geometry.aligner.point_features),

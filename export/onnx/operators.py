@@ -1,4 +1,4 @@
-"""Operators that are traced whole, because providers want them in different forms: see `expansion`.
+"""Operators that are traced as one node each, because providers want them in different forms: see `expansion`.
 
 In PyTorch they compute what is written here; in a traced graph each is one node of the domain `stllm`.
 """

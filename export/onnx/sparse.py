@@ -90,6 +90,7 @@ class ChildrenConv(Convolution):
     """A transposed convolution with stride 2: eight products a parent, of which each voxel takes its own."""
 
     def forward(self, hidden: Tensor, up: Tensor) -> Tensor:
+        # without the row of zeros, whose children would be the bias
         children = torch.addmm(self.bias, hidden[:-1], self.kernel).reshape(-1, self.bias.shape[0] // 8)
         return F.embedding(up, with_zero_row(children))
 
@@ -131,6 +132,7 @@ def graph_form(kind: str, level: int, kernel: Tensor, bias: Tensor) -> nn.Module
     if kind == "stem":
         return RunConv(kernel.flatten(0, 1), bias)
     if kind == "transposed":
+        # [8, Cin, Cout] as [Cin, 8 * Cout]: one product gives all children of a parent
         return ChildrenConv(kernel.transpose(0, 1).flatten(1), bias.repeat(8))
     if kind == "block" and level < FORMATS["slabs"]:
         return BlockConv(kernel, bias)
@@ -182,6 +184,7 @@ def map_tensors(maps: KernelMaps) -> dict[str, Tensor]:
 
 def point_inputs(channels: int, map_format: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Example inputs of the graph and their dynamic axes; `map_format` is that of the kernel maps."""
+    # 20 voxels long: two remain at the coarsest level, since tracing takes sizes of 0 and 1 for constants
     coords = np.argwhere(np.ones((20, 3, 3))).astype(np.int32)
     maps = map_tensors(KernelMaps.build(coords, map_format))
     # of the slabs there are always as many, and they read as many offsets

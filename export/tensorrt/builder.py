@@ -117,11 +117,13 @@ class Builder:
 
     def _network(self) -> Any:
         """An empty network in which every tensor has the type that the graph states."""
+        # where there is no such flag, all networks are of this kind
         flags = getattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return self._builder.create_network(0 if flags is None else 1 << int(flags))
 
     def _configuration(self, profiles: Sequence[Shapes]) -> Any:
         config = self._builder.create_builder_config()
+        # by default it is all memory, which on a board is the host's too
         config.set_memory_pool_limit(self._trt.MemoryPoolType.WORKSPACE, self.workspace)
         # an FP32 graph is computed in FP32; for speed there is FP16
         config.clear_flag(self._trt.BuilderFlag.TF32)
@@ -148,7 +150,7 @@ class Builder:
             cache = config.create_timing_cache(kept)
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 break
-            LOG.warning("%s: is not of this device and version; kernels are timed anew", file)
+            LOG.warning("%s: is not of this device and version; kernels are timed again", file)
         yield
         if (measured := config.get_timing_cache()) is not None:
             with atomic_path(file) as temporary:
@@ -178,6 +180,7 @@ def report(trt: Any) -> Any:
                 self.reason = " ".join(message.split())
             elif severity == trt.ILogger.WARNING:
                 LOG.debug("%s", message)
+            # only a line of the verbose log says what activations take
             elif found := ACTIVATIONS.search(message):
                 self.activation_bytes = max(self.activation_bytes, int(found.group(1)))
 

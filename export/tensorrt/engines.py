@@ -89,6 +89,7 @@ class Engines:
         folder = f"engines/{target.name}"
         stem = f"{folder}/{encoder}" if precision == "fp32" else f"{folder}/{encoder}.{precision}"
         shapes = self.shapes(encoder)
+        # timings lie outside the staging folder, so they are kept where a later engine fails
         compiled = builder.compile(self.bundle.file(graph.file), shapes, self.bundle.file(f"{folder}/timing.cache"))
         sidecar = Sidecar(
             target=target.name,

@@ -40,6 +40,7 @@ def count_operators(graph: Path) -> dict[str, int]:
 
 def unsupported(graph: Path) -> list[str]:
     """Operators that the matrix does not hold, each with the reason; empty where the parser takes the graph."""
+    # graphs state types of inputs and outputs alone; those between are inferred, for which no weights are needed
     model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False)))
     first, last = matrix()["opsets"]
     version = model.opset_imports.get("", 0)

@@ -34,7 +34,7 @@ BUCKETS = ((1, 10_000, 16_000), (1, 30_000, 40_000))
 USUAL = (2.5, 0.3, 0.07, 0.015, 0.003)
 MOST = (5.0, 0.5, 0.2, 0.08, 0.03)
 MISSING_RUN = 1
-# more rows than any device takes, and few enough to reckon with
+# more rows than any device takes, and few enough to compute with
 LARGEST = 10_000_000
 # TensorRT counts memory in 32 bits here and there, and reports too little beyond
 LARGEST_BYTES = 2**31
@@ -108,6 +108,7 @@ class Profile:
             (self.voxels, ()),
             *((rows, (KERNEL,)) for rows in levels),
             *((rows, (CHILDREN,)) for rows in coarse),
+            # one more, for the missing row
             *((Range(*(n + 1 for n in rows)), ()) for rows in levels[:-1]),
         ]
 

@@ -123,6 +123,7 @@ def find_engines(bundle: Bundle, precision: str, capability: str, versions: Mapp
         except ForeignEngine as error:
             reasons.append(str(error))
         except KeyError as error:
+            # the manifest has an entry of this target, which only --force replaces
             reasons.append(f"{target} lacks an engine for {error.args[0]}")
             replaced = " --force"
         except BadBundle as error:
@@ -140,7 +141,7 @@ class ForeignEngine(BadBundle):
 
 
 def load_entry(bundle: Bundle, entry: Mapping[str, Any], capability: str, versions: Mapping[str, str]) -> Engine:
-    """One engine with its sidecar, once it is known to fit and to be whole."""
+    """One engine with its sidecar, once it is known to fit and to be undamaged."""
     sidecar = read_sidecar(bundle, entry)
     if sidecar.capability != capability:
         raise ForeignEngine(f"{sidecar.target} is for compute capability {sidecar.capability}")
@@ -160,7 +161,7 @@ def read_sidecar(bundle: Bundle, entry: Mapping[str, Any]) -> Sidecar:
 
 
 def require_current(bundle: Bundle, entry: Mapping[str, Any], sidecar: Sidecar, *, fresh: bool = False) -> None:
-    """Raise BadBundle unless an engine is whole, and was built from the graph that the bundle holds.
+    """Raise BadBundle unless an engine is undamaged, and was built from the graph that the bundle holds.
 
     Args:
         bundle: where it lies.

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["Gpu", "driver", "find_gpu"]
 
 LIBRARY = "libcuda.so.1"
+# of CUdevice_attribute
 INTEGRATED, MAJOR, MINOR = 18, 75, 76
 NAME_BYTES = 100
 
@@ -44,6 +45,7 @@ def find_gpu() -> Gpu | None:
     try:
         library = driver()
         name, memory = ctypes.create_string_buffer(NAME_BYTES), ctypes.c_size_t()
+        # the driver keeps names without _v2 for old programs, with 32-bit sizes
         if library.cuDeviceGetName(name, NAME_BYTES, 0) or library.cuDeviceTotalMem_v2(ctypes.byref(memory), 0):
             raise OSError("the CUDA driver does not know the GPU")
         shared, major, minor = (read_attribute(library, attribute) for attribute in (INTEGRATED, MAJOR, MINOR))

@@ -53,11 +53,13 @@ class LocalEncoder:
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
         if literal:
+            # the optimiser removes casts to FP16 and back where they meet, and with them the rounding
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # ONNX Runtime's exceptions have no public base
             raise BadBundle(f"{path}: ONNX Runtime could not load it ({first_line(error)}); export it again") from None
+        # a provider that does not start is only logged, and the next one takes its place
         if providers[0] not in self._session.get_providers():
             raise MissingDependency(f"ONNX Runtime could not start its {providers[0]}; use --device cpu")
         self._path = path

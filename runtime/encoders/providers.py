@@ -51,7 +51,7 @@ def place(device: str, strict: bool, bundle: Bundle, precision: str) -> Placemen
 
     Raises:
         BadInput: the device is not known.
-        StllmError: strict, and the first choice is not to be had.
+        StllmError: strict, and the first choice is not available.
     """
     if device not in DEVICES:
         raise BadInput(f"--device {device}: unknown; known are {', '.join(DEVICES)}")
@@ -94,6 +94,7 @@ def engines(bundle: Bundle, precision: str) -> Placement:
 def onnx_tensorrt(bundle: Bundle, precision: str) -> Placement:
     """ONNX Runtime's TensorRT provider, which builds engines of its own as it goes."""
     require_provider(TENSORRT_PROVIDER)
+    # nodes that TensorRT refuses fall to CUDA, and then to the CPU
     return Placement("ONNX Runtime with TensorRT", TENSORRT, (TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER))
 
 
@@ -109,7 +110,7 @@ def cpu(bundle: Bundle, precision: str) -> Placement:
 
 
 def no_gpu(bundle: Bundle, precision: str) -> Placement:
-    """The CPU, for want of anything else."""
+    """The CPU, where there is nothing else."""
     unused = f" for the bundle's engines ({', '.join(bundle.engines)})" if bundle.engines else ""
     return Placement(f"the CPU: there is no GPU{unused}")
 

@@ -20,6 +20,7 @@ from .gpu import driver
 
 __all__ = ["INSTALL", "EngineEncoder", "installed_versions", "load_library"]
 
+# of CUresult
 OUT_OF_MEMORY = 2
 # Python packages by the name of the backend
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -48,6 +49,7 @@ class EngineEncoder:
         self._stream = shared_stream()
         try:
             self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        # the binding's only sign that the library returned no object
         except TypeError as error:
             raise StllmError(f"{self._sidecar.backend} does not start on this GPU ({error})") from None
         # mapped: on a board, a copy in memory would lie beside the engine that is made of it
@@ -71,6 +73,7 @@ class EngineEncoder:
     def __call__(self, **inputs: Any) -> Any:
         """Run the engine; raises BadInput when no profile takes the inputs, StllmError when TensorRT fails."""
         profile = choose_profile(self._sidecar, {name: values.shape for name, values in inputs.items()})
+        # each change allocates the activations again
         if profile != self._profile:
             self._require(self._context.set_optimization_profile_async(profile, self._stream.handle.value), "profile")
             self._profile = profile
@@ -80,8 +83,10 @@ class EngineEncoder:
             self._require(self._context.set_input_shape(name, values.shape), f"{name} {values.shape}")
             self._require(self._context.set_tensor_address(name, self._address(name, values)), name)
         shape = tuple(self._context.get_tensor_shape(self._output))
+        # the next call must not overwrite an output that is kept
         buffer = Buffer() if self._keep else self._buffers[self._output]
         size = math.prod(shape) * self._dtype.itemsize
+        # CUDA allocates no buffers of zero bytes
         self._require(self._context.set_tensor_address(self._output, buffer.reserve(max(1, size))), self._output)
         self._require(self._context.execute_async_v3(self._stream.handle.value), "run")
         self._stream.wait()

@@ -14,7 +14,10 @@ def round_bf16(values: np.ndarray) -> np.ndarray:
     Returns:
         float32 array of the same shape whose values are exact bfloat16 numbers.
     """
+    # a copy of float32 values too: the steps below work in place
     bits = np.array(values, np.float32).view(np.uint32)
+    # 0x7FFF plus the last kept bit carries above the middle, and at the middle only into odd numbers. In a NaN
+    # the carry can run through the sign and leave -0, hence finite values only
     to_nearest_even = bits >> np.uint32(16)
     to_nearest_even &= np.uint32(1)
     to_nearest_even += np.uint32(0x7FFF)

@@ -24,6 +24,7 @@ SLAB_OFFSETS = (9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 5, 4, 4, 4, 3, 3)
 PLANES = 3
 PLANE = 9
 RUN = 5
+# 128 MB of int32 at most: a dense array is faster, but grows with the empty space of a scene
 DENSE_CELLS = 2**25
 # a 5x5x5 kernel reaches two voxels beyond the box: with so much room on each side the key of a neighbour is that of
 # the voxel plus a constant, and never that of a voxel at the other end of the next line
@@ -53,6 +54,7 @@ class Index:
         if self._dense is not None:
             return self._dense[keys]
         order, ascending = self._sorted
+        # a key above all others has its place behind the last
         place = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
         return np.where(ascending[place] == keys, order[place], len(self.keys)).astype(np.int32)
 
@@ -294,6 +296,7 @@ class KernelMaps:
                 children(fine, len(coarse), parent)
                 for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)
             ),
+            # the missing row stands behind the eight children of the last parent
             up=tuple(
                 np.append(8 * parent + fine.corner, 8 * len(coarse)).astype(np.int32)
                 for fine, coarse, parent in zip(levels, levels[1:], parents, strict=False)
@@ -332,6 +335,7 @@ def build_runs(level: Level, caller: np.ndarray) -> tuple[np.ndarray, np.ndarray
     # beyond the margin a run would wrap into the next line of the box; nothing reads those
     callers = np.append(caller, len(level)).astype(np.int32)
     runs = callers[level.index.rows(positions[:, None] + along)]
+    # x is fastest, so every fifth offset from the third on is the middle of a line
     lines = offsets(RUN)[RUN // 2 :: RUN]
     index = Index(positions, level.index.cells)
     stem = np.stack([index.rows(level.keys + step) for step in level.step(lines)], axis=1)

@@ -6,6 +6,7 @@ __all__ = ["normalised", "pixel_values", "resized"]
 
 # of each of the 256 levels: the processor scales in float64 and rounds once, then shifts in float32
 UNIT = (np.arange(256) * (1 / 255)).astype(np.float32)
+# in these two steps: u / 127.5 - 1 has another last bit for half of the levels
 NORMALISED = (UNIT - np.float32(0.5)) / np.float32(0.5)
 
 
@@ -18,6 +19,7 @@ def resized(frame: np.ndarray, size: int) -> np.ndarray:
     """One frame [H, W, 3] uint8 as a square [size, size, 3] (PIL bicubic)."""
     from PIL import Image
 
+    # other bicubic filters, PyTorch's with and without antialiasing, differ from PIL's by many grey levels
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
 
 

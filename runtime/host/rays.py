@@ -20,7 +20,9 @@ __all__ = [
     "world_to_first_camera",
 ]
 
+# 765 columns: the direction, and a sine and a cosine of 127 frequencies for each of its axes
 FREQUENCIES = 127
+# 2**0 to 2**63; as int64 the powers above overflow to 0
 LIVE_FREQUENCIES = 64
 LIVE_COLUMNS = 3 + 2 * 3 * LIVE_FREQUENCIES
 # so many rows of pixels keep the arrays of one step in the processor's cache
@@ -71,6 +73,7 @@ def camera_rays(
 
 def voxel_poses(poses: np.ndarray, voxel_min: np.ndarray, voxel_size: float) -> np.ndarray:
     """Camera-to-world poses with translations in voxel units, [T, 4, 4] float32 with bfloat16 values."""
+    # rounded once, at the end: a bfloat16 translation beyond 256 voxels has steps of two voxels
     scaled = np.array(poses, np.float64)
     scaled[:, :3, 3] = scaled[:, :3, 3] * (1 / voxel_size) + -np.asarray(voxel_min, np.float64)
     return round_bf16(scaled)
@@ -80,6 +83,7 @@ def world_to_first_camera(cameras: np.ndarray) -> np.ndarray:
     """Inverse of the first pose, [4, 4] float32 with bfloat16 values; the translation is rounded once."""
     rotation, translation = cameras[0, :3, :3], cameras[0, :3, 3]
     w2c = np.eye(4, dtype=np.float32)
+    # once rounded, a rotation is not orthonormal; the reference still takes the transpose for its inverse
     w2c[:3, :3] = rotation.T
     w2c[:3, 3] = round_bf16(_matvec(-rotation.T, translation))
     return w2c
@@ -87,7 +91,9 @@ def world_to_first_camera(cameras: np.ndarray) -> np.ndarray:
 
 def voxel_directions(voxel_coords: np.ndarray, w2c_0: np.ndarray) -> np.ndarray:
     """Unit directions from the first camera to each voxel, [N, 3] float32 with bfloat16 values."""
+    # bfloat16 has 8 significant bits: coordinates above 256 are rounded too, as in the reference
     camera = round_bf16(_matvec(w2c_0[:3, :3], round_bf16(voxel_coords)) + w2c_0[:3, 3])
+    # float32 like the reference: normalised in float64, one voxel of some 12,000 gets another direction
     length = np.maximum(_norm(camera), np.float32(1e-12))
     return round_bf16(camera / length[:, None])
 
@@ -99,10 +105,12 @@ def frame_directions(
 
     `intrinsics` are those of the square vision input. Pooling is adaptive average pooling; nothing is renormalised.
     """
+    # the reference scales intrinsics in float64, but divides by them in float32
     fx, fy, cx, cy = (np.float32(intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     centres = np.arange(image_size, dtype=np.float32) + np.float32(0.5)
     columns, rows = round_bf16((centres - cx) / fx), round_bf16((centres - cy) / fy)
     bins = PoolingBins.of(image_size, grid)
+    # the last column stays zero: it is what bins that are shorter than others read instead of a pixel
     directions = np.zeros((3, image_size**2 + 1), np.float32)
     pooled = []
     for camera in cameras:
@@ -118,6 +126,7 @@ def scale_intrinsics(intrinsics: np.ndarray, frame_size: tuple[int, int], image_
     """Intrinsics of a frame resized to the square vision input, [3, 3] float64."""
     width, height = frame_size
     scaled = np.array(intrinsics, np.float64)
+    # the ratio first, as in the reference: K * S / W has another last bit in two of five cases
     scaled[0] *= image_size / width
     scaled[1] *= image_size / height
     return scaled
@@ -139,7 +148,9 @@ def encode_directions(directions: np.ndarray) -> np.ndarray:
     codes, inverse = np.unique(directions, return_inverse=True)
     frequencies = np.exp2(np.arange(LIVE_FREQUENCIES))
     frequencies[-1] *= -1
+    # products with powers of two are exact; float32 sines of them would miss the last bit in one case of 20
     angles = codes.astype(np.float64)[:, None] * frequencies
+    # NumPy 1 gives it flat, NumPy 2 in the shape of the directions
     inverse = inverse.reshape(directions.shape)
 
     encoded = np.empty((len(directions), LIVE_COLUMNS), np.float32)
@@ -166,6 +177,7 @@ def _pixel_directions(
     turned += rotation[:, 2, None, None]
     turned = round_bf16(turned)
     x, y, z = turned
+    # the reference rounds the length before it divides by it, and has no epsilon here
     unit = round_bf16(turned / round_bf16(np.sqrt(x * x + y * y + z * z)))
     # the reference multiplies the row vector by the rotation, so its columns take the place of its rows
     return round_bf16(np.stack([unit[0] * a + unit[1] * b + unit[2] * c for a, b, c in first_rotation.T]))
@@ -200,9 +212,11 @@ class PoolingBins:
         # a running sum adds one pixel after the other, unlike sum(), and the zeros past a bin's end change nothing
         totals = [np.add.accumulate(plane[self.places])[-1] for plane in planes]
         total = np.stack(totals, axis=-1).reshape(grid, grid, 3)
+        # PyTorch divides by the rows, then by the columns; dividing by their product changes one mean of five
         return total / self.lengths[:, None, None] / self.lengths[:, None]
 
 
+# written out: `@` leaves the order of sums to BLAS, which may fuse them too, and changes a third of the results
 def _matvec(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """`vectors @ matrix.T` in float32, summed from the first column on."""
     return vectors[..., 0:1] * matrix[:, 0] + vectors[..., 1:2] * matrix[:, 1] + vectors[..., 2:3] * matrix[:, 2]

@@ -11,6 +11,7 @@ __all__ = ["Voxels", "voxelise"]
 
 FNV_OFFSET = np.uint64(14695981039346656037)
 FNV_PRIME = np.uint64(1099511628211)
+# three indices of so many bits, with the margins of kernel maps, fit into one int64 key
 LARGEST_INDEX = 2**20
 
 
@@ -45,6 +46,8 @@ def voxelise(points: np.ndarray, colours: np.ndarray, voxel_size: float) -> Voxe
     Raises:
         BadInput: the cloud spans more voxels along an axis than indices can hold.
     """
+    # by the reciprocal, as the reference does: division puts some points on a voxel's face into the voxel beside it,
+    # and float32 moves others that lie close to a face
     cells = np.floor(points.astype(np.float64) * (1 / voxel_size))
     minimum = cells.min(axis=0)
     cells -= minimum
@@ -54,7 +57,9 @@ def voxelise(points: np.ndarray, colours: np.ndarray, voxel_size: float) -> Voxe
             "points must be in metres, and stray points removed"
         )
     coords = cells.astype(np.int32)
+    # unique() sorts and returns the first of equal values, both as the reference has it; equal hashes are one voxel
     _, first = np.unique(fnv_hash(coords), return_index=True)
+    # rounded twice, as in the reference: once, at the end, gives half of the 256 levels another value
     colour = round_bf16(colours[first].astype(np.float32) / np.float32(127.5))
     return Voxels(coords[first], round_bf16(colour - np.float32(1)), minimum, voxel_size)
 
@@ -62,6 +67,7 @@ def voxelise(points: np.ndarray, colours: np.ndarray, voxel_size: float) -> Voxe
 def fnv_hash(coords: np.ndarray) -> np.ndarray:
     """FNV-1 over the three indices of each row as 64-bit words, [N] uint64."""
     hashes = np.full(len(coords), FNV_OFFSET)
+    # FNV-1 multiplies before it mixes, FNV-1a after; arrays wrap at 64 bits without a warning, scalars would give one
     for column in coords.astype(np.uint64).T:
         hashes = (hashes * FNV_PRIME) ^ column
     return hashes

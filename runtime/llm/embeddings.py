@@ -30,16 +30,20 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
         BadBundle: the file does not hold the matrix.
     """
     ids = np.asarray(ids, np.int64)
+    # NumPy would read negative ids from the end of the matrix
     if len(ids) and not 0 <= ids.min() <= ids.max() < embedding.rows:
         raise BadInput(f"token id outside 0..{embedding.rows - 1}: {ids.min()}..{ids.max()}")
     columns = embedding.columns
     if embedding.type == "Q8_0":
         block: np.dtype[Any] = np.dtype([("scale", "<f2"), ("values", "i1", (Q8_0_BLOCK,))])
         rows = _map(path, embedding, block, columns // Q8_0_BLOCK)[ids]
+        # float32 before the product, as in libllama: float16 times int8 is float16 in NumPy
         return (rows["scale"][..., None].astype(np.float32) * rows["values"]).reshape(len(ids), columns)
     if embedding.type == "BF16":
         bits = _map(path, embedding, np.dtype("<u2"), columns)[ids]
+        # NumPy has no bfloat16, whose bits are the upper half of a float32's
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    # GGUF is little-endian on every machine
     types: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
     if embedding.type not in types:
         raise BadBundle(f"{path}: embedding matrix of type {embedding.type}; known are F32, F16, BF16, Q8_0")
@@ -48,6 +52,7 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
 
 def _map(path: Path, embedding: Embedding, dtype: np.dtype, columns: int) -> np.ndarray:
     try:
+        # mapped: of a matrix of a gigabyte, only the pages of the chosen rows are read
         return np.memmap(path, dtype, "r", embedding.offset, (embedding.rows, columns))
     except (ValueError, OverflowError):
         raise BadBundle(f"{path}: ends before the embedding matrix that the manifest describes; export again") from None

@@ -15,8 +15,10 @@ __all__ = ["ROWS", "layer_file"]
 
 # of the excerpt's embedding matrix
 ROWS = 32
+# of tensors where the metadata has no `general.alignment`
 ALIGNMENT = 32
 MAGIC = b"GGUF"
+# version 1 counted in 32 bits
 VERSIONS = (2, 3)
 UINT32, STRING, ARRAY, F32 = 4, 8, 9, 0
 # bytes of GGUF's scalar types, by their numbers
@@ -162,7 +164,9 @@ def layer_file(path: Path) -> Iterator[Path]:
         with path.open("rb") as source:
             for tensor in parts:
                 copy(source.fileno(), descriptor, tensor)
+        # behind the end that was written, a file in memory reads as zeros, so the matrix need not be written
         os.truncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR) + embedding.length)
+        # libllama opens paths only; this one leads to the file in memory
         yield Path(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
@@ -170,6 +174,7 @@ def layer_file(path: Path) -> Iterator[Path]:
 
 def write_head(metadata: Mapping[str, bytes], tensors: list[Tensor]) -> bytes:
     """The head of a file in which the tensors follow one another."""
+    # with another number of blocks, libllama would miss their tensors
     entries = {
         key: struct.pack("<II", UINT32, 1) if key.endswith(".block_count") else value for key, value in metadata.items()
     }
@@ -187,6 +192,7 @@ def copy(source: int, target: int, tensor: Tensor) -> None:
     """Append a tensor's bytes, padding included."""
     done = 0
     while done < tensor.length:
+        # the kernel sends 2 GB a call at most
         sent = os.sendfile(target, source, tensor.offset + done, tensor.length - done)
         if not sent:
             raise OSError(f"{tensor.name} ends early")

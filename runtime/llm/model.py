@@ -90,11 +90,13 @@ class LanguageModel:
 
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
+        # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
         self._batch = int(self._llama.llama_n_batch(self._context))
         self._capacity = int(self._llama.llama_n_ctx(self._context))
         self._position = 0
 
     def _free_context(self) -> None:
+        # it is not there where the first one could not be allocated
         if getattr(self, "_context", None) is not None:
             self._llama.llama_free(self._context)
             self._context = None
@@ -106,6 +108,7 @@ class LanguageModel:
             n_ctx=context,
             n_batch=BATCH,
             n_ubatch=min(micro_batch, BATCH),
+            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
             n_outputs_max=1,
             n_threads=threads,
             n_threads_batch=threads,
@@ -137,6 +140,8 @@ class LanguageModel:
         Raises:
             BadInput: another width, or values that are not finite.
         """
+        # none of these is an error to libllama: it reads other widths and types past their end, computes with NaN,
+        # and answers garbage
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
             raise BadInput(f"embeddings of shape {list(embeddings.shape)}; this model takes [L, {self.width}]")
         values = np.ascontiguousarray(embeddings, np.float32)
@@ -146,6 +151,7 @@ class LanguageModel:
         self._decode(values, lambda part: {"embd": part.ctypes.data_as(pointer)})
 
     def _decode(self, rows: np.ndarray, arguments: Any) -> None:
+        # before the first batch: libllama refuses only the one that does not fit, with the others decoded
         if self._position + len(rows) > self._capacity:
             raise BadInput(
                 f"the prompt and the answer need {self._position + len(rows)} positions, the context has "
@@ -153,17 +159,21 @@ class LanguageModel:
             )
         for start in range(0, len(rows), self._batch):
             part = rows[start : start + self._batch]
+            # without positions and flags it continues after the last position, and makes logits for the last row alone
             batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part))
             if code := self._llama.llama_decode(self._context, batch):
                 raise StllmError(f"llama_decode returned {code} at position {self._position}")
             self._position += len(part)
+        # on a GPU, decoding returns before it is done, and the time would count for whatever comes next
         self._llama.llama_synchronize(self._context)
 
     def logits(self) -> np.ndarray:
         """Logits after the last position, [vocabulary] float32."""
+        # null where no output was asked for: as an array it would end the process
         pointer = self._llama.llama_get_logits_ith(self._context, -1)
         if not pointer:
             raise StllmError("libllama holds no logits; decode something first")
+        # the next decode overwrites libllama's own
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
 
     def close(self) -> None:
@@ -184,6 +194,6 @@ def without_tokenizer(vocabulary: int) -> dict[str, int | str]:
     """Metadata with which libllama leaves out the tokenizer and so loads a model in a fifth of the time.
 
     Ids are all that goes in and comes out here. But libllama takes the number of rows from the tokenizer, and so has to
-    be told it; it compares the number with the matrices, and refuses a wrong one.
+    be given it; it compares the number with the matrices, and refuses a wrong one.
     """
     return {"tokenizer.ggml.model": "none", "qwen2.vocab_size": vocabulary}

@@ -31,7 +31,9 @@ class Vocabulary:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
             raise BadInput(f"{text!r} is not valid UTF-8 text") from None
+        # a token stands for one byte at least
         ids = (self._llama.llama_token * max(len(data), 1))()
+        # False: a piece of a prompt gets no token before it. True: the template's special tokens are recognised in it
         count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, True)
         if count < 0:
             raise StllmError(f"libllama could not tokenise {text[:40]!r}")
@@ -43,6 +45,7 @@ class Vocabulary:
         buffer = ctypes.create_string_buffer(64)
         count = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         if count < 0:
+            # too short: libllama returns the negative of what it needs
             buffer = ctypes.create_string_buffer(-count)
             count = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]

@@ -50,7 +50,7 @@ def counters(process: int | str) -> dict[str, int]:
     return {name.decode(): int(kilobytes) * 1024 for name, kilobytes in COUNTER.findall(lines)}
 
 
-# the kernel forgets a peak at each reset, and getrusage with it (whose figure, moreover, begins with that of the
+# the kernel forgets a peak at each reset, and getrusage with it (whose figure also begins with that of the
 # process that started this one); so the highest of those that were forgotten is kept here
 _highest = 0
 
@@ -64,6 +64,7 @@ def reset_peak() -> int:
     except OSError:
         return peak
     try:
+        # 5 resets the peak alone; other numbers clear marks of pages
         os.write(file, b"5")
     finally:
         os.close(file)
@@ -110,6 +111,7 @@ def walk_up(root: Path, path: str, limit: str, current: str) -> list[int]:
     while group == root or root in group.parents:
         try:
             bound = (group / limit).read_text().strip()
+            # without a limit, version 2 says "max"; version 1 a number beyond any memory
             if bound.isdigit():
                 used = int((group / current).read_text()) - reclaimable(group)
                 rooms.append(int(bound) - used)

@@ -2,7 +2,7 @@
 
 The terms are those of the largest arrays of each stage. Their factors were fitted to peaks measured on the released
 model's size, and err on the side of more. For a TensorRT engine its builder's report takes their place: on a board the
-GPU's memory is the host's. All is reckoned from numbers, so a plan can be made where neither bundle nor device is.
+GPU's memory is the host's. All is computed from numbers, so a plan can be made where neither bundle nor device is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,10 @@ __all__ = ["EncoderBytes", "Plan", "Sizes", "require_memory"]
 FLOAT = 4
 # this process and one that works for it, with their libraries
 PROCESS = 150 * 2**20
+# as the language model is run, a layer above this module
 MICRO_BATCH = 512
 TEXT_TOKENS = 160
+# q8_0 has a 16-bit scale for every 32 values
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
@@ -60,7 +62,7 @@ class EncoderBytes:
 
     Attributes:
         weights: of its weights, or of its engine.
-        activations: what the engine's builder reported; with 0, or of a graph, they are reckoned from the sizes.
+        activations: what the engine's builder reported; with 0, or of a graph, they are computed from the sizes.
         on_card: whether it lies in a card's own memory, which is not counted.
     """
 
@@ -122,6 +124,7 @@ class Plan:
     def peak(self) -> int:
         """Bytes of the stage that needs most, or of all together when they stay loaded."""
         peaks = self.stages().values()
+        # stages in one process have its libraries once
         return sum(peaks) - (len(peaks) - 1) * PROCESS if self.resident else max(peaks)
 
     def smaller(self) -> Iterator[tuple[str, "Plan"]]:

@@ -45,7 +45,7 @@ def test_a_torn_last_line_is_cut_off_on_resuming(file, left: int, caplog) -> Non
     file.write_bytes(whole[: len(whole) - left] if left < 300 else whole[:left])
     kept = 1 if left < 300 else 0
     assert len(read_results(file)[1]) == kept
-    assert "its last line is torn" in caplog.text
+    assert "its last line is incomplete" in caplog.text
     with open_results(file, HEADER) as results:
         assert len(results.items) == kept
         results.append(record("b"))
@@ -88,8 +88,8 @@ def test_answers_to_something_else_are_refused_and_left_alone(file, change, word
     [
         ("nonsense", "line 4 is damaged"),
         ("[]", "line 4 is damaged"),
-        (json.dumps(record("a")), "line 4 is damaged .*id 'a' is unknown or doubled"),
-        (json.dumps(record("d")), "line 4 is damaged .*id 'd' is unknown or doubled"),
+        (json.dumps(record("a")), "line 4 is damaged .*id 'a' is unknown or not unique"),
+        (json.dumps(record("d")), "line 4 is damaged .*id 'd' is unknown or not unique"),
         (json.dumps({**record("b"), "pred": None}), "line 4 is damaged .*lacks pred"),
     ],
 )
