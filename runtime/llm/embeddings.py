@@ -49,5 +49,7 @@ def embedding_rows(path: Path, embedding: Embedding, ids: Sequence[int] | np.nda
 def _map(path: Path, embedding: Embedding, dtype: np.dtype, columns: int) -> np.ndarray:
     try:
         return np.memmap(path, dtype, "r", embedding.offset, (embedding.rows, columns))
+    except OSError as error:
+        raise BadBundle(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, OverflowError):
         raise BadBundle(f"{path}: ends before the embedding matrix that the manifest describes; export again") from None

@@ -97,7 +97,7 @@ def test_exported_bundle_is_opened_without_reading_its_large_files(
     assert stllm("export", "all", *options).exit_code == 0
     monkeypatch.setattr(digests, "sha256", lambda path: pytest.fail(f"{path} is read"))
     with Session(tmp_path / "b") as session:
-        assert "llm/Q4_K_M.gguf" in session.files
+        assert "llm/Q4_K_M.gguf" in session.setup.files
     (tmp_path / "b/llm/Q4_K_M.gguf").touch()
     with pytest.raises(pytest.fail.Exception, match=r"Q4_K_M\.gguf is read"):
         Session(tmp_path / "b")

@@ -197,7 +197,8 @@ def test_a_bundle_may_be_moved(written, tmp_path) -> None:
 
 def test_a_bundle_s_digest_is_that_of_what_answers(written, add_llm) -> None:
     def digest() -> str:
-        return Bundle(written).digest(["llm/F32.gguf"])
+        bundle = Bundle(written)
+        return bundle.digest([bundle.llm("F32").file])
 
     first = digest()
     with BundleWriter.open(written) as writer:

@@ -42,8 +42,11 @@ def test_a_part_is_replaced_only_by_force(written, add_llm) -> None:
     assert content(written) == before
     with BundleWriter.open(written, force=True) as writer:
         add_llm(writer, "F32", b"other")
-    assert content(written)["llm/F32.gguf"] == b"other"
-    Bundle(written).check(["llm/F32.gguf"])
+    bundle = Bundle(written)
+    file = bundle.llm("F32").file
+    assert bundle.file(file).read_bytes() == b"other"
+    bundle.check([file])
+    assert set(content(written)) == {"manifest.json", file}
 
 
 def fail(path: Path, add_llm: Callable[..., None]) -> None:
