@@ -149,6 +149,10 @@ class File:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            raise ValueError(f"{self.bytes} bytes")
+
 
 @dataclass(frozen=True)
 class EngineFiles:
@@ -199,6 +203,8 @@ class Bundle:
         if not self.defaults.possible:
             raise ValueError(f"lacks or misstates 'defaults' ({self.defaults})")
         self.stop_ids: tuple[int, ...] = self._section("stop_ids", tuple[int, ...])
+        if min(self.stop_ids, default=0) < 0:
+            raise ValueError(f"lacks or misstates 'stop_ids' ({min(self.stop_ids)})")
         self._source: Source = self._section("source", Source)
         self._encoders: dict[str, Encoders] = self._section("encoders", dict[str, Encoders])
         self._llm: dict[str, Llm] = self._section("llm", dict[str, Llm])
