@@ -328,8 +328,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadBundle(f"{file}: damaged ({error}); export the bundle again") from None
     found = manifest.get("schema") if isinstance(manifest, dict) else None
-    if found != SCHEMA:
-        raise BadBundle(f"{file}: schema {found}, this program reads schema {SCHEMA}; export the bundle again")
+    if type(found) is not int or found != SCHEMA:
+        stated = " ".join(str(found).split())[:40]
+        raise BadBundle(f"{file}: schema {stated}, this program reads schema {SCHEMA}; export the bundle again")
     return dict(manifest)
 
 

@@ -43,7 +43,7 @@ def test_a_manifest_that_is_a_folder(written) -> None:
         Bundle(written)
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 2, "1", None, True, 1.0])
 def test_another_schema_is_refused(written, schema: object) -> None:
     manifest = json.loads((written / "manifest.json").read_text())
     (written / "manifest.json").write_text(json.dumps({**manifest, "schema": schema}))
@@ -132,7 +132,7 @@ def test_a_value_of_another_type_is_one_line_wherever_it_stands(edit_manifest, d
         manifest["files"] = {name: entry for name, entry in manifest["files"].items() if kept.fullmatch(name)}
         manifest["engines"] = {"orin": {"fp32": {"points": {"file": "a", "sidecar": "b"}}}}
         manifest["parity"] = {"f32": {"files": ["llm/F32.gguf"], "rows": [{"stage": "vision", "rel_rms": 0.0}]}}
-        manifest["notes"] = {"any": ["thing"]}
+        manifest |= {"notes": {"any": ["thing"]}, "tools": {"python": "3"}}
 
     folder = edit_manifest(thin)
     sound = json.loads((folder / "manifest.json").read_text())
@@ -149,7 +149,7 @@ def test_a_value_of_another_type_is_one_line_wherever_it_stands(edit_manifest, d
             read_by_all(folder)
             opened.add(where)
     assert [where for where in opened if not HARMLESS.fullmatch(where)] == []
-    assert len(refused) > 150
+    assert len(refused) > 130
 
 
 def refusal(folder: Path) -> str:
