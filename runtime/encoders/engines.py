@@ -94,8 +94,9 @@ class Sidecar:
         if not self.profiles or not all(self.profiles) or self.patches < 1 or self.activation_bytes < 0:
             raise ValueError("no profiles, frames without patches, or negative memory")
         for bounds in (bounds for profile in self.profiles for bounds in profile.values()):
-            if len(bounds) != BOUNDS or len(set(map(len, bounds))) != 1 or not bounds[0]:
-                raise ValueError("shapes that are not a least, a usual and a largest one of as many axes")
+            axes = list(zip(*bounds, strict=True))
+            if len(bounds) != BOUNDS or not axes or any([0, *axis] != sorted([0, *axis]) for axis in axes):
+                raise ValueError("shapes that are not a least, a usual and a largest one")
         if self.maps not in (None, *FORMATS):
             raise ValueError(f"kernel maps {self.maps!r}")
 

@@ -123,7 +123,9 @@ def test_manifests_that_lack_or_misstate_something(edit_manifest, change: Callab
 HARMLESS = re.compile("tools.*|parity f32 rows.*|notes.*|.* maps")
 
 
-def test_a_value_of_another_type_is_one_line_wherever_it_stands(edit_manifest, damaged) -> None:
+def test_a_value_of_another_type_is_one_line_wherever_it_stands(edit_manifest, damaged, monkeypatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
     def thin(manifest: dict[str, Any]) -> None:
         for kind, names in {"encoders": ["fp16"], "llm": ["Q8_0", "Q4_K_M"]}.items():
             for name in names:
