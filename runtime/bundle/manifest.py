@@ -30,6 +30,7 @@ __all__ = [
     "DIGITS",
     "ENCODERS",
     "MANIFEST",
+    "MOST_FRAMES",
     "PORTABLE",
     "SCHEMA",
     "TENSORRT",
@@ -68,7 +69,7 @@ class Defaults:
 
     @property
     def possible(self) -> bool:
-        """Whether the numbers are positive, and not too many frames."""
+        """Whether the numbers are positive, and there are at most `MOST_FRAMES` frames."""
         return 0 < self.voxel_size < float("inf") and 1 <= self.frames <= MOST_FRAMES
 
 

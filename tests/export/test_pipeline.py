@@ -78,8 +78,9 @@ def test_an_export_takes_typed_arguments(tiny_checkpoint: Path, tmp_path: Path) 
     Export.open(tiny_checkpoint, tmp_path / "b", defaults=defaults, quiet=True).run(quants=["BF16"])
     assert is_sound(tmp_path / "b")
     assert Bundle(tmp_path / "b").defaults == defaults
-    with pytest.raises(BadInput, match="--frames 0: expected positive numbers"):
-        Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=0))
+    for frames in (0, 10**6):
+        with pytest.raises(BadInput, match=f"--frames {frames}: expected positive numbers, at most 65536 frames"):
+            Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=frames))
 
 
 def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
