@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle.manifest import Bundle, Defaults
+from ..runtime.bundle.manifest import MOST_FRAMES, Bundle, Defaults
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
@@ -79,7 +79,10 @@ class Export:
         """
         defaults = defaults or Defaults()
         if not defaults.possible:
-            raise BadInput(f"--voxel-size {defaults.voxel_size}, --frames {defaults.frames}: expected positive numbers")
+            raise BadInput(
+                f"--voxel-size {defaults.voxel_size}, --frames {defaults.frames}: expected positive numbers, "
+                f"at most {MOST_FRAMES} frames"
+            )
         opened = Checkpoint(checkpoint, base, point_encoder)
         inventory = take_inventory(opened)
         inventory.require_complete(opened.path)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
 from ..runtime.bundle.table import FUSED
-from ..runtime.bundle.writer import BundleWriter
+from ..runtime.bundle.writer import record_comparisons
 from ..runtime.console import Progress
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
@@ -142,9 +142,7 @@ class Verification:
             rows = [*self._files(quant, setup.files[-1:]), *self._language_model(setup, positions)]
             records[quant] = {"files": setup.files[-1:], "rows": [row.to_json() for row in rows]}
             yield from rows
-        with BundleWriter.open(self.bundle.path) as writer:
-            for name, record in records.items():
-                writer.record_parity(name, record)
+        record_comparisons(self.bundle, records)
 
     def _require_files(self, precisions: Sequence[str], quants: Sequence[str]) -> None:
         """Raise BadBundle for a file that is not there, before anything is computed."""

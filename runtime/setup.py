@@ -81,7 +81,10 @@ class Setup:
     def frames_at_once(self) -> int:
         """Frames that the vision tower encodes together: as many as its engine takes, or one."""
         engine = self.placement.engines.get("vision")
-        return engine.sidecar.profiles[-1]["frames"][-1][0] if engine else FRAMES_AT_ONCE
+        if engine is None:
+            return FRAMES_AT_ONCE
+        engine.sidecar.require_inputs(["frames"])
+        return engine.sidecar.profiles[-1]["frames"][-1][0]
 
     def encoder_file(self, name: str) -> Path:
         """Graph or engine of an encoder."""

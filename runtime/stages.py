@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -125,6 +125,7 @@ class Stages:
             resident=setup.resident,
             holdings=self.holdings,
         )
+        self._gguf: BinaryIO | None = None
 
     def __enter__(self) -> "Stages":
         return self
@@ -137,6 +138,9 @@ class Stages:
         self.encoders.close()
         self.speaker.close()
         self.holdings.clear()
+        if self._gguf is not None:
+            self._gguf.close()
+            self._gguf = None
 
     def held(self, plan: Plan) -> int:
         """Bytes of a plan that the stages which stay loaded hold already."""
@@ -184,7 +188,10 @@ class Stages:
     def embed(self, ids: np.ndarray) -> np.ndarray:
         """Rows [L, d] float32 of the token embedding matrix."""
         llm = self.setup.llm
-        return embedding_rows(self.setup.bundle.file(llm.file), llm.embedding, ids)
+        if self._gguf is None:
+            # kept open, so that the rows are those of the model that is loaded when its file is replaced
+            self._gguf = self.setup.bundle.require_file(llm.file).open("rb")
+        return embedding_rows(self._gguf, llm.embedding, ids)
 
     def prefill(self, model: LanguageModel, prompt: Prompt, prefix: np.ndarray, video: np.ndarray) -> np.ndarray:
         """Logits [vocabulary] float32 after a prompt (SPEC section 8).

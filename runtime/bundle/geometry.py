@@ -1,9 +1,14 @@
 """Sizes of a model: read from a checkpoint, stored in a bundle's manifest, never assumed (SPEC section 1)."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 __all__ = ["AlignerGeometry", "Geometry", "LlmGeometry", "PointGeometry", "VisionGeometry"]
+
+# sizes are below it
+LIMIT = 2**31
+# how many sizes a list has, where the number is part of the architecture
+COUNTS = {"channels": 10, "downsampled": 4, "upsampled": 4, "blocks": 8}
 
 
 @dataclass(frozen=True)
@@ -121,23 +126,13 @@ class Geometry:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Geometry":
-        """The inverse of `to_json`; raises KeyError, TypeError or ValueError when a size is missing or no size."""
-        parts = {}
-        for name, part in get_type_hints(cls).items():
-            values = {field.name: data[name][field.name] for field in fields(part)}
-            for key, value in values.items():
-                require_sizes(f"{name} {key}", value)
-            parts[name] = part(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-        return cls(**parts)
-
-
-def require_sizes(name: str, value: Any) -> None:
-    """Raise ValueError unless a value is a positive number, a truth value, or a list of whole numbers."""
-    if isinstance(value, list):
-        sound = all(isinstance(entry, int) and entry >= 0 for entry in value)
-    else:
-        sound = isinstance(value, int | float) and (isinstance(value, bool) or 0 < value < float("inf"))
-    if not sound:
-        raise ValueError(f"{name} {value!r}")
+    def require_possible(self) -> None:
+        """Raise ValueError, which names the first size that no model has."""
+        for part in fields(self):
+            for key, value in asdict(getattr(self, part.name)).items():
+                if isinstance(value, tuple):
+                    possible = len(value) == COUNTS.get(key, len(value)) and all(0 <= size < LIMIT for size in value)
+                else:
+                    possible = 0 < value < LIMIT or value is False
+                if not possible:
+                    raise ValueError(f"lacks or misstates 'geometry.{part.name}.{key}' ({value})")

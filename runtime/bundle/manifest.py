@@ -6,14 +6,15 @@
       llm/<QUANT>.gguf
       engines/<target>/{vision,points,aligner}[.fp16].{engine,json}
 
+A part that replaces another lies one folder deeper, since a name that a manifest holds never gets other content.
 This package is the one definition of the format: the runtime reads through `Bundle`, here, and the export writes
 through `BundleWriter`.
 """
 
 import hashlib
 import json
-import operator
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,13 +22,35 @@ from typing import Any
 from ..errors import BadBundle
 from .digests import DigestMemory, joint_digest
 from .geometry import Geometry
+from .table import FORMATS
+from .values import typed
 
-__all__ = ["CPU", "ENCODERS", "PORTABLE", "TENSORRT", "Bundle", "Defaults", "Embedding", "Graph", "Llm"]
+__all__ = [
+    "CPU",
+    "DIGITS",
+    "ENCODERS",
+    "MANIFEST",
+    "MOST_FRAMES",
+    "PORTABLE",
+    "SCHEMA",
+    "TENSORRT",
+    "Bundle",
+    "Defaults",
+    "Embedding",
+    "Graph",
+    "Llm",
+    "documented",
+    "leads_out",
+    "read_manifest",
+]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 ENCODERS = ("vision", "points", "aligner")
 PORTABLE, CPU, TENSORRT = "portable", "cpu", "tensorrt"
+MOST_FRAMES = 2**16
+# of a digest, the name of the folder of its own that a part has which replaced another
+DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -46,8 +69,8 @@ class Defaults:
 
     @property
     def possible(self) -> bool:
-        """Whether the numbers are positive."""
-        return 0 < self.voxel_size < float("inf") and self.frames >= 1
+        """Whether the numbers are positive, and there are at most `MOST_FRAMES` frames."""
+        return 0 < self.voxel_size < float("inf") and 1 <= self.frames <= MOST_FRAMES
 
 
 @dataclass(frozen=True)
@@ -63,6 +86,10 @@ class Graph:
     file: str
     weights: str
     maps: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps not in (None, *FORMATS):
+            raise ValueError(f"kernel maps of format {self.maps!r}, known are {', '.join(FORMATS)}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +109,8 @@ class Embedding:
     columns: int
 
     def __post_init__(self) -> None:
-        if min(map(operator.index, (self.offset, self.rows, self.columns))) < 0:
-            raise ValueError(f"embedding {self}")
+        if min(self.offset, self.rows, self.columns) < 0:
+            raise ValueError("a negative number")
 
 
 @dataclass(frozen=True)
@@ -94,15 +121,65 @@ class Llm:
     embedding: Embedding
 
 
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: its folder's name at the first export, and the SHA-256 that tells it from others."""
+
+    checkpoint: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Graphs of one precision by provider."""
+
+    vision: dict[str, Graph]
+    points: dict[str, Graph]
+    aligner: dict[str, Graph]
+
+    def __post_init__(self) -> None:
+        for name in ENCODERS:
+            if PORTABLE not in getattr(self, name):
+                raise ValueError(f"no {PORTABLE} graph of {name}")
+
+
+@dataclass(frozen=True)
+class File:
+    """Size and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            raise ValueError(f"{self.bytes} bytes")
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """An engine and what it was built from and for."""
+
+    file: str
+    sidecar: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The files that a comparison with PyTorch was made of."""
+
+    files: tuple[str, ...]
+
+
 class Bundle:
     """A bundle opened for reading.
 
     Attributes:
         path: the directory.
-        manifest: the content of `manifest.json`.
+        manifest: the content of `manifest.json`; what this class does not read of it is as it was found.
         geometry: sizes of the model.
         defaults: options recorded at export.
-        engines: TensorRT engines by target, precision and encoder; none unless they were built.
+        stop_ids: tokens that end an answer.
+        engines: entries of TensorRT engines by target, precision and encoder; none unless they were built.
     """
 
     def __init__(self, path: Path):
@@ -114,22 +191,37 @@ class Bundle:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         try:
-            self.geometry = Geometry.from_json(self.manifest["geometry"])
-            self.defaults = Defaults(**self.manifest["defaults"])
-            self.stop_ids: tuple[int, ...] = tuple(map(operator.index, self.manifest["stop_ids"]))
-            self._encoders = read_encoders(self.manifest["encoders"])
-            self._llm = {
-                quant: Llm(entry["file"], Embedding(**entry["embedding"]))
-                for quant, entry in self.manifest["llm"].items()
-            }
-            self._files = {
-                name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in self.manifest["files"].items()
-            }
-            self.engines = read_engines(self.manifest.get("engines", {}))
-            if not self.defaults.possible:
-                raise ValueError(f"defaults {self.defaults}")
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise BadBundle(f"{self.path / MANIFEST}: lacks or misstates {error}; export the bundle again") from None
+            self._read()
+        except (ValueError, RecursionError) as error:
+            raise BadBundle(f"{self.path / MANIFEST}: {error}; export the bundle again") from None
+
+    def _read(self) -> None:
+        """Take what is known from the manifest; raises ValueError where it is not what it has to be."""
+        # what is unknown there changes answers, and is harmless elsewhere
+        self.geometry: Geometry = self._section("geometry", Geometry, closed=True)
+        self.geometry.require_possible()
+        self.defaults: Defaults = self._section("defaults", Defaults, closed=True)
+        if not self.defaults.possible:
+            raise ValueError(f"lacks or misstates 'defaults' ({self.defaults})")
+        self.stop_ids: tuple[int, ...] = self._section("stop_ids", tuple[int, ...])
+        if min(self.stop_ids, default=0) < 0:
+            raise ValueError(f"lacks or misstates 'stop_ids' ({min(self.stop_ids)})")
+        self._source: Source = self._section("source", Source)
+        self._encoders: dict[str, Encoders] = self._section("encoders", dict[str, Encoders])
+        self._llm: dict[str, Llm] = self._section("llm", dict[str, Llm])
+        self._files: dict[str, File] = self._section("files", dict[str, File])
+        for quant, llm in self._llm.items():
+            sizes = llm.embedding.rows, llm.embedding.columns
+            if sizes != (self.geometry.llm.vocabulary, self.geometry.llm.width):
+                raise ValueError(f"lacks or misstates 'llm.{quant}.embedding' (other sizes than 'geometry.llm')")
+        self.engines: dict[str, dict[str, dict[str, Any]]] = self.manifest.get("engines", {})
+        typed(dict[str, dict[str, dict[str, EngineFiles]]], self.engines, "engines")
+        typed(dict[str, Compared], self.manifest.get("parity", {}), "parity")
+
+    def _section(self, name: str, kind: Any, *, closed: bool = False) -> Any:
+        if name not in self.manifest:
+            raise ValueError(f"lacks or misstates '{name}'")
+        return typed(kind, self.manifest[name], name, closed=closed)
 
     @property
     def precisions(self) -> list[str]:
@@ -147,16 +239,17 @@ class Bundle:
         Raises:
             BadBundle: the bundle does not hold this precision; the message lists those it holds.
         """
-        graphs = self._part("--precision", precision, self._encoders)[encoder]
+        graphs: dict[str, Graph] = getattr(self._part("--precision", precision, self._encoders), encoder)
         return graphs.get(provider, graphs[PORTABLE])
 
     def llm(self, quant: str) -> Llm:
         """A language model; raises BadBundle when the bundle does not hold this quantisation."""
-        return self._part("--quant", quant, self._llm)
+        llm: Llm = self._part("--quant", quant, self._llm)
+        return llm
 
     def is_of(self, digest: str) -> bool:
         """Whether it was made from the checkpoint with this SHA-256."""
-        return bool(self.manifest["source"]["sha256"] == digest)
+        return self._source.sha256 == digest
 
     def file(self, name: str) -> Path:
         """Path of a file of the bundle."""
@@ -164,23 +257,26 @@ class Bundle:
 
     def size(self, name: str) -> int:
         """Bytes of a file, as the manifest states them."""
-        return self._files[name][0] if name in self._files else 0
+        return self._files[name].bytes if name in self._files else 0
 
-    def sha256(self, name: str) -> str:
-        """SHA-256 of a file, as the manifest states it."""
-        return self._files[name][1]
-
-    def digest(self, names: list[str]) -> str:
+    def digest(self, names: Iterable[str]) -> str:
         """One SHA-256 over files and what the manifest says of the model: equal where answers are."""
         described = json.dumps([self.manifest[key] for key in ("geometry", "defaults", "stop_ids")], sort_keys=True)
         model = hashlib.sha256(described.encode()).hexdigest()
-        return joint_digest({"model": model, **{name: self.sha256(name) for name in names}})
+        return joint_digest({"model": model, **self.digests(names)})
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of files, as the manifest states them, by the names that they have by documentation.
+
+        Raises:
+            BadBundle: the manifest has no entry for a file.
+        """
+        return {documented(name): self._described(name).sha256 for name in names}
 
     def require_file(self, name: str) -> Path:
         """Path of a file of the bundle; raises BadBundle when the manifest has no entry for it, or it is not there."""
         path = self.path / name
-        if name not in self._files or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
+        self._described(name)
         if not path.is_file():
             raise BadBundle(f"{path} is missing; export it again with --force")
         return path
@@ -196,17 +292,23 @@ class Bundle:
         with DigestMemory() as memory:
             for name in names:
                 path = self.require_file(name)
-                size, digest = self._files[name]
-                if path.stat().st_size != size:
+                described = self._files[name]
+                if path.stat().st_size != described.bytes:
                     raise BadBundle(
-                        f"{path}: has {path.stat().st_size} bytes, the manifest says {size}; "
+                        f"{path}: has {path.stat().st_size} bytes, the manifest says {described.bytes}; "
                         "copy it again or export it again with --force"
                     )
-                if memory.digest(path, fresh=fresh) != digest:
+                if memory.digest(path, fresh=fresh) != described.sha256:
                     raise BadBundle(
                         f"{path}: its SHA-256 differs from the manifest's; "
                         "copy it again or export it again with --force"
                     )
+
+    def _described(self, name: str) -> File:
+        """The manifest's entry for a file; raises BadBundle where there is none, or it leads out of the bundle."""
+        if name not in self._files or leads_out(name):
+            raise BadBundle(f"{self.path}: the manifest has no entry for {name}; export the bundle again")
+        return self._files[name]
 
     def _part(self, option: str, name: str, parts: Mapping[str, Any]) -> Any:
         if name not in parts:
@@ -227,31 +329,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadBundle(f"{file}: damaged ({error}); export the bundle again") from None
     found = manifest.get("schema") if isinstance(manifest, dict) else None
-    if found != SCHEMA:
-        raise BadBundle(f"{file}: schema {found}, this program reads schema {SCHEMA}; export the bundle again")
+    if type(found) is not int or found != SCHEMA:
+        stated = " ".join(str(found).split())[:40]
+        raise BadBundle(f"{file}: schema {stated}, this program reads schema {SCHEMA}; export the bundle again")
     return dict(manifest)
 
 
-def read_encoders(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Graph]]]:
-    """Graphs by precision, encoder and provider; raises KeyError where an encoder has no portable one."""
-    encoders = {
-        precision: {
-            name: {provider: Graph(**graph) for provider, graph in graphs.items()} for name, graphs in named.items()
-        }
-        for precision, named in entries.items()
-    }
-    for precision, named in encoders.items():
-        for name in ENCODERS:
-            if PORTABLE not in named.get(name, {}):
-                raise KeyError(f"encoders {precision} {name} {PORTABLE}")
-    return encoders
+def documented(name: str) -> str:
+    """A file's name without the folder of its own that a part has which replaced another."""
+    path = PurePosixPath(name)
+    own = re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", path.parent.name)
+    return str(path.parent.parent / path.name) if own else name
 
 
-def read_engines(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Engines by target, precision and encoder; raises TypeError or a kin where the manifest is damaged."""
-    for precisions in entries.values():
-        for encoders in precisions.values():
-            for name, entry in encoders.items():
-                if not (isinstance(entry["file"], str) and isinstance(entry["sidecar"], str)):
-                    raise TypeError(f"engines {name}")
-    return dict(entries)
+def leads_out(name: str) -> bool:
+    """Whether a name is not one of a file inside the bundle."""
+    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts

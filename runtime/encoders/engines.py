@@ -12,6 +12,7 @@ from typing import Any
 from ..bundle.digests import joint_digest
 from ..bundle.manifest import ENCODERS, TENSORRT, Bundle
 from ..bundle.table import FORMATS
+from ..bundle.values import typed
 from ..errors import BadBundle, BadInput
 
 __all__ = [
@@ -37,6 +38,7 @@ COUNTED = {
 }
 NOUNS = {"batch": "frames at once", "frames": "frames", "text": "tokens of the question", "voxels": "voxels"}
 # least, usual and largest shape of each input
+BOUNDS = 3
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
 
@@ -79,18 +81,32 @@ class Sidecar:
     def read(cls, file: Path) -> "Sidecar":
         """A sidecar from its file; raises BadBundle when it is damaged."""
         try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
-            profiles = [
-                {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
-                for shapes in fields.pop("profiles")
-            ]
-            if not profiles or not all(profiles) or fields["patches"] < 1 or fields["activation_bytes"] < 0:
-                raise ValueError("no profiles, frames without patches, or negative memory")
-            if fields["maps"] not in (None, *FORMATS):
-                raise ValueError(f"kernel maps {fields['maps']!r}")
-            return cls(profiles=profiles, **fields)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            sidecar: Sidecar = typed(cls, json.loads(file.read_text(encoding="utf-8")), "sidecar", closed=True)
+            sidecar._require_possible()
+        except (OSError, ValueError, RecursionError) as error:
             raise BadBundle(f"{file}: damaged ({error}); build the engines again") from None
+        return sidecar
+
+    def _require_possible(self) -> None:
+        """Raise ValueError for numbers and names that no engine has."""
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"encoder {self.encoder!r}")
+        if not self.profiles or not all(self.profiles) or self.patches < 1 or self.activation_bytes < 0:
+            raise ValueError("no profiles, frames without patches, or negative memory")
+        for bounds in (bounds for profile in self.profiles for bounds in profile.values()):
+            axes = list(zip(*bounds, strict=True))
+            if len(bounds) != BOUNDS or not axes or any([0, *axis] != sorted([0, *axis]) for axis in axes):
+                raise ValueError("shapes that are not a least, a usual and a largest one")
+        if self.maps not in (None, *FORMATS):
+            raise ValueError(f"kernel maps {self.maps!r}")
+
+    def require_inputs(self, names: Iterable[str]) -> None:
+        """Raise BadBundle where a profile lacks one of these inputs."""
+        for name in names:
+            if not all(name in profile for profile in self.profiles):
+                raise BadBundle(
+                    f"{self.target}: the engine of {self.encoder} takes no {name}; build it again with --force"
+                )
 
 
 @dataclass(frozen=True)
@@ -185,7 +201,7 @@ def require_whole(bundle: Bundle, name: str, *, fresh: bool = False) -> None:
 def graph_digest(bundle: Bundle, encoder: str, precision: str) -> str:
     """SHA-256 over the graph that engines are built from and its weights, from the manifest's digests."""
     graph = bundle.graph(encoder, precision, TENSORRT)
-    return joint_digest({name: bundle.sha256(name) for name in (graph.file, graph.weights)})
+    return joint_digest(bundle.digests((graph.file, graph.weights)))
 
 
 def choose_profile(sidecar: Sidecar, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -193,7 +209,9 @@ def choose_profile(sidecar: Sidecar, shapes: Mapping[str, tuple[int, ...]]) -> i
 
     Raises:
         BadInput: none does; the message has the count, the limits and the option that moves them.
+        BadBundle: a profile lacks an input.
     """
+    sidecar.require_inputs(shapes)
     for index, profile in enumerate(sidecar.profiles):
         if all(within(profile[name], shape) for name, shape in shapes.items()):
             return index

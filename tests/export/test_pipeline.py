@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from stllm_edge.export.gguf.writer import QUANTS
 from stllm_edge.export.pipeline import Export
-from stllm_edge.runtime import BadInput, Session
+from stllm_edge.runtime import BadBundle, BadInput, Options, Session, load_clip, load_scene
 from stllm_edge.runtime.bundle import digests
 from stllm_edge.runtime.bundle.manifest import Bundle, Defaults
 from stllm_edge.runtime.bundle.writer import BundleWriter
@@ -77,8 +78,9 @@ def test_an_export_takes_typed_arguments(tiny_checkpoint: Path, tmp_path: Path) 
     Export.open(tiny_checkpoint, tmp_path / "b", defaults=defaults, quiet=True).run(quants=["BF16"])
     assert is_sound(tmp_path / "b")
     assert Bundle(tmp_path / "b").defaults == defaults
-    with pytest.raises(BadInput, match="--frames 0: expected positive numbers"):
-        Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=0))
+    for frames in (0, 10**6):
+        with pytest.raises(BadInput, match=f"--frames {frames}: expected positive numbers, at most 65536 frames"):
+            Export.open(tiny_checkpoint, tmp_path / "b", defaults=Defaults(frames=frames))
 
 
 def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
@@ -90,17 +92,17 @@ def test_second_command_adds_its_part(stllm: Any, tiny_checkpoint: Path, bundle:
     assert content(bundle)["llm/BF16.gguf"] == before["llm/BF16.gguf"]
 
 
-def test_exported_bundle_is_opened_without_reading_its_large_files(
-    stllm: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_exported_is_opened_without_being_read_again(
+    stllm: Any, tiny_checkpoint: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--no-verify", "--quiet"]
-    assert stllm("export", "all", *options).exit_code == 0
+    Session(bundle_copy).close()
+    assert gguf(stllm, tiny_checkpoint, bundle_copy, "--quant", "Q5_0").exit_code == 0
     monkeypatch.setattr(digests, "sha256", lambda path: pytest.fail(f"{path} is read"))
-    with Session(tmp_path / "b") as session:
-        assert "llm/Q4_K_M.gguf" in session.setup.files
-    (tmp_path / "b/llm/Q4_K_M.gguf").touch()
-    with pytest.raises(pytest.fail.Exception, match=r"Q4_K_M\.gguf is read"):
-        Session(tmp_path / "b")
+    with Session(bundle_copy, Options(quant="Q5_0")) as session:
+        assert "llm/Q5_0.gguf" in session.setup.files
+    (bundle_copy / "llm/Q5_0.gguf").touch()
+    with pytest.raises(pytest.fail.Exception, match=r"Q5_0\.gguf is read"):
+        Session(bundle_copy, Options(quant="Q5_0"))
 
 
 def test_repeated_name_is_written_once(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -136,12 +138,59 @@ def test_force_replaces_a_damaged_part(stllm: Any, tiny_checkpoint: Path, bundle
     assert content(bundle)["llm/BF16.gguf"] == before["llm/BF16.gguf"]
 
 
+def replace_by_others(bundle: Path) -> None:
+    """Replace the F32 language model and the fp32 encoders by files of another content that mean the same."""
+    held = Bundle(bundle)
+    parts = {("llm", "F32"): ["llm/F32.gguf"], ("encoders", "fp32"): []}
+    for graphs in held.manifest["encoders"]["fp32"].values():
+        parts["encoders", "fp32"] += [graph[key] for graph in graphs.values() for key in ("file", "weights")]
+    with BundleWriter.open(bundle, force=True) as writer:
+        for (kind, name), files in parts.items():
+            for file in files:
+                staged = writer.staging / file
+                staged.parent.mkdir(exist_ok=True)
+                # the protobuf of a graph has its producer's name twice then, and the last one counts
+                extra = b"\x12\x05other" if staged.suffix == ".onnx" else bytes(32)
+                staged.write_bytes((bundle / file).read_bytes() + extra)
+            writer.add(kind, name, held.manifest[kind][name], files)
+
+
+def test_what_is_open_keeps_working_when_its_files_are_replaced(bundle_copy: Path, sample: tuple[Path, Path]) -> None:
+    scene, clip = load_scene(sample[0]), load_clip(sample[1])
+    scene = replace(scene, points=scene.points[::40], colours=scene.colours[::40])
+    options = Options(precision="fp32", quant="F32", threads=1, resident=True)
+
+    def answer(session: Session) -> list[int]:
+        with session.ask(scene, clip, "Where is the table?", frames=2, max_new_tokens=4) as answer:
+            list(answer)
+            return list(answer.token_ids)
+
+    with Session(bundle_copy, options) as old, Session(bundle_copy, replace(options, resident=False)) as unloaded:
+        expected = answer(old)
+        replace_by_others(bundle_copy)
+        assert is_sound(bundle_copy)
+        assert not (bundle_copy / "onnx/vision.data").exists()
+        assert answer(old) == expected
+        with pytest.raises(BadBundle, match=r"^[^\n]+$"):
+            answer(unloaded)
+    with Session(bundle_copy, options) as new:
+        assert answer(new) == expected
+
+
 def test_replacing_a_part_forgets_its_comparison(stllm: Any, tiny_checkpoint: Path, bundle: Path) -> None:
     with BundleWriter.open(bundle) as writer:
         writer.record_parity("BF16", {"files": ["llm/BF16.gguf"], "rows": []})
         writer.record_parity("fp32", {"files": ["onnx/vision.onnx"], "rows": []})
     assert gguf(stllm, tiny_checkpoint, bundle, "--quant", "BF16", "--force").exit_code == 0
     assert list(Bundle(bundle).manifest["parity"]) == ["fp32"]
+
+
+def test_a_checkpoint_in_a_renamed_folder_is_the_same(
+    stllm: Any, tiny_checkpoint: Path, bundle: Path, tmp_path: Path
+) -> None:
+    renamed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "moved here"))
+    assert gguf(stllm, renamed, bundle, "--quant", "Q8_0").exit_code == 0
+    assert Bundle(bundle).quants == ["BF16", "Q8_0"]
 
 
 def test_another_checkpoint_is_refused(stllm: Any, alter: Callable[..., Path], bundle: Path) -> None:

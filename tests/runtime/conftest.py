@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,34 @@ def edit_manifest(bundle: Path) -> Callable[[Callable[[dict[str, Any]], object]]
         return bundle
 
     return edit
+
+
+# of each JSON type, and numbers that no field takes
+WRONG = (None, True, -7, 10**30, float("nan"), float("inf"), "text", [], [[None]], {}, {"a": {"b": []}})
+
+
+def damaged(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Copies of a JSON value with one value inside replaced by another JSON type, each with where; of lists, the ends.
+
+    A whole number is replaced by numbers too.
+    """
+    for wrong in WRONG:
+        if type(wrong) is not type(value) or type(value) is int:
+            yield path, wrong
+    children = list(value.items()) if isinstance(value, dict) else []
+    if isinstance(value, list):
+        children = [(0, value[0]), (len(value) - 1, value[-1])][: len(value)]
+    for key, child in children:
+        for where, changed in damaged(child, (*path, key)):
+            copied = value.copy()
+            copied[key] = changed
+            yield where, copied
+
+
+@pytest.fixture(scope="session", name="damaged")
+def damaged_function() -> Callable[..., Iterator[tuple[tuple[str | int, ...], Any]]]:
+    """Every way in which a value of a JSON document can be of a wrong type: `damaged(document)`, with where."""
+    return damaged
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stllm_edge.runtime import BadBundle, Bundle
-from stllm_edge.runtime.bundle.manifest import ENCODERS
+from stllm_edge.runtime import BadBundle, Bundle, Options, Session
+from stllm_edge.runtime.bundle.manifest import ENCODERS, documented
 from stllm_edge.runtime.bundle.writer import BundleWriter
 from stllm_edge.runtime.llm.embeddings import embedding_rows
 
@@ -42,7 +43,7 @@ def test_a_manifest_that_is_a_folder(written) -> None:
         Bundle(written)
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 2, "1", None, True, 1.0])
 def test_another_schema_is_refused(written, schema: object) -> None:
     manifest = json.loads((written / "manifest.json").read_text())
     (written / "manifest.json").write_text(json.dumps({**manifest, "schema": schema}))
@@ -81,6 +82,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no voxel size": lambda m: m["defaults"].update(voxel_size=0),
     "voxel size of text": lambda m: m["defaults"].update(voxel_size="small"),
     "no frames": lambda m: m["defaults"].update(frames=0),
+    "too many frames": lambda m: m["defaults"].update(frames=2**40),
+    "source of text": lambda m: m.update(source="checkpoint"),
+    "no source": lambda m: m.pop("source"),
+    "kernel maps of an unknown format": lambda m: m["encoders"]["fp32"]["points"]["portable"].update(maps="trees"),
+    "an embedding of other sizes": lambda m: m["llm"]["F32"]["embedding"].update(rows=2**40),
+    "parity without files": lambda m: m.update(parity={"fp32": {"rows": []}}),
     "encoder missing": lambda m: m["encoders"]["fp32"].pop("points"),
     "engines in a list": lambda m: m.update(engines=[]),
     "engines of nothing": lambda m: m.update(engines={"orin": None}),
@@ -110,6 +117,109 @@ def test_manifests_that_lack_or_misstate_something(edit_manifest, change: Callab
     folder = edit_manifest(change)
     with pytest.raises(BadBundle):
         open_and_check(folder)
+
+
+# what no command reads, or what may be absent
+HARMLESS = re.compile("tools.*|parity f32 rows.*|notes.*|.* maps")
+
+
+def test_a_value_of_another_type_is_one_line_wherever_it_stands(edit_manifest, damaged, monkeypatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+    def thin(manifest: dict[str, Any]) -> None:
+        for kind, names in {"encoders": ["fp16"], "llm": ["Q8_0", "Q4_K_M"]}.items():
+            for name in names:
+                del manifest[kind][name]
+        kept = re.compile(r"onnx/\w+\.(data|onnx|cpu\.onnx)|llm/F32.*")
+        manifest["files"] = {name: entry for name, entry in manifest["files"].items() if kept.fullmatch(name)}
+        manifest["engines"] = {"orin": {"fp32": {"points": {"file": "a", "sidecar": "b"}}}}
+        manifest["parity"] = {"f32": {"files": ["llm/F32.gguf"], "rows": [{"stage": "vision", "rel_rms": 0.0}]}}
+        manifest |= {"notes": {"any": ["thing"]}, "tools": {"python": "3"}}
+
+    folder = edit_manifest(thin)
+    sound = json.loads((folder / "manifest.json").read_text())
+    read_by_all(folder)
+    opened, refused = set(), set()
+    for path, manifest in damaged(sound):
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        where = " ".join(map(str, path))
+        message = refusal(folder)
+        assert "\n" not in message
+        if message:
+            refused.add(where)
+        else:
+            read_by_all(folder)
+            opened.add(where)
+    assert [where for where in opened if not HARMLESS.fullmatch(where)] == []
+    assert len(refused) > 130
+
+
+def refusal(folder: Path) -> str:
+    """Why a bundle does not open; empty if it does."""
+    try:
+        Bundle(folder)
+    except BadBundle as error:
+        return str(error)
+    return ""
+
+
+def read_by_all(folder: Path) -> None:
+    """All that is read from a manifest, short of running its graphs."""
+    session = Session(folder, Options(threads=1))
+    assert session.digest
+    assert session.setup.plan(8, 1000, 16).peak() > 0
+    assert not session.bundle.is_of("00")
+    with BundleWriter.open(folder) as writer:
+        writer.record_parity("f32", {"files": ["llm/F32.gguf"]})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--scene", ".", "--video", ".", "--question", "?", "--bundle"],
+        ["export", "verify", "--ckpt", "CKPT", "--bundle"],
+        ["export", "gguf", "--ckpt", "CKPT", "--quant", "F16", "--out"],
+        ["export", "tensorrt", "--check", "--bundle"],
+    ],
+    ids=["run", "verify", "export", "tensorrt"],
+)
+def test_commands_refuse_a_damaged_manifest_in_one_line(command, stllm, tiny_checkpoint, edit_manifest) -> None:
+    folder = edit_manifest(lambda m: m["geometry"]["points"].update(channels=[3, None]))
+    words = [str(tiny_checkpoint) if word == "CKPT" else word for word in command]
+    result = stllm(*words, folder)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+    assert "lacks or misstates 'geometry.points.channels[1]' (null, expected a whole number); export" in result.stderr
+
+
+@pytest.mark.parametrize("section", [("geometry",), ("geometry", "llm"), ("defaults",)])
+def test_an_unknown_key_where_all_keys_change_answers_is_of_a_newer_version(section, edit_manifest) -> None:
+    def add(manifest: dict[str, Any]) -> None:
+        for key in section:
+            manifest = manifest[key]
+        manifest["twist"] = 2
+
+    with pytest.raises(BadBundle, match=f"holds '{'.'.join(section)}.twist', as a newer version of this program"):
+        Bundle(edit_manifest(add))
+
+
+def test_unknown_keys_elsewhere_are_kept(edit_manifest, add_llm) -> None:
+    def add(manifest: dict[str, Any]) -> None:
+        entries = manifest["encoders"]["fp32"]
+        for entry in (manifest, entries, entries["aligner"]["tensorrt"], manifest["llm"]["F32"], manifest["source"]):
+            entry["choices"] = {"attention": "fp32"}
+
+    folder = edit_manifest(add)
+    before = json.loads((folder / "manifest.json").read_text())
+    assert Bundle(folder).graph("aligner", "fp32", "tensorrt").file == "onnx/aligner.tensorrt.onnx"
+    with BundleWriter.open(folder) as writer:
+        writer.record_parity("f32", {"files": []})
+    assert json.loads((folder / "manifest.json").read_text()) == {**before, "parity": {"f32": {"files": []}}}
+
+
+def test_the_name_of_a_part_that_replaced_another_leads_to_its_documented_one() -> None:
+    assert documented("engines/orin/0123456789ab/vision.engine") == "engines/orin/vision.engine"
+    for name in ("onnx/vision.onnx", "engines/rtx-ampere/vision.engine", "manifest.json"):
+        assert documented(name) == name
 
 
 def open_and_check(folder: Path) -> None:
@@ -197,7 +307,8 @@ def test_a_bundle_may_be_moved(written, tmp_path) -> None:
 
 def test_a_bundle_s_digest_is_that_of_what_answers(written, add_llm) -> None:
     def digest() -> str:
-        return Bundle(written).digest(["llm/F32.gguf"])
+        bundle = Bundle(written)
+        return bundle.digest([bundle.llm("F32").file])
 
     first = digest()
     with BundleWriter.open(written) as writer:
@@ -206,7 +317,12 @@ def test_a_bundle_s_digest_is_that_of_what_answers(written, add_llm) -> None:
     assert digest() == first
     with BundleWriter.open(written, force=True) as writer:
         add_llm(writer, "F32", b"other weights")
-    assert digest() != first
+    other, name = digest(), Bundle(written).llm("F32").file
+    assert other != first
+    with BundleWriter.open(written, force=True) as writer:
+        add_llm(writer, "F32", b"other weights")
+    assert Bundle(written).llm("F32").file != name
+    assert digest() == other
     with BundleWriter.open(written, force=True) as writer:
         add_llm(writer, "F32")
     assert digest() == first

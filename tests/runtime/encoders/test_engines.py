@@ -1,6 +1,9 @@
 """Engines are loaded only where they fit: sidecars, profiles, and a reason for each refusal."""
 
+import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,25 @@ def test_a_damaged_sidecar_is_refused(content: str, tmp_path: Path) -> None:
     file.write_text(content)
     with pytest.raises(BadBundle, match=r"points\.json: damaged .*; build the engines again"):
         Sidecar.read(file)
+
+
+def test_a_sidecar_with_a_value_of_another_type_is_refused_wherever_it_stands(tmp_path: Path, damaged: Any) -> None:
+    file, read = tmp_path / "points.json", set()
+    for path, changed in damaged(json.loads(SIDECAR.to_json())):
+        file.write_text(json.dumps(changed))
+        with suppress(BadBundle):
+            sidecar = Sidecar.read(file)
+            assert choose_profile(sidecar, {"voxel_feats": (100, 3)}) == 0
+            read.add(" ".join(map(str, path)))
+    # free-form, or an input that the one above is not
+    free = re.compile(r"flags.*|maps|profiles \d (runs|pooled_features|text_embeds) .*")
+    assert [path for path in read if not free.fullmatch(path)] == []
+
+
+def test_an_engine_that_takes_no_such_input_is_refused() -> None:
+    for profiles in ([{"a": SIDECAR.profiles[0]["runs"]}], [*SIDECAR.profiles, {"a": SIDECAR.profiles[0]["runs"]}]):
+        with pytest.raises(BadBundle, match="orin: the engine of points takes no runs; build it again with --force"):
+            choose_profile(replace(SIDECAR, profiles=profiles), {"runs": (1, 5)})
 
 
 @pytest.mark.parametrize(("rows", "index"), [(1, 0), (100, 0), (101, 1), (1000, 1)])
