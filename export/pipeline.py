@@ -100,7 +100,7 @@ class Export:
                 raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
         precisions, quants = tuple(dict.fromkeys(precisions)), tuple(dict.fromkeys(quants))
         with BundleWriter.open(self.out, force=self.force) as writer:
-            writer.describe(self._description())
+            writer.describe(self._description(writer.manifest))
             for kind, names in (("encoders", precisions), ("llm", quants)):
                 for name in names:
                     writer.require_absent(kind, name)
@@ -163,9 +163,13 @@ class Export:
             load_scene(scene)
             load_clip(video)
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """What the manifest is to say; a checkpoint of the same digest keeps the name that its folder had."""
+        source = {"checkpoint": self.checkpoint.path.resolve().name, "sha256": self.checkpoint.digest()}
+        if (stated := manifest.get("source", {})).get("sha256") == source["sha256"]:
+            source = stated
         return {
-            "source": {"checkpoint": self.checkpoint.path.resolve().name, "sha256": self.checkpoint.digest()},
+            "source": source,
             "geometry": self.inventory.geometry.to_json(),
             "defaults": asdict(self.defaults),
             "stop_ids": stop_ids(self.checkpoint),

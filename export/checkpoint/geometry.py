@@ -1,5 +1,6 @@
 """Sizes of the model in a checkpoint, and the check that every tensor is there, fits, and is known (SPEC section 2)."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ from ..model.llm import Qwen2
 from ..model.points import PointEncoder
 from ..model.vision import VisionEncoder
 from .checkpoint import POINT_ENCODER, Checkpoint
-from .weights import read_json
+from .configuration import CONFIG_KEYS, GENERATION_KEYS, TOWER_KEYS, positive
+from .files import read_json
+from .rope import read_rope_base
 
 __all__ = ["PREFIXES", "Inventory", "build", "take_inventory"]
+
+LOG = logging.getLogger(__name__)
 
 SO400M = {
     "hidden_size": 1152,
@@ -31,6 +36,8 @@ PUBLIC_TOWERS = {"google/siglip-so400m-patch14-384": SO400M}
 QFORMER_HEAD_WIDTH = 64
 DELETED_VISION_LAYERS = 1
 MOST_MISSING_LAYERS = 100
+# compared at once
+ROWS = 4096
 PREFIXES = {"vision": "model.", "points": "pcd_encoder.", "aligner": "", "llm": ""}
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -88,8 +95,11 @@ def take_inventory(checkpoint: Checkpoint) -> Inventory:
     """Read the sizes and compare the tensors with what the model needs.
 
     Raises:
-        BadInput: the sizes cannot be read.
+        BadInput: the sizes cannot be read, or a configuration asks for another model.
     """
+    CONFIG_KEYS.check(f"{checkpoint.path}: config.json", checkpoint.config)
+    if (generation := checkpoint.find("generation_config.json")) is not None:
+        GENERATION_KEYS.check(str(generation), read_json(generation))
     geometry = read_geometry(checkpoint)
     shapes: dict[str, tuple[int, ...]] = {}
     used: dict[str, list[str]] = {}
@@ -136,9 +146,7 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
 
 
 def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
-    expect(checkpoint, "hidden_act", "silu")
-    expect(checkpoint, "rope_scaling", None)
-    expect(checkpoint, "use_sliding_window", False)
+    place = f"{checkpoint.path}: config.json"
     geometry = LlmGeometry(
         width=number(checkpoint, "hidden_size"),
         layers=number(checkpoint, "num_hidden_layers"),
@@ -147,9 +155,9 @@ def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
         ffn=number(checkpoint, "intermediate_size"),
         vocabulary=number(checkpoint, "vocab_size"),
         context=number(checkpoint, "max_position_embeddings"),
-        rope_base=real(checkpoint, "rope_theta", 1e6),
-        rms_eps=real(checkpoint, "rms_norm_eps", 1e-6),
-        tied=bool(checkpoint.config.get("tie_word_embeddings", False)),
+        rope_base=read_rope_base(place, checkpoint.config),
+        rms_eps=positive(place, "rms_norm_eps", checkpoint.config.get("rms_norm_eps", 1e-6)),
+        tied=read_tied(checkpoint),
     )
     require_layers(checkpoint, geometry.layers, r"model\.layers\.(\d+)\.")
     if geometry.width % (2 * geometry.heads) or geometry.heads % geometry.kv_heads:
@@ -157,19 +165,40 @@ def read_llm(checkpoint: Checkpoint) -> LlmGeometry:
             f"{checkpoint.path}: config.json: {geometry.heads} attention heads and {geometry.kv_heads} key-value heads "
             f"do not divide a width of {geometry.width}"
         )
+    expect(checkpoint, "head_dim", geometry.head_width)
+    expect(checkpoint, "layer_types", ["full_attention"] * geometry.layers)
     return geometry
 
 
+def read_tied(checkpoint: Checkpoint) -> bool:
+    """Whether the output matrix is the embedding matrix: asked for, and none other is stored (transformers 5)."""
+    tied = checkpoint.config.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise BadInput(f"{checkpoint.path}: config.json: tie_word_embeddings is {tied!r}, expected true or false")
+    names = ("lm_head.weight", "model.embed_tokens.weight")
+    if not tied or not all(name in checkpoint for name in names):
+        return tied
+    output, embedding = (checkpoint.tensor(name) for name in names)
+    if output.shape == embedding.shape and all(
+        torch.equal(a.float(), b.float()) for a, b in zip(output.split(ROWS), embedding.split(ROWS), strict=True)
+    ):
+        return True
+    LOG.warning(
+        "%s: config.json has tie_word_embeddings, but the stored lm_head.weight is not the embedding matrix; "
+        "it is used, as transformers 5 does",
+        checkpoint.path,
+    )
+    return False
+
+
 def read_vision(checkpoint: Checkpoint) -> VisionGeometry:
-    expect(checkpoint, "mm_projector_type", "mlp2x_gelu")
-    expect(checkpoint, "mm_spatial_pool_mode", "bilinear")
-    expect(checkpoint, "mm_newline_position", "grid")
     name = str(checkpoint.config.get("mm_vision_tower", ""))
     if name in PUBLIC_TOWERS:
         tower: dict[str, Any] = PUBLIC_TOWERS[name]
     elif (found := checkpoint.find(f"{name}/config.json")) is not None:
         tower = read_json(found)
-        tower = tower.get("vision_config", tower)
+        tower = tower["vision_config"] if isinstance(tower.get("vision_config"), dict) else tower
+        TOWER_KEYS.check(str(found), tower)
     else:
         raise BadInput(
             f"{checkpoint.path}: mm_vision_tower is {name!r}; expected {', '.join(PUBLIC_TOWERS)} "
@@ -263,15 +292,8 @@ def number(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     return value
 
 
-def real(checkpoint: Checkpoint, key: str, default: float) -> float:
-    value = checkpoint.config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise BadInput(f"{checkpoint.path}: config.json: {key} is {value!r}, expected a positive number")
-    return float(value)
-
-
 def expect(checkpoint: Checkpoint, key: str, value: Any) -> None:
-    """Refuse a model that computes something else; a key that is absent means the usual value."""
-    found = checkpoint.config.get(key, value)
-    if found != value:
+    """Refuse a model that computes something else; a key that is absent or null means the usual value."""
+    found = checkpoint.config.get(key)
+    if found not in (None, value):
         raise BadInput(f"{checkpoint.path}: config.json: {key} is {found!r}; only {value!r} is supported")

@@ -37,6 +37,7 @@ def pickle_objects(folder: Path) -> None:
 
 
 def lose_shard(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     index = {"weight_map": {"x": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 

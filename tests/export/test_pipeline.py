@@ -55,6 +55,17 @@ def test_several_precisions_and_types_share_a_bundle(tiny_bundle: Path) -> None:
     assert {path.name for path in tiny_bundle.iterdir()} <= {"manifest.json", "onnx", "llm", ".lock"}
 
 
+def test_checkpoint_in_a_renamed_folder_is_the_same(
+    stllm: Any, bundle: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "another name"
+    renamed.symlink_to(shutil.copytree(tiny_checkpoint, tmp_path / "copied"))
+    result = gguf(stllm, renamed, bundle, "--quant", "F32")
+    assert result.exit_code == 0, result.output
+    assert Bundle(bundle).quants == ["BF16", "F32"]
+    assert Bundle(bundle).manifest["source"]["checkpoint"] == tiny_checkpoint.name
+
+
 def test_manifest_states_source_sizes_options_and_tools(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     assert manifest["schema"] == 1

@@ -1,10 +1,15 @@
-"""A checkpoint of four tensors, small enough to alter and to damage."""
+"""A checkpoint of four tensors, small enough to alter and to damage; adapters over it; and cases from the field."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from stllm_edge.benchmarks.checkpoints import TRAINED
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -42,3 +47,58 @@ def folder(tmp_path: Path) -> Path:
 def saved(folder: Path, tensors: Tensors) -> Path:
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def make_lora(name: str, shape: tuple[int, int], rank: int = 4, infix: str = "") -> Tensors:
+    """The pair of an update, whole numbers."""
+    generator = torch.Generator().manual_seed(rank)
+    stem = f"base_model.model.{name.removesuffix('.weight')}"
+    return {
+        f"{stem}.lora_A{infix}.weight": torch.randint(-8, 8, (rank, shape[1]), generator=generator).bfloat16(),
+        f"{stem}.lora_B{infix}.weight": torch.randint(-8, 8, (shape[0], rank), generator=generator).bfloat16(),
+    }
+
+
+@pytest.fixture(scope="session")
+def lora() -> Callable[..., Tensors]:
+    """Function that draws a pair: name, shape, rank, infix."""
+    return make_lora
+
+
+@pytest.fixture
+def adapter(saved: Path, tmp_path: Path) -> Callable[..., Path]:
+    """An adapter folder over the saved checkpoint; rank 4, alpha 8 unless told otherwise."""
+
+    def make(
+        pairs: Tensors | None = None,
+        trained: Tensors | None = None,
+        *,
+        base: str | None = None,
+        **config: Any,
+    ) -> Path:
+        folder = tmp_path / "adapter"
+        folder.mkdir(exist_ok=True)
+        name = str(saved) if base is None else base
+        content = {"peft_type": "LORA", "base_model_name_or_path": name, "r": 4, "lora_alpha": 8} | config
+        (folder / "adapter_config.json").write_text(json.dumps(content))
+        save_file(pairs or make_lora(QUERY, (6, 4)), folder / "adapter_model.safetensors")
+        if trained is not None:
+            torch.save(trained, folder / "non_lora_trainables.bin")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def field_case(tmp_path: Path) -> Callable[[str], Path]:
+    """Folder with the small trained checkpoint and, in place of its own, a case's files; skips without cases."""
+
+    def make(name: str) -> Path:
+        case = Path(__file__).resolve().parents[4] / "shared/cases" / name
+        if not case.is_dir():
+            pytest.skip(f"needs cases that lie beside this repository: {case} is absent")
+        shutil.copytree(TRAINED, tmp_path / "checkpoint")
+        shutil.copytree(case, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        return tmp_path
+
+    return make

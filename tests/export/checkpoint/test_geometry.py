@@ -1,6 +1,7 @@
 """Sizes come from the checkpoint; every tensor is needed, known to be unused, or reported."""
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,6 +156,7 @@ def test_unknown_tensor_is_named(name: str, alter: Callable[..., Path]) -> None:
         ({"num_attention_heads": True}, "num_attention_heads is True"),
         ({"rope_theta": "large"}, "rope_theta"),
         ({"rms_norm_eps": None}, "rms_norm_eps"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling"),
         ({"use_sliding_window": True}, "use_sliding_window"),
@@ -167,6 +169,24 @@ def test_config_that_disagrees_with_the_model_is_refused(
     config: dict[str, Any], named: str, alter: Callable[..., Path]
 ) -> None:
     assert named in refusal(alter(config=config))
+
+
+@pytest.mark.parametrize("change", [0.0, 0.02])
+def test_stored_output_matrix_counts_unless_it_is_the_embedding(
+    change: float, alter: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    def copy(tensors: Tensors) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        tensors["lm_head.weight"][1000, 3] += change
+
+    path = alter(copy, config={"tie_word_embeddings": True})
+    with caplog.at_level(logging.WARNING):
+        inventory = inventory_of(path)
+    assert inventory.geometry.llm.tied == (change == 0)
+    assert ("lm_head.weight" in inventory.unused) == (change == 0)
+    assert ["lm_head.weight is not the embedding" in record.message for record in caplog.records] == [True] * (
+        change > 0
+    )
 
 
 def test_disagreement_tells_both_shapes(alter: Callable[..., Path]) -> None:

@@ -1,6 +1,7 @@
 """libllama reads from the GGUF file the tokenizer that the checkpoint holds."""
 
 import json
+import logging
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -167,21 +168,55 @@ def test_roles_come_from_the_checkpoint(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
     [
-        ('{"eos_token_id": [7, 8]}', 9, [7, 8]),
-        ('{"eos_token_id": 7}', 9, [7]),
-        ("{}", 9, [9]),
-        ('{"eos_token_id": null}', [9, 10], [9, 10]),
-        (None, 9, [9]),
+        ('{"eos_token_id": [1002, 1000]}', 9, [1002, 1000]),
+        ('{"eos_token_id": 1002}', 9, [1002]),
+        ("{}", 1002, [1002]),
+        ('{"eos_token_id": null}', [9, 1002, 9], [9, 1002]),
+        ('{"eos_token_id": []}', 1002, [1002]),
+        (None, 1002, [1002]),
     ],
 )
 def test_stop_ids_come_from_the_generation_config_or_the_config(
-    generation: str | None, config: Any, expected: list[int], alter: Callable[..., Path]
+    generation: str | None,
+    config: Any,
+    expected: list[int],
+    alter: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = alter(config={"eos_token_id": config})
     (path / "generation_config.json").unlink()
     if generation is not None:
         (path / "generation_config.json").write_text(generation)
-    assert stop_ids(Checkpoint(path)) == expected
+    with caplog.at_level(logging.WARNING):
+        assert stop_ids(Checkpoint(path)) == expected
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(1000, [1000, 1002]), ([1000, 7], [1000, 7, 1002])])
+def test_id_that_ends_a_turn_is_added_and_told(
+    stated: Any, expected: list[int], alter: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = alter()
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+    with caplog.at_level(logging.WARNING):
+        assert stop_ids(Checkpoint(path)) == expected
+        assert Tokenizer.read(Checkpoint(path), 1024).special["eos"] == expected[0]
+    assert ["lacks <|im_end|> (1002)" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("stated", [1024, -1, [1002, 151645], "1002", 2.0, True, [[1002]], {"id": 1002}])
+def test_stop_id_that_is_no_token_is_refused(stated: Any, alter: Callable[..., Path]) -> None:
+    path = alter()
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+    with pytest.raises(
+        BadInput, match=r"generation_config\.json: eos_token_id has .*, expected ids of tokens, 0\.\.1023"
+    ):
+        stop_ids(Checkpoint(path))
+
+
+def test_case_of_a_stop_id_of_the_base_model(field_case: Callable[[str], Path]) -> None:
+    folder = field_case("18-stop-id-of-the-base-model/base_model")
+    assert stop_ids(Checkpoint(folder / "checkpoint")) == [647, 649]
 
 
 def edit_tokenizer(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -192,17 +227,59 @@ def edit_tokenizer(path: Path, change: Callable[[dict[str, Any]], object]) -> Pa
     return path
 
 
+def add(**entry: Any) -> Callable[[dict[str, Any]], object]:
+    """Change of `tokenizer.json`: one more added token."""
+    token = {"id": 1003, "content": "<obj>", "single_word": False, "lstrip": False, "rstrip": False}
+    return lambda content: content["added_tokens"].append(token | {"normalized": False, "special": True} | entry)
+
+
+def step(index: int, **change: Any) -> Callable[[dict[str, Any]], object]:
+    """Change of one step of the pre-tokeniser."""
+    return lambda content: content["pre_tokenizer"]["pretokenizers"][index].update(change)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (lambda content: content["model"].update(type="Unigram"), "not a Qwen2 tokenizer"),
         (lambda content: content.update(pre_tokenizer={"type": "Whitespace"}), "not a Qwen2 tokenizer"),
+        (lambda content: content.update(pre_tokenizer=None), "not a Qwen2 tokenizer"),
+        (step(0, pattern={"Regex": r"\p{N}{1,3}|.+"}), "not a Qwen2 tokenizer: its pre_tokenizer"),
+        (step(0, behavior="Removed"), "its pre_tokenizer"),
+        (step(0, invert=True), "its pre_tokenizer"),
+        (step(1, add_prefix_space=True), "its pre_tokenizer"),
+        (step(1, use_regex=True), "its pre_tokenizer"),
+        (lambda content: content["pre_tokenizer"]["pretokenizers"].append({"type": "Punctuation"}), "pre_tokenizer"),
+        (lambda content: content.update(normalizer={"type": "NFKC"}), "its normalizer is .*NFKC"),
+        (lambda content: content.update(normalizer=None), "its normalizer is"),
+        (
+            lambda content: content.update(
+                normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+            ),
+            "its normalizer is .*Lowercase",
+        ),
+        (lambda content: content.update(decoder={"type": "WordPiece"}), "its decoder is"),
+        (lambda content: content.update(post_processor={"type": "TemplateProcessing"}), "its post_processor is"),
+        (lambda content: content["model"].update(ignore_merges=True), "ignore_merges is True"),
+        (lambda content: content["model"].update(byte_fallback=True), "byte_fallback is True"),
+        (lambda content: content["model"].update(dropout=0.1), "dropout is 0.1"),
+        (lambda content: content["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+        (lambda content: content["model"].update(something_new=1), "something_new"),
         (lambda content: content.pop("model"), "model"),
         (lambda content: content["model"].pop("merges"), "merges"),
         (lambda content: content.update(added_tokens=[]), r"lacks <\|im_start\|>"),
         (lambda content: content["model"]["vocab"].update(far=1024), "token of id 1024.*1024 rows"),
+        (lambda content: content["model"]["vocab"].update(twin=17), "id 17 to both"),
+        (add(content="in", id=1003), "'in' under two ids"),
+        (add(lstrip=True, rstrip=True), "'<obj>' has lstrip, rstrip"),
+        (add(rstrip=True), "'<obj>' has rstrip"),
+        (add(lstrip=True, special=False, normalized=True), "'<obj>' has lstrip"),
+        (add(single_word=True), "'<obj>' has single_word"),
+        (add(content="caf\u0065\u0301"), "is not in the normal form NFC"),
+        (add(content="|><object_of_the_room>"), r"'<\|\w+\|>' and '\|><object_of_the_room>' can overlap"),
+        (add(content="a<|im_end|>", normalized=True), r"'<\|im_end\|>' and 'a<\|im_end\|>' can overlap"),
+        (add(id="x"), "lacks or misstates"),
     ],
-    ids=["unigram", "other split", "no model", "no merges", "no template tokens", "id too large"],
 )
 def test_other_tokenizers_are_refused(
     change: Callable[[dict[str, Any]], object], named: str, alter: Callable[..., Path]
@@ -210,6 +287,59 @@ def test_other_tokenizers_are_refused(
     path = edit_tokenizer(alter(), change)
     with pytest.raises(BadInput, match=named):
         Tokenizer.read(Checkpoint(path), 1024)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"tokenizer_class": "GPT2Tokenizer"}, "tokenizer_class is 'GPT2Tokenizer'"),
+        ({"add_prefix_space": True}, "add_prefix_space is True"),
+        ({"split_special_tokens": True}, "split_special_tokens is True"),
+        ({"add_bos_token": True}, "add_bos_token is True"),
+        ({"added_tokens_decoder": {"1003": {"content": "<obj>"}}}, "'<obj>' as id 1003, tokenizer.json not"),
+        ({"added_tokens_decoder": {"1001": {"content": "<|im_end|>"}}}, "as id 1001, tokenizer.json as 1002"),
+        ({"added_tokens_decoder": {"1002": {"content": "<|im_end|>", "rstrip": True}}}, "has rstrip"),
+        ({"added_tokens_decoder": {"1002": {"text": "<|im_end|>"}}}, "misstates 'content'"),
+    ],
+)
+def test_description_that_changes_ids_is_refused(
+    change: dict[str, Any], named: str, alter: Callable[..., Path]
+) -> None:
+    path = alter()
+    file = path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BadInput, match=named):
+        Tokenizer.read(Checkpoint(path), 1024)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_added_tokens_give_the_same_ids(
+    special: bool, normalized: bool, stllm: Any, alter: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One that holds another one is no reason to refuse, nor is one without brackets."""
+    path = alter()
+    for row, content in ((1003, "<obj>"), (1004, "<obj>_left"), (1005, "fridge")):
+        edit_tokenizer(path, add(id=row, content=content, special=special, normalized=normalized))
+    result = stllm("export", "gguf", "--ckpt", path, "--out", tmp_path / "bundle", "--quant", "BF16")
+    assert result.exit_code == 0, result.output
+    pair = Pair(path, tmp_path / "bundle/llm/BF16.gguf")
+    texts = ("find the <obj> near me", "<obj>_left<obj>_lef fridges <obj><|im_end|>", "<<obj>> a fridge_left fridg")
+    assert [text for text in texts if not pair.same(text)] == []
+    pair.vocabulary.close()
+
+
+def test_case_of_an_added_token_that_takes_spaces(field_case: Callable[[str], Path]) -> None:
+    folder = field_case("30-added-tokens/special_strips")
+    with pytest.raises(BadInput, match="added token '<obj>' has lstrip, rstrip, which libllama does not do"):
+        Tokenizer.read(Checkpoint(folder / "checkpoint"), 1024)
+
+
+def test_case_of_vocabulary_and_merges(field_case: Callable[[str], Path]) -> None:
+    folder = field_case("99-stays-right/vocab_and_merges") / "checkpoint"
+    whole = Tokenizer.read(Checkpoint(folder), 1024)
+    (folder / "tokenizer.json").unlink()
+    assert Tokenizer.read(Checkpoint(folder), 1024) == whole
 
 
 def test_missing_tokenizer_is_reported(alter: Callable[..., Path]) -> None:

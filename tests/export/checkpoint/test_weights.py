@@ -1,13 +1,14 @@
 """Every layout of weights that a trainer saves leads to the same tensors; damaged ones are refused."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.runtime.errors import BadInput
 from torch import Tensor
@@ -117,4 +118,138 @@ def test_folder_without_weights_is_refused(folder: Path) -> None:
 def test_list_of_tensors_is_refused(folder: Path) -> None:
     torch.save([torch.ones(2)], folder / "pytorch_model.bin")
     with pytest.raises(BadInput, match="not a file of named tensors"):
+        Checkpoint(folder)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What has been said so far."""
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.message for record in caplog.records]
+
+
+# which of several files is read
+
+
+@pytest.mark.parametrize("save", LAYOUTS)
+def test_nothing_is_said_about_one_layout(
+    save: Callable[..., None], folder: Path, tensors: Tensors, told: Callable[[], list[str]]
+) -> None:
+    save(folder, tensors)
+    (folder / "training_args.bin").write_bytes(b"not weights")
+    Checkpoint(folder)
+    assert told() == []
+
+
+@pytest.mark.parametrize("older", [save_shards, save_bin, save_bin_shards])
+def test_one_file_is_read_before_all_others(
+    older: Callable[..., None], saved: Path, tensors: Tensors, told: Callable[[], list[str]]
+) -> None:
+    older(saved, {name: tensor + 1 for name, tensor in tensors.items()})
+    checkpoint = Checkpoint(saved)
+    assert checkpoint.files == [saved / "model.safetensors"]
+    assert torch.equal(checkpoint.tensor("latent_query.weight"), tensors["latent_query.weight"])
+    assert len(told()) == 1
+    assert "model.safetensors is read, as transformers does, and" in told()[0]
+
+
+def test_index_without_its_shards_is_passed_over(saved: Path, tensors: Tensors, told: Callable[[], list[str]]) -> None:
+    (saved / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-00001-of-00002.safetensors"}}')
+    assert Checkpoint(saved).names() == sorted(tensors)
+    assert "model.safetensors.index.json beside it not" in told()[0]
+
+
+def test_shard_that_no_index_names_is_told(folder: Path, tensors: Tensors, told: Callable[[], list[str]]) -> None:
+    save_shards(folder, tensors)
+    save_file({"x": torch.ones(2)}, folder / "model-00003-of-00003.safetensors")
+    assert Checkpoint(folder).names() == sorted(tensors)
+    assert "model-00003-of-00003.safetensors beside it not" in told()[0]
+
+
+def change_index(folder: Path, change: Callable[[dict[str, str]], object]) -> None:
+    file = folder / "model.safetensors.index.json"
+    content = json.loads(file.read_text())
+    change(content["weight_map"])
+    file.write_text(json.dumps(content))
+
+
+def test_tensor_of_a_shard_that_the_index_does_not_name_is_read_and_told(
+    folder: Path, tensors: Tensors, told: Callable[[], list[str]]
+) -> None:
+    save_shards(folder, tensors)
+    change_index(folder, lambda index: index.pop("latent_query.weight"))
+    assert "latent_query.weight" in Checkpoint(folder)
+    assert "does not name latent_query.weight (1 such tensors)" in told()[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.update({"model.norm.weight": "model-00001-of-00002.safetensors"}),
+        lambda index: index.update({"latent_query.weight": "model-00001-of-00002.safetensors"}),
+    ],
+    ids=["absent", "in the other shard"],
+)
+def test_index_that_contradicts_its_shards_is_refused(
+    change: Callable[[dict[str, str]], object], folder: Path, tensors: Tensors
+) -> None:
+    save_shards(folder, tensors)
+    change_index(folder, change)
+    with pytest.raises(BadInput, match=r"says that model-00001-of-00002\.safetensors holds .*, which it does not"):
+        Checkpoint(folder)
+
+
+def test_index_that_leads_out_of_the_folder_is_refused(folder: Path, tensors: Tensors) -> None:
+    save_shards(folder, tensors)
+    change_index(folder, lambda index: index.update({"x": "../model.safetensors"}))
+    with pytest.raises(BadInput, match=r"names \.\./model\.safetensors; expected a file beside the index"):
+        Checkpoint(folder)
+
+
+def test_tensor_in_two_shards_is_refused(folder: Path, tensors: Tensors) -> None:
+    save_shards(folder, tensors)
+    shard = folder / "model-00002-of-00002.safetensors"
+    save_file({name: tensors[name] for name in list(tensors)[1:]}, shard)
+    with pytest.raises(BadInput, match=rf"{list(tensors)[1]} lies in both model-00001-of-00002.* and {shard.name}"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_shards_without_their_index_are_told(count: int, folder: Path, tensors: Tensors) -> None:
+    for number in range(count):
+        save_file(tensors, folder / f"model-{number + 1:05d}-of-{count:05d}.safetensors")
+    with pytest.raises(
+        BadInput, match=r"found model-00001-of-0000\d\.safetensors without the model\.safetensors\.index"
+    ):
+        Checkpoint(folder)
+
+
+def test_states_of_zero_are_told(folder: Path) -> None:
+    (folder / "global_step120").mkdir()
+    with pytest.raises(BadInput, match=r"no weights; found global_step120.*zero_to_fp32\.py"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("save", LAYOUTS)
+def test_empty_tensors_of_zero_are_told(save: Callable[..., None], folder: Path, tensors: Tensors) -> None:
+    save(folder, tensors | {"latent_query.weight": torch.empty(0)})
+    with pytest.raises(BadInput, match=r"1 tensors are empty, latent_query\.weight \[0\].*ZeRO-3.*zero_to_fp32\.py"):
+        Checkpoint(folder)
+
+
+def test_case_of_a_stale_index(field_case: Callable[[str], Path], told: Callable[[], list[str]]) -> None:
+    folder = field_case("04-stale-index/shards_there") / "checkpoint"
+    expected = load_file(folder / "model.safetensors")
+    halved = {name: tensor / 2 if tensor.is_floating_point() else tensor for name, tensor in expected.items()}
+    save_file(halved, folder / "model-00001-of-00001.safetensors")
+    checkpoint = Checkpoint(folder)
+    assert all(torch.equal(checkpoint.tensor(name), tensor) for name, tensor in expected.items())
+    assert "model.safetensors is read" in told()[0]
+
+
+def test_case_of_a_shard_without_its_index(field_case: Callable[[str], Path]) -> None:
+    folder = field_case("04-stale-index/shards_there") / "checkpoint"
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    with pytest.raises(BadInput, match=r"rename a shard that is the only one to model\.safetensors"):
         Checkpoint(folder)

@@ -216,9 +216,15 @@ def test_other_sizes_work(geometry: Any, quant: str, stllm: Any, tmp_path: Path,
     assert rel_rms(rows, Checkpoint(checkpoint).tensor("model.embed_tokens.weight")[IDS].float()) < EMBEDDING_LIMIT
 
 
-def test_copy_of_tied_embeddings_is_left_out(stllm: Any, alter: Callable[..., Path], tmp_path: Path) -> None:
-    bundle = export(stllm, alter(config={"tie_word_embeddings": True}), tmp_path / "bundle", "F32")
-    assert "output.weight" not in {tensor.name for tensor in GGUFReader(bundle / "llm/F32.gguf").tensors}
+@pytest.mark.parametrize("same", [True, False])
+def test_output_matrix_is_left_out_where_it_is_the_embedding(
+    same: bool, stllm: Any, alter: Callable[..., Path], tmp_path: Path
+) -> None:
+    def tie(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * (1 if same else 2)
+
+    bundle = export(stllm, alter(tie, config={"tie_word_embeddings": True}), tmp_path / "bundle", "F32")
+    assert ("output.weight" in {tensor.name for tensor in GGUFReader(bundle / "llm/F32.gguf").tensors}) != same
 
 
 def with_value(value: float) -> Callable[[dict[str, torch.Tensor]], None]:
