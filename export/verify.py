@@ -81,7 +81,7 @@ class Material:
         """A scene and a clip in the sizes of a bundle; the clip's frames, at most the bundle's number of them."""
         host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size)
         frames = min(bundle.defaults.frames, len(clip)) if len(clip) else None
-        selection = select_frames(clip, scene.poses, frames=frames, default=bundle.defaults.frames)
+        selection = select_frames(clip, scene.poses, frames=frames, default=bundle.defaults.frames, offset=scene.offset)
         voxels = host.voxels(scene)
         return cls(host, selection, voxels, host.rays(scene, selection, voxels))
 

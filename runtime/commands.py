@@ -13,7 +13,9 @@ __all__ = ["run"]
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stllm-edge")
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
-@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder, or a .npy, .ply or .glb point cloud.")
+@click.option(
+    "-s", "--scene", type=FOLDER, required=True, help="Scene folder, or point cloud: ply, glb, pcd, las, npy, text."
+)
 @click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder.")
 @click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder.")
 @click.option("--intrinsics-of", metavar="WxH", help="Size of the images that it belongs to, if not the frames'.")
@@ -26,6 +28,9 @@ __all__ = ["run"]
     show_default=True,
     help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
 )
+@click.option("--crop", type=float, help="Leave out points further than so many metres from the cloud's middle.")
+@click.option("--glb", default="all", show_default=True, help="Geometries of a GLB: all, or the first as it is stored.")
+@click.option("--depth-scale", type=float, default=1000.0, show_default=True, help="Numbers a metre in depth frames.")
 @click.option("-V", "--video", type=FOLDER, required=True, help="Folder of jpg or png frames, or a video file.")
 @click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file.")
 @click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps.")

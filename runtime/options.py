@@ -64,6 +64,9 @@ class Request:
         intrinsics_of: size of the images that these belong to, like 1920x1080, if not the frames'.
         cameras: file or folder of poses, and of intrinsics where its format holds some, in place of the scene's.
         pose_convention: how poses are meant.
+        crop: leave out points further than this from the middle of the cloud along an axis, metres.
+        glb: which geometries of a GLB, all or the first as it is stored.
+        depth_scale: number in a depth frame that stands for one metre.
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
         first_frame: number of the first frame.
@@ -83,6 +86,9 @@ class Request:
     intrinsics_of: str | None = None
     cameras: Path | None = None
     pose_convention: str = "c2w"
+    crop: float | None = None
+    glb: str = "all"
+    depth_scale: float = 1000.0
     fps: float | None = None
     video_seconds: float | None = None
     first_frame: int = 0

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,14 @@ def ask(session: Session, request: Request) -> Answer:
 def read(request: Request) -> tuple[Scene, Clip]:
     """Scene and clip of a request; raises BadInput where a file is not what it has to be."""
     clip = load_clip(request.video, fps=request.fps, seconds=request.video_seconds, first_frame=request.first_frame)
+    scene_of = partial(load_scene, request.scene, crop=request.crop, glb=request.glb, depth_scale=request.depth_scale)
     file = request.intrinsics or request.scene / "K.txt"
     if request.cameras is None:
         intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size) if request.intrinsics_of else None
         given = intrinsics if intrinsics is not None else request.intrinsics
         convention = request.pose_convention
-        return load_scene(request.scene, poses=request.poses, intrinsics=given, pose_convention=convention), clip
+        scene = scene_of(poses=request.poses, intrinsics=given, pose_convention=convention, clip=clip)
+        return scene, clip
     if request.poses is not None:
         raise BadInput("--cameras and --poses are both given; give the one that the poses come from")
     cameras = load_cameras(request.cameras, pose_convention=request.pose_convention, cloud=request.scene)
@@ -77,7 +80,7 @@ def read(request: Request) -> tuple[Scene, Clip]:
         intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size)
     elif request.intrinsics_of is not None:
         raise BadInput(f"--intrinsics-of {request.intrinsics_of}: {matched.source} says what its intrinsics belong to")
-    return load_scene(request.scene, poses=matched.poses, intrinsics=intrinsics), matched.clip
+    return scene_of(poses=matched.poses, intrinsics=intrinsics, clip=matched.clip), matched.clip
 
 
 def report(session: Session, answer: Answer) -> dict[str, Any]:

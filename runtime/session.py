@@ -131,7 +131,9 @@ class Session:
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
         stages, meter = self.stages, Meter(STAGES)
-        selection = select_frames(clip, scene.poses, frames=frames, default=self.bundle.defaults.frames)
+        selection = select_frames(
+            clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
+        )
         warn_if_unseen(scene, selection)
         voxels = stages.host.voxels(scene, meter)
         # as early as the number of voxels is known: what does not fit is refused before an encoder runs

@@ -124,6 +124,12 @@ def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     return bundle
 
 
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Cases from the field, a folder each, with the clean `room` that they are made of."""
+    return shared_folder("cases")
+
+
 @pytest.fixture(scope="session", params=["closet", "room"])
 def golden(request: pytest.FixtureRequest) -> GoldenCase:
     """Each reference case in turn: the one in this repository, and a larger one where it is present."""

@@ -71,6 +71,9 @@ TESTED_ELSEWHERE = {
     "runtime/inputs/cameras/cameras.py": "tests/runtime/inputs/test_matching.py",
     "runtime/inputs/cameras/numbers.py": "tests/runtime/inputs/cameras/test_files.py",
     "runtime/inputs/cameras/poses.py": "tests/runtime/inputs/cameras/test_files.py",
+    "runtime/inputs/clouds/columns.py": "tests/runtime/inputs/clouds/test_ply.py",
+    "runtime/inputs/clouds/gltf.py": "tests/runtime/inputs/clouds/test_glb.py",
+    "runtime/inputs/clouds/rows.py": "tests/runtime/inputs/clouds/test_ply.py",
     "runtime/options.py": "tests/runtime/test_session.py",
 }
 

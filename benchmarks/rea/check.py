@@ -88,13 +88,14 @@ def check_dataset(dataset: ReaDataset, *, quiet: bool = True) -> Check:
         quiet: whether to leave out the progress bar.
     """
     complaint = functools.cache(complain)
+    read_cloud = functools.partial(load_points, glb="first")
     check = Check(types=dict(Counter(sample.question_type for sample in dataset.samples)))
     with Progress(quiet).bar("check", len(dataset.samples)) as advance:
         for group in by_clip(dataset.samples):
             sample = group[0]
             check.scenes.setdefault(sample.scene_id, Coverage()).add(group)
             reason = (
-                complaint(load_points, sample.pointcloud)
+                complaint(read_cloud, sample.pointcloud)
                 or complaint(load_intrinsics, sample.intrinsics)
                 or complain(read_clip, sample)
             )

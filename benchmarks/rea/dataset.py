@@ -90,10 +90,12 @@ class Sample:
     def load(self) -> tuple[Scene, Clip]:
         """Read the cloud, the intrinsics and the size of the frames; poses are read when frames are chosen.
 
+        Of a GLB the first geometry is read as it is stored: the authors do so, and the data set's poses fit it.
+
         Raises:
             BadInput: a file is missing or is not what it has to be.
         """
-        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics, stems=self.stems)
+        scene = load_scene(self.pointcloud, poses=self.c2ws, intrinsics=self.intrinsics, stems=self.stems, glb="first")
         return scene, self.find_frames(scene.poses)
 
     def find_frames(self, posed: Collection[str]) -> Clip:

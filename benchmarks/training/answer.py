@@ -76,7 +76,7 @@ def answer_clip(model: SmallModel, tokenizer: Tokenizer, samples: Sequence[Sampl
     scene, clip = samples[0].load()
     host = HostStages(model.geometry.vision, VOXEL_SIZE)
     voxels = host.voxels(scene)
-    selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
+    selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES, offset=scene.offset)
     rays = host.rays(scene, selection, voxels)
     frames = [torch.from_numpy(pixels) for pixels in host.frames(selection)]
     pooled = model.vision(torch.stack(frames))

@@ -142,7 +142,7 @@ def load_clip(
 ) -> Clip:
     """One clip with the questions about it."""
     scene, clip = samples[0].load()
-    selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES)
+    selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES, offset=scene.offset)
     rays = HostStages(geometry.vision, VOXEL_SIZE).rays(scene, selection, voxels)
     return Clip(
         pixels=np.stack([resized(frame, geometry.vision.image_size) for frame in clip.read(selection.indices)]),

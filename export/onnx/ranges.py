@@ -33,7 +33,7 @@ class SampleRun:
         with tempfile.TemporaryDirectory() as folder:
             scene_folder, video = write_sample(Path(folder), voxel_size)
             scene, clip = load_scene(scene_folder), load_clip(video)
-            selection = select_frames(clip, scene.poses, frames=None, default=len(clip))
+            selection = select_frames(clip, scene.poses, frames=None, default=len(clip), offset=scene.offset)
             self._frames = torch.from_numpy(np.stack(list(host.frames(selection))))
         self._voxels = host.voxels(scene)
         self._maps = host.maps(self._voxels)

@@ -224,6 +224,7 @@ def scene_rows(file: Path, voxel_size: float) -> np.ndarray:
 
 
 def map_rows(cloud: Path, voxel_size: float) -> list[int]:
-    voxels = voxelise(*load_points(cloud), voxel_size)
+    known = load_points(cloud)
+    voxels = voxelise(known.points, known.colours, voxel_size)
     maps = KernelMaps.build(voxels.coords, MAPS)
     return [len(voxels), len(maps.runs), *(len(table) for table in maps.tables[1:])]

@@ -54,7 +54,7 @@ def voxelise(points: np.ndarray, colours: np.ndarray, voxel_size: float) -> Voxe
     if cells.max() >= LARGEST_INDEX:
         raise BadInput(
             f"the point cloud spans {cells.max() * voxel_size:.0f} m, over {LARGEST_INDEX} voxels of {voxel_size} m; "
-            "points must be in metres, and stray points removed"
+            "points must be in metres, and stray points cut off (--crop)"
         )
     coords = cells.astype(np.int32)
     # unique() sorts and returns the first of equal values, both as the reference has it; equal hashes are one voxel

@@ -1,42 +1,101 @@
 """Coloured point clouds, from files of a known suffix or from memory (SPEC section 3)."""
 
-import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..errors import BadInput
+from .clouds.colours import to_bytes
+from .clouds.extent import cropped, take_off, warn_of_strays, whole
+from .clouds.glb import read_first_geometry, read_glb
+from .clouds.las import read_las
+from .clouds.npy import read_npy, read_npz
+from .clouds.pcd import read_pcd
+from .clouds.ply import read_ply
+from .clouds.text import read_text
 
-__all__ = ["READERS", "load_points", "to_points"]
+__all__ = ["GLB_CHOICES", "READERS", "PointCloud", "load_points", "to_points"]
 
-LOG = logging.getLogger(__name__)
-GLB_LIMIT, GLB_STEP = 1_000_000, 10
+Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
+READERS: Mapping[str, Reader] = {
+    ".npy": read_npy,
+    ".ply": read_ply,
+    ".glb": read_glb,
+    ".gltf": read_glb,
+    ".npz": read_npz,
+    ".pcd": read_pcd,
+    ".las": read_las,
+    ".laz": read_las,
+    **dict.fromkeys((".xyz", ".txt", ".csv", ".asc", ".pts"), read_text),
+}
+FIRST_GEOMETRY: Mapping[str, Reader] = {".glb": read_first_geometry, ".gltf": read_first_geometry}
+GLB_CHOICES: Mapping[str, Mapping[str, Reader]] = {"all": READERS, "first": {**READERS, **FIRST_GEOMETRY}}
 
 
-def load_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Points [P, 3] float32 in metres and colours [P, 3] float32 in 0..255 from a file.
+@dataclass(frozen=True)
+class PointCloud:
+    """Points about an origin of their own.
+
+    Attributes:
+        points: [P, 3] float32, metres from `offset`.
+        colours: [P, 3] float32, 0..255.
+        offset: [3] float64, metres: where the points' origin is in the coordinates of their file; zero for a room.
+    """
+
+    points: np.ndarray
+    colours: np.ndarray
+    offset: np.ndarray
+
+
+def load_points(path: Path, *, crop: float | None = None, glb: str = "all") -> PointCloud:
+    """Read a point cloud file of any of the suffixes of `READERS`; the rules are those of `to_points`.
+
+    Args:
+        path: the file.
+        crop: leave out points further than this from the middle, metres.
+        glb: which geometries of a GLB: `all` where the scene graph puts them, or the `first` as it is stored, which
+            is what the authors read.
 
     Raises:
         BadInput: it has an unknown suffix, or does not hold finite points with colours.
+        MissingDependency: its format needs a library that is not installed.
     """
-    if path.suffix.lower() not in READERS:
-        raise BadInput(f"point cloud {path}: unknown suffix; known are {', '.join(READERS)}")
+    source = f"point cloud {path}"
+    if glb not in GLB_CHOICES:
+        raise BadInput(f"--glb {glb}: unknown; known are {', '.join(GLB_CHOICES)}")
+    reader = GLB_CHOICES[glb].get(path.suffix.lower())
+    if reader is None:
+        raise BadInput(f"{source}: unknown suffix; known are {', '.join(READERS)}")
     if not path.is_file():
-        raise BadInput(f"point cloud {path}: no such file")
-    points, colours = READERS[path.suffix.lower()](path)
-    require_cloud(points, colours, f"point cloud {path}")
-    return points, colours
+        raise BadInput(f"{source}: no such file")
+    try:
+        points, colours = reader(path)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{source}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise BadInput(f"{source}: not enough memory to read it") from None
+    return to_cloud(points, colours, source, crop)
 
 
-def to_points(points: Any, colours: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The same from memory; float32 arrays are taken as they are, not copied.
+def to_points(
+    points: Any, colours: Any, *, crop: float | None = None, source: str = "points and colours"
+) -> PointCloud:
+    """A point cloud from memory; float32 arrays of a room are taken as they are, not copied.
+
+    Points that are NaN or infinite, and those with such colours, are left out and counted, up to nine of ten.
+    Coordinates of a map, whose middle is over a kilometre from the origin along an axis, lose a multiple of 126 m
+    along it before they become float32. Points far off are told.
 
     Args:
         points: [P, 3] numbers, metres.
-        colours: [P, 3] numbers, 0..255.
+        colours: [P, 3] numbers; uint8, or of a range that `to_bytes` knows.
+        crop: leave out points further than this from the middle, metres.
+        source: what messages name them.
 
     Raises:
         BadInput: they are not what they have to be; the argument is named.
@@ -44,8 +103,7 @@ def to_points(points: Any, colours: Any) -> tuple[np.ndarray, np.ndarray]:
     points, colours = to_columns(points, "points"), to_columns(colours, "colours")
     if len(points) != len(colours):
         raise BadInput(f"colours: has {len(colours)} rows for {len(points)} points, expected one a point")
-    require_cloud(points, colours, "points and colours")
-    return points, colours
+    return to_cloud(points, colours, source, crop)
 
 
 def to_columns(values: Any, name: str) -> np.ndarray:
@@ -55,87 +113,18 @@ def to_columns(values: Any, name: str) -> np.ndarray:
         raise BadInput(f"{name}: expected [P, 3] numbers, found rows that differ ({error})") from None
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise BadInput(f"{name}: expected [P, 3] numbers, found {list(array.shape)} {array.dtype}")
-    return as_float32(array)
+    return array
 
 
-def as_float32(array: np.ndarray) -> np.ndarray:
-    """Numbers as contiguous float32; what is beyond them becomes infinite, which `require_cloud` refuses."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
-
-
-def require_cloud(points: np.ndarray, colours: np.ndarray, source: str) -> None:
-    """Raise BadInput unless there are points, all finite, with colours in 0..255."""
+def to_cloud(points: np.ndarray, colours: np.ndarray, source: str, crop: float | None) -> PointCloud:
+    """What the model takes, of points and colours as they are stored."""
     if not len(points):
         raise BadInput(f"{source}: holds no points")
-    for values, meaning in ((points, "coordinates"), (colours, "colours")):
-        if bad := int((~np.isfinite(values)).any(axis=1).sum()):
-            raise BadInput(f"{source}: {bad} of {len(values)} points have {meaning} that are NaN or infinite")
-    if colours.min() < 0 or colours.max() > 255:
-        raise BadInput(f"{source}: colours span {colours.min():g}..{colours.max():g}, expected 0..255")
-    if 0 < colours.max() <= 1:
-        LOG.warning("%s: all colours are within 0..1; 0..255 is expected, so the scene is black", source)
-
-
-def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
-        raise BadInput(f"point cloud {path}: not a plain .npy array ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise BadInput(f"point cloud {path}: an archive of arrays, expected one plain .npy array")
-    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise BadInput(
-            f"point cloud {path}: expected [P, 6] numbers (x, y, z, r, g, b), found {list(array.shape)} {array.dtype}"
-        )
-    if array.shape[1] != 6:
-        missing = "no colours" if array.shape[1] < 6 else "more than six columns"
-        raise BadInput(f"point cloud {path}: {missing}; expected [P, 6] (x, y, z, r, g, b), found {list(array.shape)}")
-    return as_float32(array[:, :3]), as_float32(array[:, 3:])
-
-
-def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    from plyfile import PlyData, PlyElementParseError, PlyHeaderParseError
-
-    try:
-        vertices = PlyData.read(str(path))["vertex"].data
-    except (OSError, ValueError, KeyError, EOFError, PlyElementParseError, PlyHeaderParseError) as error:
-        raise BadInput(f"point cloud {path}: not a readable PLY file ({error})") from None
-    names = vertices.dtype.names or ()
-    if not {"x", "y", "z"} <= set(names):
-        raise BadInput(f"point cloud {path}: vertices lack x, y, z; found {', '.join(names)}")
-    if not {"red", "green", "blue"} <= set(names):
-        raise BadInput(f"point cloud {path}: no colours; vertices lack red, green, blue; found {', '.join(names)}")
-    groups = (("x", "y", "z"), ("red", "green", "blue"))
-    try:
-        points, colours = (as_float32(np.stack([vertices[name] for name in group], axis=1)) for group in groups)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"point cloud {path}: vertices hold something else than numbers ({error})") from None
-    return points, colours
-
-
-def read_glb(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The first geometry; over a million points every tenth, as the authors do."""
-    import trimesh
-
-    try:
-        loaded = trimesh.load_scene(path)
-        geometry = next(iter(loaded.geometry.values()))
-        points = np.asarray(geometry.vertices)
-    except Exception as error:  # trimesh raises whatever its parsers meet
-        reason = str(error) or type(error).__name__
-        raise BadInput(f"point cloud {path}: not a readable GLB file with a geometry ({reason})") from None
-    colours = getattr(geometry, "colors", None)
-    if colours is None and geometry.visual.kind == "vertex":
-        colours = geometry.visual.vertex_colors
-    if colours is None or len(colours) != len(points):
-        raise BadInput(f"point cloud {path}: no colours; its first geometry has no colour a vertex")
-    step = GLB_STEP if len(points) > GLB_LIMIT else 1
-    return as_float32(points[::step]), as_float32(np.asarray(colours)[::step, :3])
-
-
-READERS: Mapping[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
-    ".npy": read_npy,
-    ".ply": read_ply,
-    ".glb": read_glb,
-}
+    if not len(points) == len(colours):
+        raise BadInput(f"{source}: has {len(points)} points and {len(colours)} colours")
+    points, colours = whole(points, colours, source)
+    if crop is not None:
+        points, colours = cropped(points, colours, crop, source)
+    warn_of_strays(points, source)
+    centred, offset = take_off(points)
+    return PointCloud(centred, to_bytes(colours, source), offset)

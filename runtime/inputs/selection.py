@@ -22,7 +22,7 @@ class Selection:
     Attributes:
         clip: where they come from.
         indices: [T] places in the clip, ascending.
-        poses: [T, 4, 4] float64 camera-to-world.
+        poses: [T, 4, 4] float64 camera-to-world, metres from the scene's offset.
     """
 
     clip: Clip
@@ -45,7 +45,14 @@ class Selection:
         return seconds, times
 
 
-def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | None, default: int) -> Selection:
+def select_frames(
+    clip: Clip,
+    poses: Mapping[str, np.ndarray],
+    *,
+    frames: int | None,
+    default: int,
+    offset: np.ndarray | None = None,
+) -> Selection:
     """Choose frames evenly among those that have a pose that can be used; the poses of all frames of the clip are read.
 
     Args:
@@ -54,6 +61,7 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
             a clip in memory has its own instead.
         frames: how many are asked for, at most as many as have a pose; None takes `default` and repeats if needed.
         default: the bundle's number of frames.
+        offset: the scene's [3], which is taken off the poses; by default none.
 
     Raises:
         BadInput: no frame has a pose that can be used, or fewer have one than were asked for.
@@ -70,4 +78,7 @@ def select_frames(clip: Clip, poses: Mapping[str, np.ndarray], *, frames: int | 
         LOG.warning("%d frames are sampled from %d with a pose, so frames repeat (--frames)", count, len(posed))
     places = sorted(posed)
     chosen = [places[int(place)] for place in np.linspace(0, len(places) - 1, count)]
-    return Selection(clip, tuple(chosen), np.stack([posed[place] for place in chosen]))
+    stacked = np.stack([posed[place] for place in chosen])
+    if offset is not None:
+        stacked[:, :3, 3] -= offset
+    return Selection(clip, tuple(chosen), stacked)

@@ -15,7 +15,8 @@ __all__ = ["write_clip", "write_frames", "write_matrix", "write_poses", "write_s
 def write_scene(folder: Path, scene: Scene) -> Path:
     """Write `points.npy`, `K.txt` and `poses/`; returns the folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "points.npy", np.concatenate([scene.points, scene.colours], axis=1))
+    points = scene.points + scene.offset if scene.offset.any() else scene.points
+    np.save(folder / "points.npy", np.concatenate([points, scene.colours], axis=1))
     write_matrix(folder / "K.txt", scene.intrinsics)
     write_poses(folder / "poses", scene.poses)
     return folder

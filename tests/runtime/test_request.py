@@ -233,9 +233,9 @@ def no_colours(inputs: Any) -> None:
     np.save(inputs.cloud, np.load(inputs.cloud)[:, :3])
 
 
-def nan_point(inputs: Any) -> None:
+def nan_points(inputs: Any) -> None:
     points = np.load(inputs.cloud)
-    points[4, 1] = np.nan
+    points[4:, 1] = np.nan
     np.save(inputs.cloud, points)
 
 
@@ -259,7 +259,7 @@ def second_frame(content: bytes) -> Callable[[Any], object]:
 
 DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     "empty cloud": (lambda inputs: np.save(inputs.cloud, np.zeros((0, 6))), "holds no points"),
-    "NaN in the cloud": (nan_point, "1 of 60 points have coordinates that are NaN or infinite"),
+    "NaN in the cloud": (nan_points, "56 of 60 points have coordinates that are NaN or infinite"),
     "no colours": (no_colours, "no colours"),
     "cloud not in metres": (kilometres, "points must be in metres"),
     "pickled cloud": (lambda inputs: np.save(inputs.cloud, np.full((2, 6), {}), allow_pickle=True), "not a plain .npy"),

@@ -24,7 +24,7 @@ RIGID_TOLERANCE = 1e-3
 # million drawn ones
 ROUNDED = 0.9
 ENOUGH_DECIMALS = 3
-FURTHEST = 1e6
+FURTHEST = 1e8
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 LAST_ROW = (0.0, 0.0, 0.0, 1.0)
 # quaternions as trackers print them; others are no rotations

@@ -232,7 +232,8 @@ def test_a_shift_of_the_scene_by_16_changes_nothing() -> None:
 
 def test_reference_scene_matches_a_search(closet: Any) -> None:
     cloud: Path = closet.scene / "points.npy"
-    coords = voxelise(*load_points(cloud), closet.case["voxel_size"]).coords
+    stored = load_points(cloud)
+    coords = voxelise(stored.points, stored.colours, closet.case["voxel_size"]).coords
     levels, _ = build_levels(coords)
     assert len(levels[-1]) == 4
     for level in levels:

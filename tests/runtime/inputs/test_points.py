@@ -1,7 +1,6 @@
 """Point clouds from files of each kind, and every way that one can be bad."""
 
 import io
-import logging
 import struct
 from pathlib import Path
 
@@ -80,11 +79,6 @@ def test_glb(inputs, geometry) -> None:
     assert np.array_equal(scene.colours, COLOURS)
 
 
-def test_glb_gives_its_first_geometry(inputs) -> None:
-    first, second = (trimesh.PointCloud(POINTS[:count], colors=COLOURS[:count]) for count in (10, 20))
-    assert len(load(inputs, write_glb(inputs.scene / "cloud.glb", first, second)).points) == 10
-
-
 @pytest.mark.parametrize(("count", "kept"), [(1_000_000, 1_000_000), (1_000_001, 100_001)])
 def test_glb_over_a_million_points_is_thinned_to_every_tenth(inputs, count: int, kept: int) -> None:
     points = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
@@ -93,19 +87,12 @@ def test_glb_over_a_million_points_is_thinned_to_every_tenth(inputs, count: int,
     scene = load(inputs, write_glb(inputs.scene / "cloud.glb", trimesh.PointCloud(points, colors=colours)))
     assert len(scene.points) == kept
     step = 10 if kept < count else 1
-    assert np.array_equal(scene.points, points[::step])
+    assert np.array_equal(scene.points + scene.offset, points[::step])
     assert np.array_equal(scene.colours[:, 0], colours[::step, 0])
 
 
 def test_suffixes_may_be_in_capitals(inputs) -> None:
     assert len(load(inputs, inputs.cloud.rename(inputs.scene / "CLOUD.NPY")).points) == 60
-
-
-def test_colours_within_0_and_1_are_warned_of(inputs, caplog) -> None:
-    np.save(inputs.cloud, np.random.default_rng(0).uniform(0, 1, (9, 6)).astype(np.float32))
-    with caplog.at_level(logging.WARNING, "stllm_edge"):
-        load(inputs)
-    assert "0..255 is expected" in caplog.text
 
 
 CLOUDS = {
@@ -124,7 +111,7 @@ CLOUDS = {
     "NaN colours": (npy_bytes(np.array([[0, 0, 0, 1, np.nan, 1]])), "colours that are NaN"),
     "beyond float32": (npy_bytes(np.array([[1e300, 0, 0, 1, 1, 1]])), "coordinates that are NaN or infinite"),
     "negative colours": (npy_bytes(np.array([[0, 0, 0, -1, 0, 0]])), r"colours span -1\.\.0, expected 0\.\.255"),
-    "16-bit colours": (npy_bytes(np.array([[0, 0, 0, 65535, 0, 0]])), r"expected 0\.\.255"),
+    "24-bit colours": (npy_bytes(np.array([[0, 0, 0, 65536, 0, 0]])), r"expected 0\.\.255, 0\.\.1 or 0\.\.65535"),
     "empty file": (b"", r"not a plain \.npy array"),
     "text": (b"0 0 0 255 255 255\n", r"not a plain \.npy array"),
     "truncated": (npy_bytes(np.zeros((40, 6), np.float32))[:-20], r"not a plain \.npy array"),
@@ -160,7 +147,7 @@ PLYS = {
     "no end": b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\n",
     "unknown format": b"ply\nformat other 1.0\nelement vertex 0\nend_header\n",
     "no vertices": b"ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n",
-    "bytes beyond ASCII": b"ply\nformat ascii 1.0\ncomment \xff\xfe\nelement vertex 1\nproperty float x\nend_header\n",
+    "no coordinates": b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n",
 }
 
 
@@ -176,7 +163,7 @@ def test_bad_ply(inputs, content: bytes) -> None:
 def test_truncated_ply(inputs, text: bool) -> None:
     cloud = write_ply(inputs.scene / "cloud.ply", text=text)
     cloud.write_bytes(cloud.read_bytes()[:-40])
-    with pytest.raises(BadInput, match="not a readable PLY"):
+    with pytest.raises(BadInput, match=r"not rows of numbers|truncated or damaged"):
         load(inputs, cloud)
 
 
@@ -199,7 +186,7 @@ def test_ply_whose_coordinates_are_lists(inputs) -> None:
 
 
 def test_ply_without_colours_names_what_it_found(inputs) -> None:
-    with pytest.raises(BadInput, match="no colours; vertices lack red, green, blue; found x, y, z"):
+    with pytest.raises(BadInput, match="no colours; lacks red, green, blue; found x, y, z"):
         load(inputs, write_ply(inputs.scene / "cloud.ply", None))
 
 
@@ -207,7 +194,7 @@ def test_ply_without_coordinates(inputs) -> None:
     rows = np.zeros(3, [("red", "u1"), ("green", "u1"), ("blue", "u1")])
     cloud = inputs.scene / "cloud.ply"
     PlyData([PlyElement.describe(rows, "vertex")]).write(str(cloud))
-    with pytest.raises(BadInput, match="lack x, y, z"):
+    with pytest.raises(BadInput, match="lacks x, y, z"):
         load(inputs, cloud)
 
 
@@ -240,5 +227,5 @@ def test_glb_without_colours(inputs, geometry) -> None:
 
 
 def test_unknown_suffix_lists_the_known(inputs) -> None:
-    with pytest.raises(BadInput, match=r"unknown suffix; known are \.npy, \.ply, \.glb"):
-        load(inputs, inputs.cloud.rename(inputs.scene / "cloud.xyz"))
+    with pytest.raises(BadInput, match=r"unknown suffix; known are \.npy, \.ply, \.glb, "):
+        load(inputs, inputs.cloud.rename(inputs.scene / "cloud.e57"))
