@@ -1,6 +1,7 @@
 """What of the REA data set is there and usable."""
 
 import functools
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,9 +10,11 @@ from typing import Any
 
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput
-from ...runtime.inputs.cameras import load_intrinsics, load_poses
+from ...runtime.inputs.cameras import load_intrinsics, load_poses, usable
 from ...runtime.inputs.points import load_points
 from .dataset import Broken, ReaDataset, Sample, by_clip
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Check", "Coverage", "check_dataset"]
 
@@ -106,8 +109,11 @@ def check_dataset(dataset: ReaDataset, *, quiet: bool = True) -> Check:
 
 
 def read_clip(sample: Sample) -> None:
-    """Read every pose of a clip and its first frame."""
-    sample.find_frames(dict(load_poses(sample.c2ws, stems=sample.stems)))
+    """Read every pose of a clip and its first frame; poses that are lost are said, since their frames are not used."""
+    posed, lost = usable(load_poses(sample.c2ws, stems=sample.stems))
+    if lost:
+        LOG.warning("%s: %s", sample.id, lost)
+    sample.find_frames(posed)
 
 
 def complain(read: Callable[[Any], object], source: Path | Sample) -> str | None:

@@ -19,11 +19,10 @@ def test_a_whole_data_set(rea) -> None:
     [
         (lambda rea: rea.frame("P01_11", 3).unlink(), ["P01_11-1"], "frame_0000000003.jpg: missing"),
         (lambda rea: rea.frame("P01_11", 3).write_bytes(b""), ["P01_11-1"], "frame_0000000003.jpg: unreadable"),
-        (lambda rea: rea.pose("P02_101", 26).write_text("nan " * 16), ["P02_101-11"], "0026.txt: holds NaN"),
         (
-            lambda rea: rea.pose("P02_101", 18).write_text("1 0 0 nan\n0 1 0 0\n0 0 1 0\n0 0 0 1"),
-            ["P02_101-1", "P02_101-11"],
-            "frame_0000000018.txt: holds NaN or infinity",
+            lambda rea: [rea.pose("P02_101", number).write_text("nan " * 16) for number in (11, 18, 26)],
+            ["P02_101-11"],
+            "frame_0000000011.txt: holds NaN or infinity",
         ),
         (lambda rea: rea.cloud("P01_11").unlink(), ["P01_11-1", "P01_11-11"], "P01_11.npy: no such file"),
         (lambda rea: (rea.root / "P01_11.txt").write_text("1"), ["P01_11-1", "P01_11-11"], "expected 3x3"),
@@ -35,6 +34,12 @@ def test_broken_samples_are_listed_and_the_others_usable(rea, damage, broken: li
     assert sorted({sample.id.rpartition("-")[0] for sample in check.broken}) == sorted(broken)
     assert all(words in sample.reason for sample in check.broken)
     assert check.usable == 8 - 2 * len(broken)
+
+
+def test_a_lost_pose_is_said_and_its_clip_usable(rea, caplog) -> None:
+    rea.pose("P02_101", 18).write_text("-inf " * 16)
+    assert check_dataset(rea.open()).broken == []
+    assert "1 of 3 poses cannot be used and count as absent" in caplog.text
 
 
 def test_coverage_counts_frames_and_poses_apart(rea) -> None:

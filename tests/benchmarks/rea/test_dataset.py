@@ -34,11 +34,11 @@ def test_loading_reads_the_frames_and_poses_of_the_clip_only(rea) -> None:
         second.load()
 
 
-def test_a_bad_pose_is_named_when_its_frame_is_chosen(rea) -> None:
+def test_a_lost_pose_is_named_when_its_frame_is_asked_for(rea) -> None:
     rea.pose("P01_11", 11).write_text("nan " * 16)
     scene, clip = rea.open().samples[0].load()
     assert select_frames(clip, scene.poses, frames=2, default=2).indices == (0, 2)
-    with pytest.raises(BadInput, match=r"frame_0000000011\.txt: expected 4x4"):
+    with pytest.raises(BadInput, match=r"2 of 3 frames .*frame_0000000011\.txt: holds NaN or infinity"):
         select_frames(clip, scene.poses, frames=3, default=3)
 
 

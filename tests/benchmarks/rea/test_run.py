@@ -138,10 +138,10 @@ def test_results_of_another_rea_file_are_refused(tiny_bundle, rea, whole) -> Non
 
 
 def test_broken_samples_are_skipped_and_asked_once_they_are_mended(tiny_bundle, rea, tmp_path, whole, caplog) -> None:
-    pose = rea.pose("P02_101", 26).read_text()
-    rea.pose("P02_101", 26).write_text("1 0 0 nan\n0 1 0 0\n0 0 1 0\n0 0 0 1")
-    frame = rea.frame("P01_11", 3).read_bytes()
-    rea.frame("P01_11", 3).unlink()
+    missing = (rea.frame("P01_11", 3), rea.frame("P02_101", 26))
+    frames = [frame.read_bytes() for frame in missing]
+    for frame in missing:
+        frame.unlink()
     run = answer(tiny_bundle, rea.open(), tmp_path / "out")
     assert [sample.id.rpartition("-")[0] for sample in run.broken] == [
         "P01_11-1",
@@ -150,12 +150,18 @@ def test_broken_samples_are_skipped_and_asked_once_they_are_mended(tiny_bundle, 
         "P02_101-11",
     ]
     assert "skipped P01_11-1-find_my_item: frame " in caplog.text
-    assert "holds NaN or infinity" in caplog.text
     assert len(run.records) == 4
-    rea.pose("P02_101", 26).write_text(pose)
-    rea.frame("P01_11", 3).write_bytes(frame)
+    for frame, content in zip(missing, frames, strict=True):
+        frame.write_bytes(content)
     mended = answer(tiny_bundle, rea.open(), tmp_path / "out")
     assert (mended.answered, mended.broken, answers(mended)) == (4, [], answers(whole))
+
+
+def test_a_lost_pose_takes_its_frame_out_and_is_said(tiny_bundle, rea, tmp_path, caplog) -> None:
+    rea.pose("P02_101", 26).write_text("-inf " * 16)
+    run = answer(tiny_bundle, rea.open(), tmp_path / "out")
+    assert (len(run.records), run.broken) == (8, [])
+    assert "1 of 3 poses cannot be used and count as absent" in caplog.text
 
 
 def test_a_question_that_cannot_be_asked_is_broken_alone(tiny_bundle, rea, tmp_path) -> None:
