@@ -148,9 +148,9 @@ class Export:
             if scene is None or video is None:
                 scene, video = write_sample(Path(folder), Bundle(self.out).defaults.voxel_size)
             verification = Verification(
-                self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress
+                self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress, positions
             )
-            yield from verification.run(precisions, quants, positions)
+            yield from verification.run(precisions, quants)
 
     def require_views(self, scene: Path | None, video: Path | None) -> None:
         """Raise BadInput unless scene and clip can be read; None for both is the built-in sample."""

@@ -1,0 +1,186 @@
+"""A language model of a bundle and PyTorch's side by side: words, description, weights, graph, and what it loses."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..runtime.bundle.table import GRAPH, LOSSES, MOST_COSTS, STAGES
+from ..runtime.llm.prompt import Prompt, build_prompt
+from ..runtime.llm.vocabulary import Vocabulary
+from ..runtime.setup import Setup
+from ..runtime.stages import Stages
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.geometry import Inventory
+from .checkpoint.tokenizer import Tokenizer, reference_ids
+from .comparison import Row, relative
+from .gguf.reader import GgufFile
+from .gguf.writer import PLAIN, gguf_names, weight_errors
+from .material import Material
+from .model.reference import Reference
+from .model.rounding import ACTIVATIONS
+from .model.streaming import EMBEDDING, KEPT_POSITIONS
+
+__all__ = ["QUESTIONS", "LanguageComparison", "tokenised"]
+
+QUESTIONS = (
+    "After finishing the action in the video, in which direction should the person turn to face the table?",
+    "Where did I put the knife?",
+    "How far away is the fridge, and what could the person do there next?",
+)
+# what rounding to a GGUF type may cost a tensor; about twice what it costs normally distributed values
+WEIGHT_LIMITS = {
+    "F32": 1e-6,
+    "F16": 1e-3,
+    "BF16": 4e-3,
+    "Q8_0": 0.012,
+    "Q6_K": 0.04,
+    "Q5_K": 0.08,
+    "Q5_0": 0.08,
+    "Q5_1": 0.08,
+    "Q4_K": 0.16,
+    "Q4_0": 0.2,
+    "Q4_1": 0.16,
+    "IQ4_NL": 0.16,
+    "IQ4_XS": 0.16,
+    "Q3_K": 0.32,
+    "Q2_K": 0.6,
+}
+PLACEHOLDER = re.compile("<image>|<pointcloud>")
+Embed = Callable[[Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with its share of the clip.
+
+    Attributes:
+        prompt: its tokens.
+        video: [V, d] float32, the video tokens that it gets.
+    """
+
+    prompt: Prompt
+    video: np.ndarray
+
+    def embeddings(self, embed: Embed, prefix: np.ndarray) -> np.ndarray:
+        """The whole sequence, [L, d] float32."""
+        head, between, tail = (embed(ids) for ids in (self.prompt.head, self.prompt.between, self.prompt.tail))
+        return np.concatenate([head, prefix, between, self.video, tail])
+
+
+@dataclass(frozen=True)
+class LanguageComparison:
+    """All language models of a bundle against one checkpoint.
+
+    Attributes:
+        checkpoint: where the weights and the tokenizer are.
+        inventory: names and sizes of the checkpoint.
+        reference: PyTorch's side.
+        material: scene and clip.
+        prefix: [latents, d] float32, what PyTorch's aligner makes of them.
+        video: [V, d] float32, what PyTorch's tower makes of the clip.
+        prompts: the questions' tokens.
+        positions: longest prompt; what is too long is cut from the clip.
+    """
+
+    checkpoint: Checkpoint
+    inventory: Inventory
+    reference: Reference
+    material: Material
+    prefix: np.ndarray
+    video: np.ndarray
+    prompts: list[Prompt]
+    positions: int
+
+    def rows(self, setup: Setup) -> Iterator[Row]:
+        """All comparisons of one language model."""
+        quant, path = setup.quant, setup.bundle.file(setup.llm.file)
+        file = GgufFile(path, gguf_names(self.inventory.used["llm"], self.inventory.geometry.llm))
+        yield compare_prompts(quant, tokenised(path, self.material), self.checkpoint)
+        yield self._header(quant, file)
+        yield compare_weights(setup, self.checkpoint, self.inventory)
+        ours = self._run(setup)
+        if quant in PLAIN:
+            yield Row.compare(quant, "prefill", ours, self._expected, STAGES["prefill"].tolerances[quant])
+            return
+        yield self._graph(quant, file, ours)
+        yield Row.compare(quant, "loss", ours, self._expected, LOSSES[quant]).with_tokens(ours, self._expected)
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        """All prompts with their shares of the clip, one after the other."""
+        questions, begin = [], 0
+        for prompt in self.prompts:
+            room = max(self.positions - len(prompt) - len(self.prefix), 1)
+            begin = begin if begin < len(self.video) else 0
+            questions.append(Question(prompt, self.video[begin : begin + room]))
+            begin += room
+        return questions
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        """PyTorch's logits [P, vocabulary] with the checkpoint's weights."""
+        return self.reference.logits(self._embedded(self.reference.embed))
+
+    def _embedded(self, embed: Embed) -> list[np.ndarray]:
+        return [question.embeddings(embed, self.prefix) for question in self._questions]
+
+    def _run(self, setup: Setup) -> np.ndarray:
+        """Libllama's logits [P, vocabulary] of all prompts."""
+        longest = max(len(question.prompt) + len(self.prefix) + len(question.video) for question in self._questions)
+        found = []
+        with Stages(replace(setup, outputs=KEPT_POSITIONS)) as stages, stages.speaker.load(longest) as model:
+            for question in self._questions:
+                model.restart(longest)
+                stages.prefill(model, question.prompt, self.prefix, question.video)
+                found.append(model.last_logits())
+        return np.concatenate(found)
+
+    def _header(self, quant: str, file: GgufFile) -> Row:
+        """Whether the file says of itself what the checkpoint says, as transformers reads it."""
+        tokenizer = Tokenizer.read(self.checkpoint, self.inventory.geometry.llm.vocabulary)
+        fault = next(file.faults(self.reference.config, tokenizer), None)
+        return Row(quant, "header", fault is None, fault or "sizes, constants and tokens as the checkpoint has them")
+
+    def _graph(self, quant: str, file: GgufFile, ours: np.ndarray) -> Row:
+        """Libllama against PyTorch with the very weights that the file holds."""
+        prompts = self._embedded(lambda ids: file.rows(EMBEDDING, list(ids)))
+        exact = self.reference.logits(prompts, file)
+        row = Row.compare(quant, "graph", ours, exact, STAGES["prefill"].tolerances[GRAPH])
+        if row.passed:
+            return row
+
+        def rounding(name: str, values: Tensor) -> Tensor:
+            return ACTIVATIONS.get(file.kind(name), Tensor.clone)(values)
+
+        rounded = self.reference.logits(prompts, file, rounding)
+        return row.following(relative(rounded, exact), 2, MOST_COSTS[GRAPH])
+
+
+def tokenised(path: Path, material: Material) -> list[Prompt]:
+    """All questions as the tokenizer in a GGUF file has them."""
+    with Vocabulary(path) as vocabulary:
+        return [build_prompt(question, vocabulary.tokenize, timing=material.timing) for question in QUESTIONS]
+
+
+def compare_weights(setup: Setup, checkpoint: Checkpoint, inventory: Inventory) -> Row:
+    """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
+    errors = weight_errors(setup.bundle.file(setup.llm.file), checkpoint, inventory)
+    name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
+    bound = WEIGHT_LIMITS[kind]
+    return Row(setup.quant, "weights", bool(error <= bound), f"rel-rms <= {bound:g} for {kind} ({name})", error)
+
+
+def compare_prompts(quant: str, prompts: list[Prompt], checkpoint: Checkpoint) -> Row:
+    """Token ids by libllama against the tokenizer's own implementation."""
+    ours = [token for prompt in prompts for token in (*prompt.head, *prompt.between, *prompt.tail)]
+    pieces = [piece for prompt in prompts for piece in PLACEHOLDER.split(prompt.text)]
+    known = {piece: reference_ids(checkpoint, piece) for piece in dict.fromkeys(pieces)}
+    if None in known.values():
+        return Row(quant, "prompt", None, "no tokenizer.json to compare with")
+    same = ours == [token for piece in pieces for token in known[piece] or ()]
+    return Row(quant, "prompt", same, "token ids identical")
