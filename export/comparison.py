@@ -55,11 +55,13 @@ class Row:
             part, stage, tolerance.holds(rel_rms, cosine, norm), str(tolerance), rel_rms, cosine, norm, file=file
         )
 
-    def following(self, cost: float, factor: int, most: float) -> "Row":
+    def following(self, cost: float, factor: float, most: float) -> "Row":
         """The same numbers under a limit that follows the model: a multiple of what the format costs PyTorch itself."""
         tolerance = Tolerance.around(most if math.isnan(cost) else min(factor * cost, most))
         passed = tolerance.holds(self.rel_rms, self.cosine, self.norm)
-        words = f"{tolerance}: {factor} times what the format costs this model in PyTorch, {cost:.2g}, at most {most:g}"
+        words = (
+            f"{tolerance}: {factor:g} times what the format costs this model in PyTorch, {cost:.2g}, at most {most:g}"
+        )
         return replace(self, passed=passed, limit=words)
 
     def with_tokens(self, ours: np.ndarray, reference: np.ndarray) -> "Row":

@@ -33,10 +33,9 @@ FACTORS = {"fp32": 4, "fp16": 2, FUSED: 2}
 
 @dataclass(frozen=True)
 class EncoderComparison:
-    """All encoders of a bundle against one checkpoint.
+    """Encoders against one checkpoint.
 
     Attributes:
-        bundle: the bundle.
         checkpoint: where the weights are.
         inventory: names and sizes of the checkpoint.
         reference: PyTorch's side.
@@ -44,7 +43,6 @@ class EncoderComparison:
         text: [L, d] float32, embeddings of the user turn.
     """
 
-    bundle: Bundle
     checkpoint: Checkpoint
     inventory: Inventory
     reference: Reference
@@ -67,11 +65,11 @@ class EncoderComparison:
         for setup in setups:
             new = [name for name in setup.files[:-1] if name not in checked]
             checked |= set(new)
-            yield from changed_files(self.bundle, setup.precision, new)
+            yield from changed_files(setup.bundle, setup.precision, new)
             with Stages(setup) as stages:
                 for stage, values in self._run_encoders(stages, computed):
                     yield self._compare(setup, stage, values)
-        yield from self._engines(setups[0].precision)
+        yield from check_engines(setups[0].bundle, setups[0].precision)
 
     def _compare(self, setup: Setup, stage: str, values: np.ndarray) -> Row:
         """One graph's output; where it is further off than usual, the limit is what the format costs PyTorch."""
@@ -93,12 +91,12 @@ class EncoderComparison:
 
     def _format(self, bounds: str, setup: Setup) -> Callable[[str, nn.Module], None]:
         """How PyTorch's modules are changed to compute in a format."""
-        exact = self.bundle.manifest.get("float32_attention", {}).get(setup.precision, {})
+        exact = setup.bundle.manifest.get("float32_attention", {}).get(setup.precision, {})
         if bounds == "fp32":
             return double
         if bounds == FUSED:
             return lambda name, module: fuse(module, exact.get(name, ()))
-        graphs = {name: self.bundle.file(graph.file) for name, graph in setup.graphs.items()}
+        graphs = {name: setup.bundle.file(graph.file) for name, graph in setup.graphs.items()}
         return lambda name, module: halve(module, halved_weights(graphs[name]), exact.get(name, ()))
 
     def _run_encoders(
@@ -120,26 +118,6 @@ class EncoderComparison:
             computed[aligner] = stages.aligner(computed[points], rays, computed[vision][:, :, :-1], self.text)
             yield "aligner", computed[aligner]
 
-    def _engines(self, precision: str) -> Iterator[Row]:
-        """Whether engines could be loaded on their devices; they are not run."""
-        for target, precisions in self.bundle.engines.items():
-            if precision not in precisions:
-                continue
-            passed = True
-            for entry in precisions[precision].values():
-                try:
-                    require_current(self.bundle, entry, read_sidecar(self.bundle, entry), fresh=True)
-                except BadBundle as error:
-                    LOG.warning("%s; run stllm-export tensorrt --target %s again with --force", error, target)
-                    passed = False
-            limit = f"{target}: whole, and built from these graphs"
-            yield Row(precision, "engines", passed, limit)
-
-
-def double(_: str, module: nn.Module) -> None:
-    """Compute in float64: what is different then is what float32 costs."""
-    module.double()
-
 
 def changed_files(bundle: Bundle, part: str, names: list[str]) -> Iterator[Row]:
     """A failed row where a file is not the one that the manifest describes."""
@@ -148,3 +126,24 @@ def changed_files(bundle: Bundle, part: str, names: list[str]) -> Iterator[Row]:
     except BadBundle as error:
         LOG.warning("%s", error)
         yield Row(part, "files", False, "SHA-256 as in the manifest")
+
+
+def check_engines(bundle: Bundle, precision: str) -> Iterator[Row]:
+    """Whether engines could be loaded on their devices; they are not run."""
+    for target, precisions in bundle.engines.items():
+        if precision not in precisions:
+            continue
+        passed = True
+        for entry in precisions[precision].values():
+            try:
+                require_current(bundle, entry, read_sidecar(bundle, entry), fresh=True)
+            except BadBundle as error:
+                LOG.warning("%s; run stllm-export tensorrt --target %s again with --force", error, target)
+                passed = False
+        limit = f"{target}: whole, and built from these graphs"
+        yield Row(precision, "engines", passed, limit)
+
+
+def double(_: str, module: nn.Module) -> None:
+    """Compute in float64: what is different then is what float32 costs."""
+    module.double()

@@ -3,7 +3,6 @@
 import importlib.metadata
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from ..runtime.bundle.manifest import Bundle, Defaults
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
-from ..runtime.inputs.clip import load_clip
-from ..runtime.inputs.scene import load_scene
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
@@ -22,12 +19,13 @@ from .comparison import Row
 from .disk import require_disk
 from .gguf.writer import QUANTS, add_llms
 from .onnx.encoders import PRECISIONS, add_encoders
-from .sample import write_sample
 from .verify import POSITIONS, Verification
+from .views import Views
 
 __all__ = ["Export"]
 
 LOG = logging.getLogger(__name__)
+BUILT_IN = Views()
 TOOLS = ("stllm-edge", "torch", "onnx", "onnxscript", "gguf", "llama-cpp-python")
 
 
@@ -113,8 +111,7 @@ class Export:
         self,
         precisions: Sequence[str],
         quants: Sequence[str],
-        scene: Path | None = None,
-        video: Path | None = None,
+        views: Views = BUILT_IN,
         *,
         verified: bool = True,
     ) -> Iterator[Row]:
@@ -124,15 +121,15 @@ class Export:
             BadInput: also when scene or clip cannot be read, which is found out before anything is written.
         """
         if verified:
-            self.require_views(scene, video)
+            with views.open(self.defaults.voxel_size):
+                pass
         self.run(precisions, quants)
         if verified:
-            yield from self.verify(scene, video, precisions, quants)
+            yield from self.verify(views, precisions, quants)
 
     def verify(
         self,
-        scene: Path | None = None,
-        video: Path | None = None,
+        views: Views = BUILT_IN,
         precisions: Sequence[str] = (),
         quants: Sequence[str] = (),
         positions: int = POSITIONS,
@@ -142,23 +139,12 @@ class Export:
         Raises:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
-        self.require_views(scene, video)
         require_at_least({"--positions": (positions, POSITIONS)})
-        with tempfile.TemporaryDirectory() as folder:
-            if scene is None or video is None:
-                scene, video = write_sample(Path(folder), Bundle(self.out).defaults.voxel_size)
+        with views.open(Bundle(self.out).defaults.voxel_size) as (scene, clip):
             verification = Verification(
-                self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress, positions
+                self.out, self.checkpoint, self.inventory, scene, clip, self.progress, positions
             )
             yield from verification.run(precisions, quants)
-
-    def require_views(self, scene: Path | None, video: Path | None) -> None:
-        """Raise BadInput unless scene and clip can be read; None for both is the built-in sample."""
-        if (scene is None) != (video is None):
-            raise BadInput("--scene and --video go together; give both, or neither for the built-in sample")
-        if scene is not None and video is not None:
-            load_scene(scene)
-            load_clip(video)
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -92,11 +92,11 @@ class Verification:
         for precision in precisions:
             setups = exact_setups(self.bundle, precision, quants[0])
             names = dict.fromkeys(name for setup in setups for name in setup.files[:-1])
-            yield precision, list(names), self._encoders.rows(setups)
+            yield precision, list(names), self.encoders.rows(setups)
         for quant in quants:
             setup = exact_setup(self.bundle, precisions[0], quant)
-            names = setup.files[-1:]
-            yield quant, names, chain(changed_files(self.bundle, quant, names), self._language.rows(setup))
+            file = setup.files[-1:]
+            yield quant, file, chain(changed_files(self.bundle, quant, file), self.language.rows(setup))
 
     def _record(self, records: dict[str, Any]) -> None:
         """Keep results in the manifest; in a bundle that cannot be written, or is being written, they are only said."""
@@ -130,20 +130,22 @@ class Verification:
         return tokenised(self.bundle.file(self.bundle.llm(self.bundle.quants[0]).file), self._material)
 
     @cached_property
-    def _language(self) -> LanguageComparison:
-        vision = self._encoders.expected["vision"]
+    def language(self) -> LanguageComparison:
+        """What language models are compared with, after these encoders."""
+        vision = self.encoders.expected["vision"]
         return LanguageComparison(
             self.checkpoint,
             self.inventory,
             self.reference,
             self._material,
-            prefix=self._encoders.expected["aligner"],
+            prefix=self.encoders.expected["aligner"],
             video=vision.reshape(-1, vision.shape[-1]),
             prompts=self._prompts,
             positions=self.positions,
         )
 
     @cached_property
-    def _encoders(self) -> EncoderComparison:
+    def encoders(self) -> EncoderComparison:
+        """What encoders are compared with, on this scene and clip."""
         text = self.reference.embed(self._prompts[0].aligner_token_ids)
-        return EncoderComparison(self.bundle, self.checkpoint, self.inventory, self.reference, self._material, text)
+        return EncoderComparison(self.checkpoint, self.inventory, self.reference, self._material, text)

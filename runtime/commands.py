@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .console import FOLDER, gathered, logging_options, reports_errors, session_options
+from .console import FOLDER, gathered, logging_options, reports_errors, session_options, view_options
 from .options import Options, Request
 
 __all__ = ["run"]
@@ -14,18 +14,8 @@ __all__ = ["run"]
 @click.version_option(package_name="stllm-edge")
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
 @click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder, or a .npy, .ply or .glb point cloud.")
-@click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder.")
-@click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder.")
-@click.option(
-    "--pose-convention",
-    default="c2w",
-    show_default=True,
-    help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
-)
 @click.option("-V", "--video", type=FOLDER, required=True, help="Folder of jpg or png frames, or a video file.")
-@click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file.")
-@click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps.")
-@click.option("--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC.")
+@view_options
 @click.option("-q", "--question", required=True, help="What to ask.")
 @session_options
 @click.option("-t", "--temperature", type=float, default=0.0, show_default=True, help="0 takes the best token.")

@@ -24,6 +24,7 @@ __all__ = [
     "peak_memory",
     "reports_errors",
     "session_options",
+    "view_options",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -121,6 +122,23 @@ session_options = options(
         "--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu."
     ),
     click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
+)
+
+
+view_options = options(
+    click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder."),
+    click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder."),
+    click.option(
+        "--pose-convention",
+        default="c2w",
+        show_default=True,
+        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
+    ),
+    click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file."),
+    click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps."),
+    click.option(
+        "--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC."
+    ),
 )
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "GRAPH",
     "LEVELS",
     "LOSSES",
+    "MOST_ACTIVATION_COSTS",
     "MOST_ATTENTION_COST",
     "MOST_COSTS",
     "STAGES",
@@ -27,7 +28,7 @@ GRAPH = "weights of the GGUF"
 # what FP16 factors of attention may cost an aligner in PyTorch; the attention that costs most keeps float32 beyond it
 MOST_ATTENTION_COST = 5e-3
 # where a model needs more than its tolerance, a multiple of what the format costs it in PyTorch is allowed, up to this
-MOST_COSTS = {"fp32": 1e-3, "fp16": 0.05, FUSED: 0.02, GRAPH: 0.25}
+MOST_COSTS = {"fp32": 1e-3, "fp16": 0.05, FUSED: 0.02}
 
 
 @dataclass(frozen=True)
@@ -134,3 +135,6 @@ LOSSES: Mapping[str, Tolerance] = {
     )
     for quant in quants
 }
+
+# where a language model needs more than its tolerance, as `MOST_COSTS`
+MOST_ACTIVATION_COSTS: Mapping[str, float] = {"F16": 0.02, "BF16": 0.1, **dict.fromkeys(LOSSES, 0.25)}

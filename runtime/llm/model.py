@@ -64,10 +64,8 @@ class LanguageModel:
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
-        self._llama = libllama()
-        metadata = without_tokenizer(vocabulary)
-        self._model = load_model(path, metadata, n_gpu_layers=gpu_layers, use_extra_bufts=repack)
-        self._outputs = outputs
+        self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
+        self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self._allocate = functools.partial(
             self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
         )
@@ -77,7 +75,6 @@ class LanguageModel:
             self.close()
             raise
         self.width = int(self._llama.llama_model_n_embd_inp(self._model))
-        self.vocabulary = vocabulary
 
     def restart(self, context: int) -> None:
         """Forget all positions; a context for fewer positions than `context` is replaced by a larger one.
