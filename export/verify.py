@@ -19,7 +19,7 @@ from .checkpoint.geometry import Inventory
 from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .encoders import EncoderComparison, changed_files
-from .language import LanguageComparison, tokenised
+from .language import LanguageComparison, reference_prompts
 from .material import Material, exact_setup, exact_setups
 from .model.reference import Reference
 
@@ -126,8 +126,8 @@ class Verification:
 
     @cached_property
     def _prompts(self) -> list[Prompt]:
-        """The questions by the first language model's tokenizer; all tokenizers are compared with the checkpoint's."""
-        return tokenised(self.bundle.file(self.bundle.llm(self.bundle.quants[0]).file), self._material)
+        setup = exact_setup(self.bundle, self.bundle.precisions[0], self.bundle.quants[0])
+        return reference_prompts(self.checkpoint, setup, self._material)
 
     @cached_property
     def language(self) -> LanguageComparison:
