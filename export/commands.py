@@ -4,7 +4,17 @@ from pathlib import Path
 
 import click
 
-from ..runtime.console import FOLDER, Progress, logging_options, options, peak_memory, reports_errors
+from ..runtime.console import (
+    FOLDER,
+    Progress,
+    gathered,
+    logging_options,
+    options,
+    peak_memory,
+    reports_errors,
+    view_options,
+)
+from ..runtime.options import Recording
 
 __all__ = ["everything", "gguf", "inspect", "onnx", "tensorrt", "verify"]
 
@@ -24,6 +34,11 @@ output_options = options(
         show_default=True,
         help="Whether the model was trained with the clip's times in the prompt.",
     ),
+)
+sample_options = options(
+    click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in."),
+    click.option("--video", type=FOLDER, help="Clip to verify on."),
+    view_options,
 )
 precision_option = click.option(
     "--precision", "precisions", multiple=True, default=["fp32"], show_default=True, help="fp32 or fp16; may repeat."
@@ -105,13 +120,13 @@ def gguf(
 @output_options
 @precision_option
 @quant_option
-@click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in.")
-@click.option("--video", type=FOLDER, help="Clip to verify on.")
+@sample_options
 @click.option(
     "--verify/--no-verify", "verified", default=True, show_default=True, help="Compare with PyTorch at the end."
 )
 @logging_options
 @reports_errors
+@gathered(Recording, "recording")
 def everything(
     checkpoint: Path,
     base: Path | None,
@@ -123,8 +138,7 @@ def everything(
     time_instruction: bool,
     precisions: tuple[str, ...],
     quants: tuple[str, ...],
-    scene: Path | None,
-    video: Path | None,
+    recording: Recording,
     verified: bool,
     quiet: bool,
 ) -> None:
@@ -136,14 +150,13 @@ def everything(
     defaults = Defaults(voxel_size, frames, time_instruction)
     with peak_memory(quiet):
         exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
-        print_rows(exported.everything(precisions, quants, scene, video, verified=verified))
+        print_rows(exported.everything(precisions, quants, recording, verified=verified))
 
 
 @click.command()
 @click.option("--bundle", "out", type=FOLDER, required=True, help="Bundle folder.")
 @checkpoint_options
-@click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in.")
-@click.option("--video", type=FOLDER, help="Clip to verify on.")
+@sample_options
 @click.option("--precision", "precisions", multiple=True, help="Encoders to compare; by default all.")
 @click.option("--quant", "quants", multiple=True, help="Language models to compare; by default all.")
 @click.option(
@@ -155,13 +168,13 @@ def everything(
 )
 @logging_options
 @reports_errors
+@gathered(Recording, "recording")
 def verify(
     out: Path,
     checkpoint: Path,
     base: Path | None,
     point_encoder: Path | None,
-    scene: Path | None,
-    video: Path | None,
+    recording: Recording,
     precisions: tuple[str, ...],
     quants: tuple[str, ...],
     positions: int,
@@ -173,7 +186,7 @@ def verify(
 
     with peak_memory(quiet):
         exported = Export.open(checkpoint, out, base, point_encoder, quiet=quiet)
-        print_rows(exported.verify(scene, video, precisions, quants, positions))
+        print_rows(exported.verify(recording, precisions, quants, positions))
 
 
 @click.command()

@@ -1,49 +1,75 @@
 """One line of a comparison between a bundle and the PyTorch model."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..runtime.bundle.table import STAGES
+from ..runtime.bundle.table import Tolerance
 
-__all__ = ["Row"]
+__all__ = ["Row", "relative"]
+
+NAN = float("nan")
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison.
+    """One comparison; numbers that it does not have are NaN.
 
     Attributes:
         part: precision or quantisation.
-        stage: stage of the pipeline.
+        stage: stage of the pipeline, or what else was compared.
+        passed: whether the limit is kept.
+        limit: the limit in words.
         rel_rms: root mean square of the difference over that of the reference.
         cosine: of the angle between the two.
-        passed: whether the limit is kept; None where there is none.
-        limit: the limit in words.
+        norm: of ours over that of the reference.
+        divergence: mean Kullback-Leibler divergence of the next token's distribution from the reference's, nats.
+        agreement: share of positions where both find the same token most probable.
         file: the bundle's file that was run.
     """
 
     part: str
     stage: str
-    rel_rms: float
-    cosine: float
     passed: bool | None
     limit: str
+    rel_rms: float = NAN
+    cosine: float = NAN
+    norm: float = NAN
+    divergence: float = NAN
+    agreement: float = NAN
     file: str = ""
 
     @classmethod
     def compare(
-        cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray, file: str = "", bounds: str = ""
+        cls, part: str, stage: str, ours: np.ndarray, reference: np.ndarray, tolerance: Tolerance, file: str = ""
     ) -> "Row":
-        """Compare two arrays of the same shape under the limit of stage and part, or of another part, `bounds`."""
+        """Compare two arrays of the same shape."""
         a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
-        rel_rms = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), np.finfo(float).tiny))
-        cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(float).tiny))
-        tolerance = STAGES[stage].tolerances.get(bounds or part)
-        if tolerance is None:
-            return cls(part, stage, rel_rms, cosine, None if np.isfinite(rel_rms) else False, "reported", file)
-        return cls(part, stage, rel_rms, cosine, tolerance.holds(rel_rms, cosine), str(tolerance), file)
+        norms = float(np.linalg.norm(a)), max(float(np.linalg.norm(b)), TINY)
+        rel_rms = relative(a, b)
+        cosine, norm = float(a @ b) / max(norms[0] * norms[1], TINY), norms[0] / norms[1]
+        return cls(
+            part, stage, tolerance.holds(rel_rms, cosine, norm), str(tolerance), rel_rms, cosine, norm, file=file
+        )
+
+    def following(self, cost: float, factor: float, most: float) -> "Row":
+        """The same numbers under a limit that follows the model: a multiple of what the format costs PyTorch itself."""
+        tolerance = Tolerance.around(most if math.isnan(cost) else min(factor * cost, most))
+        passed = tolerance.holds(self.rel_rms, self.cosine, self.norm)
+        words = (
+            f"{tolerance}: {factor:g} times what the format costs this model in PyTorch, {cost:.2g}, at most {most:g}"
+        )
+        return replace(self, passed=passed, limit=words)
+
+    def with_tokens(self, ours: np.ndarray, reference: np.ndarray) -> "Row":
+        """Add what the difference does to the next token; logits [P, vocabulary]."""
+        theirs, own = (log_probabilities(np.asarray(logits, np.float64)) for logits in (reference, ours))
+        divergence = float((np.exp(theirs) * (theirs - own)).sum(axis=1).mean())
+        agreement = float((ours.argmax(axis=1) == reference.argmax(axis=1)).mean())
+        return replace(self, divergence=divergence, agreement=agreement)
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with null for what is not a number."""
@@ -51,7 +77,29 @@ class Row:
 
     def __str__(self) -> str:
         mark = {True: "✓", False: "✗", None: "·"}[self.passed]
-        rel_rms = "" if np.isnan(self.rel_rms) else f"rel-rms {self.rel_rms:.1e}"
-        cosine = "" if np.isnan(self.cosine) else f"cosine {self.cosine:.7f}"
-        numbers = f"{rel_rms:<15}  {cosine:<16}"
+        columns = (
+            column("rel-rms", self.rel_rms, ".1e", 15),
+            column("cosine", self.cosine, ".7f", 16),
+            column("norm", self.norm, ".6f", 13),
+            column("KL", self.divergence, ".1e"),
+            column("top-1", self.agreement, ".1%"),
+        )
+        numbers = "  ".join(text for text in columns if text)
         return f"{mark} {self.part:<7}{self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
+
+
+def column(name: str, value: float, form: str, width: int = 0) -> str:
+    """A number with its name; as much empty space where there is none."""
+    return f"{'' if math.isnan(value) else f'{name} {value:{form}}':<{width}}"
+
+
+def relative(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Root mean square of the difference over that of the reference."""
+    a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), TINY)
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """[P, vocabulary] logits to the logarithms of their probabilities."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -3,7 +3,6 @@
 import importlib.metadata
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ from ..runtime.bundle.manifest import MOST_FRAMES, Bundle, Defaults
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
-from ..runtime.inputs.clip import load_clip
-from ..runtime.inputs.scene import load_scene
+from ..runtime.options import Recording
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
@@ -22,8 +20,8 @@ from .comparison import Row
 from .disk import require_disk
 from .gguf.writer import QUANTS, add_llms
 from .onnx.encoders import PRECISIONS, add_encoders
-from .sample import write_sample
 from .verify import POSITIONS, Verification
+from .views import BUILT_IN, opened
 
 __all__ = ["Export"]
 
@@ -116,8 +114,7 @@ class Export:
         self,
         precisions: Sequence[str],
         quants: Sequence[str],
-        scene: Path | None = None,
-        video: Path | None = None,
+        recording: Recording = BUILT_IN,
         *,
         verified: bool = True,
     ) -> Iterator[Row]:
@@ -127,15 +124,15 @@ class Export:
             BadInput: also when scene or clip cannot be read, which is found out before anything is written.
         """
         if verified:
-            self.require_views(scene, video)
+            with opened(recording, self.defaults.voxel_size):
+                pass
         self.run(precisions, quants)
         if verified:
-            yield from self.verify(scene, video, precisions, quants)
+            yield from self.verify(recording, precisions, quants)
 
     def verify(
         self,
-        scene: Path | None = None,
-        video: Path | None = None,
+        recording: Recording = BUILT_IN,
         precisions: Sequence[str] = (),
         quants: Sequence[str] = (),
         positions: int = POSITIONS,
@@ -145,23 +142,12 @@ class Export:
         Raises:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
-        self.require_views(scene, video)
         require_at_least({"--positions": (positions, POSITIONS)})
-        with tempfile.TemporaryDirectory() as folder:
-            if scene is None or video is None:
-                scene, video = write_sample(Path(folder), Bundle(self.out).defaults.voxel_size)
+        with opened(recording, Bundle(self.out).defaults.voxel_size) as (scene, clip):
             verification = Verification(
-                self.out, self.checkpoint, self.inventory, load_scene(scene), load_clip(video), self.progress
+                self.out, self.checkpoint, self.inventory, scene, clip, self.progress, positions
             )
-            yield from verification.run(precisions, quants, positions)
-
-    def require_views(self, scene: Path | None, video: Path | None) -> None:
-        """Raise BadInput unless scene and clip can be read; None for both is the built-in sample."""
-        if (scene is None) != (video is None):
-            raise BadInput("--scene and --video go together; give both, or neither for the built-in sample")
-        if scene is not None and video is not None:
-            load_scene(scene)
-            load_clip(video)
+            yield from verification.run(precisions, quants)
 
     def _description(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """What the manifest is to say; a checkpoint of the same digest keeps the name that its folder had."""

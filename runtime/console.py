@@ -24,6 +24,7 @@ __all__ = [
     "peak_memory",
     "reports_errors",
     "session_options",
+    "view_options",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -121,6 +122,34 @@ session_options = options(
         "--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu."
     ),
     click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
+)
+
+
+view_options = options(
+    click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder."),
+    click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder."),
+    click.option("--intrinsics-of", metavar="WxH", help="Size of the images that it belongs to, if not the frames'."),
+    click.option(
+        "--cameras", type=FOLDER, help="Poses and intrinsics in one: COLMAP, nerfstudio, EPIC-Fields, TUM, EuRoC."
+    ),
+    click.option(
+        "--pose-convention",
+        default="c2w",
+        show_default=True,
+        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
+    ),
+    click.option("--crop", type=float, help="Leave out points further than so many metres from the cloud's middle."),
+    click.option(
+        "--glb", default="all", show_default=True, help="Geometries of a GLB: all, or the first as it is stored."
+    ),
+    click.option(
+        "--depth-scale", type=float, default=1000.0, show_default=True, help="Numbers a metre in depth frames."
+    ),
+    click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file."),
+    click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps."),
+    click.option(
+        "--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC."
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from .errors import BadInput
 from .llm.kv_types import check_kv
 from .llm.placement import ALL_LAYERS
 
-__all__ = ["Options", "Request"]
+__all__ = ["Options", "Recording", "Request"]
 
 # libllama's own limit
 MOST_THREADS = 512
@@ -52,13 +52,12 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked about which files; fields as the options of `stllm-run`.
+class Recording:
+    """Which files hold scene and clip, and how they are meant; fields as the options of `stllm-run`.
 
     Attributes:
         scene: scene folder or point cloud.
         video: folder of frames or video file.
-        question: in words.
         poses: folder of poses, if not in the scene's.
         intrinsics: file of intrinsics, if not in the scene's folder.
         intrinsics_of: size of the images that these belong to, like 1920x1080, if not the frames'.
@@ -70,17 +69,10 @@ class Request:
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
         first_frame: number of the first frame.
-        frames: frames to sample; None takes the bundle's number.
-        time_instruction: whether the prompt states the clip's times; None takes the bundle's default.
-        bare_prompt: whether the prompt leaves the assistant's header to the model.
-        max_new_tokens: longest answer.
-        temperature: 0 for the best token each time.
-        seed: of the draws above temperature 0.
     """
 
-    scene: Path
-    video: Path
-    question: str
+    scene: Path | None = None
+    video: Path | None = None
     poses: Path | None = None
     intrinsics: Path | None = None
     intrinsics_of: str | None = None
@@ -92,6 +84,23 @@ class Request:
     fps: float | None = None
     video_seconds: float | None = None
     first_frame: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked, and how it is answered; fields as the options of `stllm-run`.
+
+    Attributes:
+        question: in words.
+        frames: frames to sample; None takes the bundle's number.
+        time_instruction: whether the prompt states the clip's times; None takes the bundle's default.
+        bare_prompt: whether the prompt leaves the assistant's header to the model.
+        max_new_tokens: longest answer.
+        temperature: 0 for the best token each time.
+        seed: of the draws above temperature 0.
+    """
+
+    question: str
     frames: int | None = None
     time_instruction: bool | None = None
     bare_prompt: bool = False

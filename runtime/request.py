@@ -13,17 +13,20 @@ from .inputs.cameras.reading import load_cameras
 from .inputs.clip import Clip, load_clip
 from .inputs.matching import match_cameras, sized_intrinsics
 from .inputs.scene import Scene, load_scene
-from .options import Options, Request
+from .options import Options, Recording, Request
 from .session import Session
 
-__all__ = ["answer_request"]
+__all__ = ["answer_request", "read"]
 
 
-def answer_request(bundle: Path, request: Request, options: Options, *, as_json: bool, dump: Path | None) -> None:
+def answer_request(
+    bundle: Path, recording: Recording, request: Request, options: Options, *, as_json: bool, dump: Path | None
+) -> None:
     """Print the answer as it comes, or a report at its end.
 
     Args:
         bundle: the bundle's folder.
+        recording: scene and clip.
         request: the question.
         options: how to run.
         as_json: print answer, counts, milliseconds and peak memory as one JSON object.
@@ -32,7 +35,7 @@ def answer_request(bundle: Path, request: Request, options: Options, *, as_json:
     require_writable(dump)
     with Session(bundle, options) as session:
         session.prepare()
-        with ask(session, request) as answer:
+        with ask(session, recording, request) as answer:
             for piece in answer:
                 if not as_json:
                     sys.stdout.write(piece)
@@ -42,9 +45,9 @@ def answer_request(bundle: Path, request: Request, options: Options, *, as_json:
                 write_dump(dump, answer)
 
 
-def ask(session: Session, request: Request) -> Answer:
+def ask(session: Session, recording: Recording, request: Request) -> Answer:
     """Read scene and clip and begin the answer; raises BadInput where a file is not what it has to be."""
-    scene, clip = read(request)
+    scene, clip = read(recording)
     return session.ask(
         scene,
         clip,
@@ -58,28 +61,36 @@ def ask(session: Session, request: Request) -> Answer:
     )
 
 
-def read(request: Request) -> tuple[Scene, Clip]:
-    """Scene and clip of a request; raises BadInput where a file is not what it has to be."""
-    clip = load_clip(request.video, fps=request.fps, seconds=request.video_seconds, first_frame=request.first_frame)
-    scene_of = partial(load_scene, request.scene, crop=request.crop, glb=request.glb, depth_scale=request.depth_scale)
-    file = request.intrinsics or request.scene / "K.txt"
-    if request.cameras is None:
-        intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size) if request.intrinsics_of else None
-        given = intrinsics if intrinsics is not None else request.intrinsics
-        convention = request.pose_convention
-        scene = scene_of(poses=request.poses, intrinsics=given, pose_convention=convention, clip=clip)
+def read(recording: Recording) -> tuple[Scene, Clip]:
+    """Scene and clip from their files; raises BadInput where one is not given, or is not what it has to be."""
+    if recording.scene is None or recording.video is None:
+        raise BadInput("--scene and --video go together; give both")
+    clip = load_clip(
+        recording.video, fps=recording.fps, seconds=recording.video_seconds, first_frame=recording.first_frame
+    )
+    scene_of = partial(
+        load_scene, recording.scene, crop=recording.crop, glb=recording.glb, depth_scale=recording.depth_scale
+    )
+    file = recording.intrinsics or recording.scene / "K.txt"
+    if recording.cameras is None:
+        intrinsics = sized_intrinsics(file, recording.intrinsics_of, clip.size) if recording.intrinsics_of else None
+        given = intrinsics if intrinsics is not None else recording.intrinsics
+        convention = recording.pose_convention
+        scene = scene_of(poses=recording.poses, intrinsics=given, pose_convention=convention, clip=clip)
         return scene, clip
-    if request.poses is not None:
+    if recording.poses is not None:
         raise BadInput("--cameras and --poses are both given; give the one that the poses come from")
-    cameras = load_cameras(request.cameras, pose_convention=request.pose_convention, cloud=request.scene)
-    matched = match_cameras(cameras, clip, straight=request.intrinsics is not None)
+    cameras = load_cameras(recording.cameras, pose_convention=recording.pose_convention, cloud=recording.scene)
+    matched = match_cameras(cameras, clip, straight=recording.intrinsics is not None)
     intrinsics = matched.intrinsics
     if intrinsics is None:
-        if request.intrinsics is None and not file.is_file():
+        if recording.intrinsics is None and not file.is_file():
             raise BadInput(f"{matched.source}: holds no intrinsics of the frames; give --intrinsics FILE with it")
-        intrinsics = sized_intrinsics(file, request.intrinsics_of, clip.size)
-    elif request.intrinsics_of is not None:
-        raise BadInput(f"--intrinsics-of {request.intrinsics_of}: {matched.source} says what its intrinsics belong to")
+        intrinsics = sized_intrinsics(file, recording.intrinsics_of, clip.size)
+    elif recording.intrinsics_of is not None:
+        raise BadInput(
+            f"--intrinsics-of {recording.intrinsics_of}: {matched.source} says what its intrinsics belong to"
+        )
     return scene_of(poses=matched.poses, intrinsics=intrinsics, clip=matched.clip), matched.clip
 
 

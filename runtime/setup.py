@@ -38,6 +38,7 @@ class Setup:
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
         repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free
             and a measurement says that it pays.
+        outputs: of how many of the last positions the language model keeps the logits.
     """
 
     bundle: Bundle
@@ -52,6 +53,7 @@ class Setup:
     provider: str = CPU
     literal: bool = False
     repack: bool | None = None
+    outputs: int = 1
 
     @cached_property
     def graphs(self) -> dict[str, Graph]:
@@ -126,6 +128,7 @@ class Setup:
             threads=self.threads,
             gpu_layers=self.gpu_layers,
             repack=repack,
+            outputs=self.outputs,
         )
 
 

@@ -42,6 +42,7 @@ OF_NO_MODULE = {
     "tests/test_structure.py": "this tree",
     "tests/docs/test_architecture.py": "the page on how things travel",
     "tests/runtime/test_imports.py": "what the device side imports",
+    "tests/export/test_mutations.py": "errors planted in a bundle or a checkpoint",
     "tests/export/tensorrt/test_real_size.py": "engines at the released model's size",
 }
 # modules, or folders of modules, without a test file of their name: the file that tests them
@@ -60,7 +61,11 @@ TESTED_ELSEWHERE = {
     "export/model": "tests/export/model/test_model.py",
     "export/onnx": "tests/export/onnx/test_graphs.py",
     "export/onnx/ranges.py": "tests/export/onnx/test_fp16.py",
+    "export/encoders.py": "tests/export/test_mutations.py",
+    "export/language.py": "tests/export/test_mutations.py",
+    "export/material.py": "tests/export/test_verify.py",
     "export/sample.py": "tests/export/test_verify.py",
+    "export/views.py": "tests/export/test_verify.py",
     "export/tensorrt": "tests/export/tensorrt/test_engines.py",
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",

@@ -1,23 +1,33 @@
-"""What the PyTorch model computes, stage by stage: what bundles are compared with."""
+"""What the PyTorch model computes, stage by stage: what bundles are compared with.
 
-from collections.abc import Callable, Iterable
+Where transformers implements a part, its implementation computes; the rest are the plain modules beside this one.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...runtime.console import Progress
 from ...runtime.host.rays import Rays
 from ...runtime.host.voxels import Voxels
-from ...runtime.llm.prompt import Prompt
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.geometry import Inventory
+from ..checkpoint.geometry import PREFIXES, Inventory, build
 from .aligner import encode_all
 from .parts import load_part
+from .peers import Qformer, Tower, fill, qwen2_config
 from .points import MapTensors
-from .streaming import last_logits, token_embeddings
+from .streaming import StreamedQwen2, Weights, token_embeddings
 
 __all__ = ["Reference"]
+
+LOG = logging.getLogger(__name__)
+# InstructBLIP's Q-Former holds all scores of a layer, and so twice; ours holds none
+MOST_SCORES_BYTES = 2**29
 
 
 class Reference:
@@ -29,14 +39,17 @@ class Reference:
 
     def vision(self, frames: Iterable[np.ndarray], count: int) -> np.ndarray:
         """Video tokens [T, n, n+1, d] float32 of frames [3, S, S]."""
-        tower = load_part(self.checkpoint, self.inventory, "vision")
+        encoder: Any = build(self.inventory.geometry)["vision"].eval()
+        encoder.vision_tower["vision_tower"]["vision_model"] = nn.Identity()
+        fill(encoder, self.checkpoint.tensor, PREFIXES["vision"])
+        tower = Tower(self.checkpoint)
         with torch.inference_mode(), self.progress.bar("vision in PyTorch", count) as advance:
             pooled = []
             for frame in frames:
-                pooled.append(tower(torch.from_numpy(frame)[None]))
+                pooled.append(encoder.pool(encoder.mm_projector(tower(torch.from_numpy(frame)[None]))))
                 advance(1)
             vision, width = self.inventory.geometry.vision, self.inventory.geometry.llm.width
-            tokens: np.ndarray = tower.video_tokens(torch.cat(pooled)).numpy()
+            tokens: np.ndarray = encoder.video_tokens(torch.cat(pooled)).numpy()
         return tokens.reshape(count, vision.grid, vision.grid + 1, width)
 
     def points(self, voxels: Voxels) -> np.ndarray:
@@ -50,6 +63,9 @@ class Reference:
         """Prefix tokens [latents, d] float32; arguments as those of `runtime.stages.Stages.aligner`."""
         with torch.inference_mode(), self.progress.stage("aligner in PyTorch"):
             aligner = load_part(self.checkpoint, self.inventory, "aligner")
+            rows = len(aligner.latent_query.weight) + pooled.shape[0] * pooled.shape[1] + len(text_embeds)
+            if self._fits_qformer(rows, len(points)):
+                aligner.qformer = Qformer(self.checkpoint, self.inventory.geometry.aligner)
             encoded = [encode_all(torch.from_numpy(values.reshape(-1, 3))) for values in (rays.voxels, rays.frames)]
             frames = torch.from_numpy(pooled.reshape(-1, pooled.shape[-1]))
             text = torch.from_numpy(text_embeds)
@@ -61,18 +77,32 @@ class Reference:
         rows: np.ndarray = token_embeddings(self.checkpoint, torch.tensor([*ids], dtype=torch.int64)).numpy()
         return rows
 
-    def prefill(
-        self,
-        prompt: Prompt,
-        prefix: np.ndarray,
-        video: np.ndarray,
-        rounding: Callable[[Tensor], Tensor] | None = None,
-    ) -> np.ndarray:
-        """Logits [vocabulary] float32 after a prompt; arguments as those of `runtime.stages.Stages.prefill`.
+    def _fits_qformer(self, rows: int, points: int) -> bool:
+        """Whether transformers' Q-Former has the checkpoint's form and its scores fit in memory."""
+        geometry = self.inventory.geometry.aligner
+        scores = 4 * geometry.heads * rows * max(rows, points)
+        fits = Qformer.has_form(geometry) and scores <= MOST_SCORES_BYTES
+        if not fits:
+            LOG.info("the aligner is compared with the plain Q-Former: transformers' takes %.1f GB", 2 * scores / 1e9)
+        return fits
 
-        `rounding` is applied to both factors of every product with a weight, to see what a number format costs.
+    @cached_property
+    def config(self) -> Any:
+        """The language model's configuration, as transformers reads it."""
+        return qwen2_config(self.checkpoint)
+
+    def logits(
+        self,
+        prompts: Sequence[np.ndarray],
+        weights: Weights | None = None,
+        rounding: Callable[[str, Tensor], Tensor] | None = None,
+    ) -> np.ndarray:
+        """Logits [P, vocabulary] float32 of the last positions of prompts, one prompt after the other.
+
+        Args:
+            prompts: embeddings [L, d] float32 each.
+            weights: in place of the checkpoint's own.
+            rounding: as `StreamedQwen2.logits` has it.
         """
-        head, between, tail = (self.embed(ids) for ids in (prompt.head, prompt.between, prompt.tail))
-        embeddings = torch.from_numpy(np.concatenate([head, prefix, between, video, tail]))
-        logits: np.ndarray = last_logits(self.checkpoint, self.inventory, embeddings, self.progress, rounding).numpy()
-        return logits
+        model = StreamedQwen2(self.config, weights or self.checkpoint, self.progress)
+        return torch.cat(model.logits([torch.from_numpy(prompt) for prompt in prompts], rounding)).numpy()

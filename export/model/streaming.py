@@ -1,80 +1,88 @@
-"""Qwen2 in PyTorch, one layer in memory at a time, for models that do not fit in memory."""
+"""Qwen2 in PyTorch, one layer in memory at a time, for models that do not fit whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ...runtime.console import Progress
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.geometry import Inventory
-from .llm import Layer, RmsNorm, rotary_tables
+from .peers import qwen2
 
-__all__ = ["last_logits", "round_q8_0", "token_embeddings"]
+__all__ = ["EMBEDDING", "KEPT_POSITIONS", "StreamedQwen2", "Weights", "token_embeddings"]
 
-# of the output matrix, which as float32 would take 2.2 GB in a 7B
 ROWS_AT_ONCE = 16_384
+# of a prompt; logits of all positions of a whole clip would take gigabytes
+KEPT_POSITIONS = 256
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def token_embeddings(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
     """Rows of the embedding matrix, [L, d] float32; only these rows are converted."""
-    return checkpoint.tensor("model.embed_tokens.weight")[ids].float()
+    return checkpoint.tensor(EMBEDDING)[ids].float()
 
 
-def last_logits(
-    checkpoint: Checkpoint,
-    inventory: Inventory,
-    embeddings: Tensor,
-    progress: Progress,
-    rounding: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Logits [vocabulary] float32 after the last position of a prompt.
+class Weights(Protocol):
+    """Tensors by the checkpoint's names."""
 
-    Args:
-        checkpoint: where the weights are.
-        inventory: sizes of the model.
-        embeddings: [L, d] float32.
+    def tensor(self, name: str) -> Tensor: ...
+    def __contains__(self, name: object) -> bool: ...
+
+
+@dataclass(frozen=True)
+class StreamedQwen2:
+    """Transformers' Qwen2 with weights that are read when their layer's turn comes.
+
+    Attributes:
+        config: transformers' configuration.
+        weights: a checkpoint, or a GGUF file.
         progress: where to report.
-        rounding: applied to both factors of every product with a weight, to see what a number format costs.
     """
-    rounded = rounding or (lambda values: values)
-    geometry = inventory.geometry.llm
-    rotary = rotary_tables(geometry, len(embeddings))
-    hidden = embeddings[None]
-    with torch.device("meta"):
-        layer, norm = Layer(geometry), RmsNorm(geometry.width, geometry.rms_eps)
-    layer, norm = layer.to_empty(device="cpu"), norm.to_empty(device="cpu")
-    linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-    for linear in linears:
-        linear.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
-    with torch.inference_mode(), progress.bar("language model in PyTorch", geometry.layers) as advance:
-        for index in range(geometry.layers):
-            fill(layer, checkpoint, f"model.layers.{index}.")
-            for linear in linears:
-                linear.weight.copy_(rounded(linear.weight))
-            hidden = layer(hidden, rotary)
-            advance(1)
-        fill(norm, checkpoint, "model.norm.")
-        hidden = rounded(norm(hidden[0, -1]))
-        output = checkpoint.tensor("model.embed_tokens.weight" if geometry.tied else "lm_head.weight")
-        return torch.cat([rounded(rows.float()) @ hidden for rows in output.split(ROWS_AT_ONCE)])
 
+    config: Any
+    weights: Weights
+    progress: Progress
 
-def fill(module: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
-    """Copy a module's tensors from the checkpoint."""
-    for name, target in module.state_dict().items():
-        target.copy_(checkpoint.tensor(prefix + name))
+    def logits(
+        self, prompts: Sequence[Tensor], rounding: Callable[[str, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Logits [P, vocabulary] float32 of the last positions of each prompt, at most `KEPT_POSITIONS` of them.
 
+        Args:
+            prompts: embeddings [L, d] float32 each.
+            rounding: applied to what goes into the product with the weight of a name, to see what a format costs.
+        """
+        rounded = rounding or (lambda name, values: values)
+        model = qwen2(self.config)
+        layer, place = model.layers[0], iter(range(self.config.num_hidden_layers))
+        prefix = ""
+        with self.progress.bar("language model in PyTorch", self.config.num_hidden_layers) as advance:
 
-def round_q8_0(values: Tensor) -> Tensor:
-    """Values as Q8_0 keeps them: 8-bit integers with one float16 scale for 32 neighbours in a row.
+            def load(*_: Any) -> None:
+                nonlocal prefix
+                prefix = f"model.layers.{next(place)}."
+                for name, target in layer.state_dict().items():
+                    target.copy_(self.weights.tensor(prefix + name))
+                advance(1)
 
-    Rows that 32 does not divide stay as they are.
-    """
-    if values.shape[-1] % 32:
-        return values
-    blocks = values.unflatten(-1, (-1, 32))
-    scale = blocks.abs().amax(dim=-1, keepdim=True) / 127
-    # as in ggml: integers by the exact scale, values by the rounded one
-    integers = torch.where(scale > 0, blocks / scale, 0).round()
-    return (integers * scale.half().float()).flatten(-2)
+            def watch(name: str, linear: nn.Module) -> None:
+                linear.register_forward_pre_hook(lambda _, inputs: (rounded(f"{prefix}{name}.weight", inputs[0]),))
+
+            layer.register_forward_pre_hook(load)
+            for name, linear in layer.named_modules():
+                if isinstance(linear, nn.Linear):
+                    watch(name, linear)
+            with torch.inference_mode():
+                model.norm.weight.copy_(self.weights.tensor("model.norm.weight"))
+                # attention is causal: what pads the end changes nothing before it
+                padded = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True)
+                hidden = model(inputs_embeds=padded, use_cache=False).last_hidden_state
+        last = [rows[: len(prompt)][-KEPT_POSITIONS:] for rows, prompt in zip(hidden, prompts, strict=True)]
+        with torch.inference_mode():
+            name = OUTPUT if OUTPUT in self.weights else EMBEDDING
+            values = rounded(name, torch.cat(last))
+            blocks = self.weights.tensor(name).split(ROWS_AT_ONCE)
+            logits = torch.cat([values @ rows.float().T for rows in blocks], dim=1)
+        return list(logits.split([len(rows) for rows in last]))

@@ -1,6 +1,6 @@
 """New nodes of a graph, and of the bodies of its loops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ __all__ = ["Builder"]
 class Builder:
     """Collects new nodes; what many of them share is made once."""
 
-    def __init__(self, graph: ir.Graph, provider: str, safe: set[str] | None):
-        self.provider, self.safe = provider, safe
+    def __init__(self, graph: ir.Graph, provider: str, safe: set[str] | None, exact: Sequence[str] = ()):
+        self.provider, self.safe, self.exact = provider, safe, exact
         self._graph = graph
         self._nodes: list[ir.Node] = []
         self._bodies: list[ir.Graph] = []

@@ -22,18 +22,20 @@ from ..checkpoint.geometry import Inventory
 from ..model.parts import load_part
 from . import fp16
 from .expansion import PROVIDERS, expand
-from .graphs import AlignerGraph, PointsGraph, VisionGraph, example_inputs, transpose_linears
+from .graphs import GRAPHS, example_inputs, transpose_linears
 from .ranges import SampleRun
 
 __all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "trace_variants", "write_variants"]
 
+LOG = logging.getLogger(__name__)
 # LayerNormalization is one operator from 17 on; TensorRT 10.3's parser takes 9 to 20
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
 # smaller ones are shapes and scalars, which differ by provider; weights are shared
 INLINE_BYTES = 1024
+# of a furnished room
+USUAL_VOXELS = 30_000
 MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
-GRAPHS = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
 
 
 def add_encoders(
@@ -41,23 +43,48 @@ def add_encoders(
 ) -> None:
     """Write the three encoders into a bundle, each traced once for all precisions."""
     (writer.staging / "onnx").mkdir(exist_ok=True)
-    sample = (
-        SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"]) if "fp16" in precisions else None
-    )
+    sample = SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"])
+    exact: dict[str, list[str]] = {}
     entries: dict[str, dict[str, Any]] = {precision: {} for precision in precisions}
     for name in ENCODERS:
         with progress.stage(f"trace {name}"):
             module = GRAPHS[name](load_part(checkpoint, inventory, name))
             transpose_linears(module)
             traced = trace_variants(name, module, inventory.geometry)
-        safe = None if sample is None else sample.safe_weights(name, module)
+        with progress.stage(f"run {name} on the sample"):
+            safe = sample.safe_weights(name, module)
+            # a float32 tower has no FP16 attention: its number of rows is fixed
+            if name == "aligner" or "fp16" in precisions:
+                exact[name] = sample.exact_attentions(name, module)
         for precision, entry in entries.items():
             with progress.stage(f"export {name} ({precision})"):
                 stem = name if precision == "fp32" else f"{name}.{precision}"
-                entry[name] = write_variants(writer.staging, stem, traced, None if precision == "fp32" else safe)
+                entry[name] = write_variants(
+                    writer.staging, stem, traced, None if precision == "fp32" else safe, exact.get(name, [])
+                )
+    report_exact(exact, inventory.geometry, writer.manifest["defaults"]["frames"])
     for precision, entry in entries.items():
         graphs = [graph for variants in entry.values() for graph in variants.values()]
+        writer.manifest.setdefault("float32_attention", {})[precision] = exact
         writer.add("encoders", precision, entry, [graph[key] for graph in graphs for key in ("file", "weights")])
+
+
+def report_exact(exact: Mapping[str, list[str]], geometry: Geometry, frames: int) -> None:
+    """Say which attention keeps float32 factors for TensorRT, and what that takes."""
+    vision, aligner = geometry.vision, geometry.aligner
+    rows = {"vision": vision.patches, "aligner": aligner.latents + frames * vision.grid**2}
+    heads = {"vision": vision.heads, "aligner": aligner.heads}
+    for name, path in ((name, path) for name, paths in exact.items() for path in paths):
+        keys = USUAL_VOXELS if path.endswith("cross_attention") else rows[name]
+        LOG.warning(
+            "%s: %s is too sharp for FP16 factors and keeps float32 in graphs for TensorRT; where that is not fused, "
+            "its scores take %.2f GB at %d frames and %d voxels",
+            name,
+            path,
+            4e-9 * heads[name] * rows[name] * keys,
+            frames,
+            USUAL_VOXELS,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,10 +106,13 @@ def trace_variants(name: str, module: nn.Module, geometry: Geometry) -> dict[str
     return {provider: traced[maps] for provider, maps in formats.items()}
 
 
-def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: set[str] | None) -> dict[str, Any]:
+def write_variants(
+    root: Path, stem: str, traced: Mapping[str, Traced], safe: set[str] | None, exact: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write an encoder's graphs for all providers, which share one weights file; the manifest's entries.
 
-    `safe` names the weights whose products are FP16; None writes float32 graphs.
+    `safe` names the weights whose products are FP16; None writes float32 graphs. `exact` are paths of
+    attentions whose factors are never FP16.
     """
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
@@ -91,7 +121,7 @@ def write_variants(root: Path, stem: str, traced: Mapping[str, Traced], safe: se
         model = source.model.clone()
         # in this order: each chunk's products get their casts, but a convolution is cast while it is one node, since
         # `convert` does not look into the loops that it becomes
-        expand(model, provider, ("Attention", "FeedForward"), safe)
+        expand(model, provider, ("Attention", "FeedForward"), safe, exact)
         if safe is not None:
             fp16.convert(model, safe)
         expand(model, provider, ("SlabConvolution", "TableConvolution"))

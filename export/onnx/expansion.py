@@ -7,7 +7,7 @@ attention with FP16 factors only, and unfused the aligner's scores would take gi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -26,10 +26,17 @@ CROSS_ATTENTION_CHUNKS = 8
 FEED_FORWARD_CHUNKS = 8
 
 
-def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str] | None = None) -> None:
+def expand(
+    model: ir.Model,
+    provider: str,
+    kinds: tuple[str, ...],
+    safe: set[str] | None = None,
+    exact: Sequence[str] = (),
+) -> None:
     """Replace the traced operators of the given kinds; changes `model`.
 
-    `safe` names the weights whose products can be FP16; None makes a float32 graph.
+    `safe` names the weights whose products can be FP16; None makes a float32 graph. `exact` are the paths
+    of attentions whose factors stay float32 wherever others' are FP16.
     """
     forms: dict[str, Callable[..., ir.Value]] = {
         "Attention": ATTENTION[provider],
@@ -37,7 +44,7 @@ def expand(model: ir.Model, provider: str, kinds: tuple[str, ...], safe: set[str
         "SlabConvolution": slab_convolution,
         "TableConvolution": table_convolution,
     }
-    builder = Builder(model.graph, provider, safe)
+    builder = Builder(model.graph, provider, safe, exact)
     for node in list(model.graph):
         if node.domain != DOMAIN or node.op_type not in kinds:
             continue
@@ -74,6 +81,7 @@ def whole_attention(builder: Builder, query: ir.Value, key: ir.Value, value: ir.
         half = not isinstance(rows, int)
     else:
         half = builder.safe.issuperset(projection(values) for values in (query, key, value))
+    half = half and projection(query).removesuffix(".query.weight") not in builder.exact
     split, merged = builder.constant([0, 0, heads, width // heads]), builder.constant([0, 0, width])
 
     def rounded(values: ir.Value) -> ir.Value:

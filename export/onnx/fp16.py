@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convert", "record_ranges", "safe_weights"]
+__all__ = ["convert", "halved_weights", "record_ranges", "safe_weights"]
 
 LARGEST = float(torch.finfo(torch.float16).max)
+HALF = ".fp16"
 # the built-in sample is one small scene; others may have larger values
 MARGIN = 4.0
 # FP16 rounds normal numbers by less than 5e-4: more means that weights are too small to have all of its bits
@@ -96,6 +98,12 @@ def convert(model: ir.Model, safe: set[str]) -> None:
         del graph.initializers[name]
 
 
+def halved_weights(path: Path) -> set[str]:
+    """Names of the weights in a graph whose products are FP16."""
+    names = ir.load(path).graph.initializers
+    return {name.removesuffix(HALF) for name in names if name.endswith(HALF)}
+
+
 def cast(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType, *, before: bool) -> ir.Value:
     """Insert a Cast of `value` beside `node`, and an Identity on its FP16 side; the result."""
     to_half = dtype == ir.DataType.FLOAT16
@@ -118,7 +126,7 @@ def cast(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType, *,
 
 def half_initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """The FP16 copy of an initialiser, made once."""
-    name = f"{value.name}.fp16"
+    name = f"{value.name}{HALF}"
     if name not in graph.initializers:
         full = value.const_value
         assert full is not None

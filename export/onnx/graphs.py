@@ -18,7 +18,15 @@ from ..model.vision import VisionEncoder
 from .operators import attention, feed_forward
 from .sparse import PointsGraph, point_inputs
 
-__all__ = ["AlignerGraph", "PointsGraph", "VisionGraph", "example_inputs", "transpose_linears"]
+__all__ = [
+    "GRAPHS",
+    "AlignerGraph",
+    "Attention",
+    "PointsGraph",
+    "VisionGraph",
+    "example_inputs",
+    "transpose_linears",
+]
 
 
 # keys and values of tens of thousands of points are the largest arrays of the aligner
@@ -152,6 +160,7 @@ class Attention(nn.Module):
         width = query.out_features // heads
         self.heads = [min(heads_at_once or heads, heads - first) for first in range(0, heads, heads_at_once or heads)]
         self.columns = [count * width for count in self.heads]
+        self.mix = attention
         self.query = query
         self.keys, self.values = split_outputs(key, self.columns), split_outputs(value, self.columns)
         self.output = nn.Linear(output.in_features, output.out_features)
@@ -159,6 +168,10 @@ class Attention(nn.Module):
         # a sum over a thousand columns, rounded once
         bias = output.bias.double() + output.weight.double() @ value.bias.double()
         self.output.bias = nn.Parameter(bias.float(), requires_grad=False)
+
+    def projections(self) -> list[str]:
+        """Names of the weights that give queries, keys and values."""
+        return ["query.weight", *(f"{kind}.{i}.weight" for kind in ("keys", "values") for i in range(len(self.heads)))]
 
     def forward(self, rows: Tensor, context: Tensor, rows_each: int | None = None) -> Tensor:
         """[M, W] rows attending to [K, W'] context; or, in groups of `rows_each`, each group to itself."""
@@ -171,7 +184,7 @@ class Attention(nn.Module):
                 values.reshape(-1, rows_each, width) if rows_each else values[None]
                 for values in (query, key(context), value(context))
             )
-            mixed.append(attention(query, projected_key, projected_value, heads).flatten(0, 1))
+            mixed.append(self.mix(query, projected_key, projected_value, heads).flatten(0, 1))
         return self.output(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])
 
 
@@ -236,6 +249,9 @@ def live_projection(plain: nn.Module) -> nn.Linear:
     constant = cosines[:, :, LIVE_FREQUENCIES:].flatten(1).double().sum(dim=1)
     linear.bias = nn.Parameter((plain.bias.double() + constant).float(), requires_grad=False)
     return linear
+
+
+GRAPHS: dict[str, Any] = {"vision": VisionGraph, "points": PointsGraph, "aligner": AlignerGraph}
 
 
 def example_inputs(name: str, geometry: Geometry, maps: str | None) -> tuple[dict[str, Any], dict[str, Any]]:

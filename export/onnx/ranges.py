@@ -1,14 +1,11 @@
-"""The encoders' graphs on the built-in sample: which products would overflow in FP16."""
+"""The encoders' graphs on the built-in sample: which products would overflow in FP16, and which attention suffers."""
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...runtime.bundle.table import STAGES
 from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
 from ...runtime.inputs.selection import select_frames
@@ -18,7 +15,8 @@ from ..checkpoint.geometry import Inventory
 from ..model.streaming import token_embeddings
 from ..sample import write_sample
 from . import fp16
-from .sparse import map_tensors
+from .costs import exact_attentions
+from .inputs import EncoderInputs
 
 __all__ = ["SampleRun"]
 
@@ -34,25 +32,18 @@ class SampleRun:
             scene_folder, video = write_sample(Path(folder), voxel_size)
             scene, clip = load_scene(scene_folder), load_clip(video)
             selection = select_frames(clip, scene.poses, frames=None, default=len(clip), offset=scene.offset)
-            self._frames = torch.from_numpy(np.stack(list(host.frames(selection))))
-        self._voxels = host.voxels(scene)
-        self._maps = host.maps(self._voxels)
-        self._rays = host.encode_rays(host.rays(scene, selection, self._voxels))
-        self._text = token_embeddings(checkpoint, torch.arange(min(TEXT_IDS, inventory.geometry.llm.vocabulary)))
+            voxels = host.voxels(scene)
+            rays = host.rays(scene, selection, voxels)
+            text = token_embeddings(checkpoint, torch.arange(min(TEXT_IDS, inventory.geometry.llm.vocabulary)))
+            self._inputs = EncoderInputs.build(host, selection, voxels, rays, text)
         self._outputs: dict[str, Tensor] = {}
 
     def safe_weights(self, name: str, module: nn.Module) -> set[str]:
         """Weights of an encoder's graph whose products can be FP16."""
         with torch.inference_mode(), fp16.record_ranges(module) as ranges:
-            self._outputs[name] = module(**self._inputs(name))
+            self._outputs[name] = module(**self._inputs.of(name, self._outputs))
         return fp16.safe_weights(module, ranges)
 
-    def _inputs(self, name: str) -> dict[str, Any]:
-        if name == "vision":
-            return {"frames": self._frames}
-        if name == "points":
-            return {"voxel_feats": torch.from_numpy(self._voxels.feats), "maps": map_tensors(self._maps)}
-        pooled = self._outputs["vision"][:, :, :-1].flatten(0, 2)
-        points, frames = map(torch.from_numpy, self._rays)
-        inputs = (self._outputs["points"], points, pooled, frames, self._text)
-        return dict(zip(STAGES["aligner"].inputs[None], inputs, strict=True))
+    def exact_attentions(self, name: str, module: nn.Module) -> list[str]:
+        """Attentions of an encoder's graph whose factors stay float32; after `safe_weights` of those before it."""
+        return exact_attentions(module, self._inputs.of(name, self._outputs))

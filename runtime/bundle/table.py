@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["FORMATS", "FUSED", "LEVELS", "STAGES", "Stage", "Tolerance"]
+__all__ = [
+    "FORMATS",
+    "FUSED",
+    "GRAPH",
+    "LEVELS",
+    "LOSSES",
+    "MOST_ACTIVATION_COSTS",
+    "MOST_ATTENTION_COST",
+    "MOST_COSTS",
+    "STAGES",
+    "Stage",
+    "Tolerance",
+]
 
 # strides of the point encoder: 1, 2, 4, 8, 16 voxels
 LEVELS = 5
@@ -11,28 +23,39 @@ LEVELS = 5
 FORMATS = {"slabs": 2, "tables": 0}
 # the aligner of a float32 bundle for TensorRT, whose attention has FP16 factors
 FUSED = "fp32, FP16 attention"
+# the language model with the very weights that a GGUF holds: what is left is the rounding of activations
+GRAPH = "weights of the GGUF"
+# what FP16 factors of attention may cost an aligner in PyTorch; the attention that costs most keeps float32 beyond it
+MOST_ATTENTION_COST = 5e-3
+# where a model needs more than its tolerance, a multiple of what the format costs it in PyTorch is allowed, up to this
+MOST_COSTS = {"fp32": 1e-3, "fp16": 0.1, FUSED: 0.02}
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a result may be from PyTorch's.
+    """How far a result may be from PyTorch's; all three count.
 
     Attributes:
-        rel_rms: most root mean square of the difference over that of the reference; None where it does not count.
-        cosine: least cosine of the angle between the two; None where it does not count.
+        rel_rms: most root mean square of the difference over that of the reference.
+        cosine: least cosine of the angle between the two.
+        norm: most that the ratio of the two norms may differ from 1.
     """
 
-    rel_rms: float | None = None
-    cosine: float | None = None
+    rel_rms: float
+    cosine: float
+    norm: float
 
-    def holds(self, rel_rms: float, cosine: float) -> bool:
+    @classmethod
+    def around(cls, rel_rms: float) -> "Tolerance":
+        """The limits of a difference that has no direction of its own: rounding, which hardly changes a norm."""
+        return cls(rel_rms, max(1 - rel_rms**2, -1.0), rel_rms / 2)
+
+    def holds(self, rel_rms: float, cosine: float, norm: float) -> bool:
         """Whether a difference is tolerated; one that is not a number never is."""
-        near = self.rel_rms is None or rel_rms <= self.rel_rms
-        return near and (self.cosine is None or cosine >= self.cosine)
+        return rel_rms <= self.rel_rms and cosine >= self.cosine and abs(norm - 1) <= self.norm
 
     def __str__(self) -> str:
-        bounds = [] if self.rel_rms is None else [f"rel-rms <= {self.rel_rms:g}"]
-        return ", ".join(bounds if self.cosine is None else [*bounds, f"cosine >= {self.cosine}"])
+        return f"rel-rms <= {self.rel_rms:.2g}, 1 - cosine <= {1 - self.cosine:.1g}, norm 1 ± {self.norm:.1g}"
 
 
 @dataclass(frozen=True)
@@ -71,30 +94,47 @@ STAGES: Mapping[str, Stage] = {
             "vision",
             {None: ("frames",)},
             "video_tokens",
-            {"fp32": Tolerance(rel_rms=5e-6), "fp16": Tolerance(cosine=0.999)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3)},
         ),
         Stage(
             "points",
             {name: ("voxel_feats", *map_inputs(slabbed)) for name, slabbed in FORMATS.items()},
             "pcd_features",
-            {"fp32": Tolerance(rel_rms=5e-6), "fp16": Tolerance(cosine=0.999)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3)},
         ),
         Stage(
             "aligner",
             {None: ("pcd_features", "pcd_rays", "pooled_features", "img_rays", "text_embeds")},
             "prefix_tokens",
-            {"fp32": Tolerance(rel_rms=3e-5), FUSED: Tolerance(rel_rms=2e-3), "fp16": Tolerance(cosine=0.999)},
+            {"fp32": Tolerance.around(3e-5), FUSED: Tolerance.around(2e-3), "fp16": Tolerance.around(2e-3)},
         ),
         Stage(
             "prefill",
             output="logits_last_prompt",
             tolerances={
-                "F32": Tolerance(rel_rms=1e-4),
-                "F16": Tolerance(rel_rms=2e-3),
-                "BF16": Tolerance(rel_rms=2e-3),
-                "Q8_0": Tolerance(rel_rms=0.08),
+                "F32": Tolerance.around(1e-4),
+                "F16": Tolerance.around(2e-3),
+                "BF16": Tolerance.around(5e-3),
+                GRAPH: Tolerance.around(0.03),
             },
         ),
         Stage("decode", output="token_ids"),
     )
 }
+
+# what quantisation may do to the logits; only a broken file does more
+LOSSES: Mapping[str, Tolerance] = {
+    quant: Tolerance(rel_rms, cosine, norm)
+    for quants, rel_rms, cosine, norm in (
+        (("Q8_0",), 0.15, 0.98, 0.1),
+        (("Q6_K",), 0.3, 0.95, 0.2),
+        (("Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"), 0.5, 0.85, 0.3),
+        (("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS"), 0.9, 0.6, 0.5),
+        (("Q3_K_L", "Q3_K_M", "Q3_K_S"), 1.2, 0.3, 0.6),
+        (("Q2_K",), 1.4, 0.05, 0.8),
+    )
+    for quant in quants
+}
+
+# where a language model needs more than its tolerance, as `MOST_COSTS`
+MOST_ACTIVATION_COSTS: Mapping[str, float] = {"F16": 0.02, "BF16": 0.1, **dict.fromkeys(LOSSES, 0.25)}

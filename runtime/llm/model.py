@@ -19,6 +19,7 @@ from .libllama import assign, libllama, load_model
 __all__ = ["LanguageModel"]
 
 BATCH = 512
+OUTPUTS_AT_ONCE = 64
 
 
 class LanguageModel:
@@ -41,6 +42,7 @@ class LanguageModel:
         gpu_layers: int = 0,
         micro_batch: int = BATCH,
         repack: bool = True,
+        outputs: int = 1,
     ):
         """Map the weights and allocate the context.
 
@@ -54,6 +56,7 @@ class LanguageModel:
             gpu_layers: layers on the GPU, -1 for all.
             micro_batch: positions evaluated at once; bounds the compute buffer.
             repack: let libllama copy weights into the layout that its CPU kernels run best; takes as much memory again.
+            outputs: last positions whose logits are kept.
 
         Raises:
             BadBundle: libllama refuses the file.
@@ -61,9 +64,8 @@ class LanguageModel:
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
-        self._llama = libllama()
-        metadata = without_tokenizer(vocabulary)
-        self._model = load_model(path, metadata, n_gpu_layers=gpu_layers, use_extra_bufts=repack)
+        self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
+        self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self._allocate = functools.partial(
             self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
         )
@@ -73,7 +75,6 @@ class LanguageModel:
             self.close()
             raise
         self.width = int(self._llama.llama_model_n_embd_inp(self._model))
-        self.vocabulary = vocabulary
 
     def restart(self, context: int) -> None:
         """Forget all positions; a context for fewer positions than `context` is replaced by a larger one.
@@ -83,7 +84,7 @@ class LanguageModel:
         """
         if self._context is not None and context <= self._capacity:
             self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
-            self._position = 0
+            self._forget()
             return
         self._free_context()
         self._open_context(context)
@@ -93,7 +94,11 @@ class LanguageModel:
         # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
         self._batch = int(self._llama.llama_n_batch(self._context))
         self._capacity = int(self._llama.llama_n_ctx(self._context))
+        self._forget()
+
+    def _forget(self) -> None:
         self._position = 0
+        self._kept: list[np.ndarray] = []
 
     def _free_context(self) -> None:
         # it is not there where the first one could not be allocated
@@ -102,14 +107,16 @@ class LanguageModel:
             self._context = None
 
     def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
+        # logits of a whole batch are held twice
+        largest = BATCH if self._outputs == 1 else OUTPUTS_AT_ONCE
         parameters = self._llama.llama_context_default_params()
         assign(
             parameters,
             n_ctx=context,
-            n_batch=BATCH,
-            n_ubatch=min(micro_batch, BATCH),
+            n_batch=largest,
+            n_ubatch=min(micro_batch, largest),
             # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
-            n_outputs_max=1,
+            n_outputs_max=1 if self._outputs == 1 else largest,
             n_threads=threads,
             n_threads_batch=threads,
             type_k=KV_TYPES[kv],
@@ -159,11 +166,14 @@ class LanguageModel:
             )
         for start in range(0, len(rows), self._batch):
             part = rows[start : start + self._batch]
+            every = {} if self._outputs == 1 else {"logits": (ctypes.c_int8 * len(part))(*[1] * len(part))}
             # without positions and flags it continues after the last position, and makes logits for the last row alone
-            batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part))
+            batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part), **every)
             if code := self._llama.llama_decode(self._context, batch):
                 raise StllmError(f"llama_decode returned {code} at position {self._position}")
             self._position += len(part)
+            if every:
+                self._keep(len(part))
         # on a GPU, decoding returns before it is done, and the time would count for whatever comes next
         self._llama.llama_synchronize(self._context)
 
@@ -175,6 +185,22 @@ class LanguageModel:
             raise StllmError("libllama holds no logits; decode something first")
         # the next decode overwrites libllama's own
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
+
+    def last_logits(self) -> np.ndarray:
+        """Logits after the last positions, [P, vocabulary] float32; P is `outputs` or, if fewer, all positions."""
+        return self.logits()[None] if self._outputs == 1 else np.concatenate(self._kept)
+
+    def _keep(self, count: int) -> None:
+        """Copy the logits of the positions just decoded, and drop what is older than the last `outputs`."""
+        pointer = self._llama.llama_get_logits(self._context)
+        self._kept.append(np.ctypeslib.as_array(pointer, (count, self.vocabulary)).copy())
+        surplus = sum(map(len, self._kept)) - self._outputs
+        while surplus > 0:
+            dropped = min(surplus, len(self._kept[0]))
+            self._kept[0] = self._kept[0][dropped:].copy()
+            surplus -= dropped
+            if not len(self._kept[0]):
+                del self._kept[0]
 
     def close(self) -> None:
         """Free the context and the model."""

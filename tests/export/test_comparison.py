@@ -5,37 +5,55 @@ import json
 import numpy as np
 import pytest
 from stllm_edge.export.comparison import Row
-from stllm_edge.runtime.bundle.table import FUSED, STAGES
+from stllm_edge.runtime.bundle.table import Tolerance
 
 VALUES = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("part", "stage", "bounds"),
-    [("fp32", "vision", ""), ("fp32", "aligner", ""), ("fp32", "aligner", FUSED), ("F32", "prefill", "")],
-)
-def test_a_difference_passes_up_to_the_limit_of_its_stage(part: str, stage: str, bounds: str) -> None:
-    limit = STAGES[stage].tolerances[bounds or part].rel_rms
-    assert limit is not None
-    for factor, passed in ((0.9, True), (1.1, False)):
-        row = Row.compare(part, stage, VALUES * (1 + factor * limit), VALUES.astype(np.float64), "file", bounds)
-        assert row.passed is passed
-        assert row.rel_rms == pytest.approx(factor * limit, rel=0.05)
-        assert str(row)[0] == ("✓" if passed else "✗")
+LIMITS = Tolerance.around(1e-2)
 
 
-def test_half_precision_has_a_limit_of_the_angle() -> None:
-    turned = VALUES + 0.1 * np.roll(VALUES, 1)
-    assert Row.compare("fp16", "points", VALUES * (1 + 1e-3), VALUES).passed is True
-    assert Row.compare("fp16", "points", turned, VALUES).passed is False
+def compare(values: np.ndarray) -> Row:
+    return Row.compare("fp32", "vision", values, VALUES.astype(np.float64), LIMITS, "file")
 
 
-def test_what_has_no_limit_is_reported_unless_it_is_no_number() -> None:
-    assert Row.compare("Q4_K_M", "prefill", VALUES * 1.2, VALUES).passed is None
-    assert Row.compare("Q4_K_M", "prefill", VALUES * np.nan, VALUES).passed is False
+@pytest.mark.parametrize(("factor", "passed"), [(0.9, True), (1.1, False)])
+def test_a_difference_passes_up_to_the_limit(factor: float, passed: bool) -> None:
+    noise = np.random.default_rng(1).standard_normal(VALUES.shape)
+    row = compare(VALUES + factor * 1e-2 * noise * np.linalg.norm(VALUES) / np.linalg.norm(noise))
+    assert row.passed is passed
+    assert row.rel_rms == pytest.approx(factor * 1e-2)
+    assert str(row)[0] == ("✓" if passed else "✗")
+
+
+@pytest.mark.parametrize("scale", [1.5, 1.006, 0.994, -1.0, 0.0, np.nan])
+def test_a_wrong_scale_fails_though_the_angle_is_right(scale: float) -> None:
+    assert compare(VALUES * scale).passed is False
+
+
+def test_a_limit_can_follow_the_model_up_to_the_most_that_is_allowed() -> None:
+    row = compare(VALUES + 0.03 * np.roll(VALUES, 1))
+    assert row.passed is False
+    assert row.following(0.02, 2, most=0.05).passed is True
+    assert row.following(0.01, 2, most=0.05).passed is False
+    assert row.following(1.0, 2, most=0.02).passed is False
+    assert "2 times what the format costs this model in PyTorch, 0.01" in row.following(0.01, 2, most=0.05).limit
+
+
+def test_logits_are_compared_as_distributions_of_the_next_token() -> None:
+    same = compare(VALUES).with_tokens(VALUES + 3, VALUES)
+    assert same.divergence == pytest.approx(0, abs=1e-9)
+    assert same.agreement == 1
+    other = compare(VALUES).with_tokens(-VALUES, VALUES)
+    probabilities = [np.exp(sign * VALUES) / np.exp(sign * VALUES).sum(axis=1, keepdims=True) for sign in (1, -1)]
+    expected = (probabilities[0] * np.log(probabilities[0] / probabilities[1])).sum(axis=1).mean()
+    assert other.divergence == pytest.approx(expected, rel=1e-5)
+    assert other.agreement == 0
+    assert "KL " in str(other)
+    assert "top-1 0.0%" in str(other)
 
 
 def test_a_row_is_json_without_numbers_that_json_does_not_have() -> None:
-    row = Row("fp32", "files", float("nan"), float("nan"), False, "as in the manifest")
+    row = Row("fp32", "files", False, "as in the manifest")
     assert json.loads(json.dumps(row.to_json(), allow_nan=False))["rel_rms"] is None
     assert "nan" not in str(row)

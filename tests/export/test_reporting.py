@@ -8,7 +8,7 @@ from stllm_edge.export.verify import Row
 
 
 def row(part: str, passed: bool | None) -> Row:
-    return Row(part, "prefill", 0.5, 0.9, passed, "reported")
+    return Row(part, "prefill", passed, "reported")
 
 
 def test_rows_are_printed_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+from stllm_edge.export.gguf.writer import PLAIN, QUANTISED
 from stllm_edge.runtime import Bundle
 from stllm_edge.runtime.bundle.manifest import CPU, ENCODERS, PORTABLE, TENSORRT
-from stllm_edge.runtime.bundle.table import FUSED, STAGES, Tolerance
+from stllm_edge.runtime.bundle.table import FUSED, GRAPH, LOSSES, STAGES, Tolerance
 
 
 def test_stages_stand_in_the_order_of_the_way() -> None:
@@ -28,25 +29,41 @@ def test_graphs_have_the_inputs_and_the_output_of_the_table(encoder: str, provid
         assert [value.name for value in graph.output] == [STAGES[encoder].output]
 
 
+LIMITS = Tolerance(rel_rms=1e-2, cosine=0.999, norm=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("tolerance", "rel_rms", "cosine", "holds"),
+    ("rel_rms", "cosine", "norm", "holds"),
     [
-        (Tolerance(rel_rms=1e-3), 1e-3, 0.5, True),
-        (Tolerance(rel_rms=1e-3), 1.1e-3, 1.0, False),
-        (Tolerance(cosine=0.999), 9.0, 0.999, True),
-        (Tolerance(cosine=0.999), 0.0, 0.9989, False),
-        (Tolerance(rel_rms=1e-3, cosine=0.9), 1e-4, 0.8, False),
-        (Tolerance(rel_rms=1e-3), math.nan, 1.0, False),
-        (Tolerance(cosine=0.999), 0.0, math.nan, False),
+        (1e-2, 0.999, 1.001, True),
+        (1e-2, 0.999, 0.999001, True),
+        (1.1e-2, 1.0, 1.0, False),
+        (0.0, 0.9989, 1.0, False),
+        (0.0, 1.0, 1.0011, False),
+        (0.0, 1.0, 0.9989, False),
+        (math.nan, 1.0, 1.0, False),
+        (0.0, math.nan, 1.0, False),
+        (0.0, 1.0, math.nan, False),
     ],
 )
-def test_a_tolerance_bounds_what_it_states(tolerance: Tolerance, rel_rms: float, cosine: float, holds: bool) -> None:
-    assert tolerance.holds(rel_rms, cosine) is holds
+def test_a_tolerance_limits_distance_angle_and_size(rel_rms: float, cosine: float, norm: float, holds: bool) -> None:
+    assert LIMITS.holds(rel_rms, cosine, norm) is holds
+
+
+def test_limits_around_a_distance_let_a_difference_without_direction_pass() -> None:
+    for distance in (1e-6, 1e-3, 0.1, 0.25):
+        limits = Tolerance.around(distance)
+        assert limits.holds(distance, 1 / math.sqrt(1 + distance**2), math.sqrt(1 + distance**2))
+        assert not limits.holds(distance, 1.0, 1 + distance)
 
 
 def test_a_tolerance_says_its_bounds() -> None:
-    assert str(Tolerance(rel_rms=5e-6)) == "rel-rms <= 5e-06"
-    assert str(Tolerance(cosine=0.999)) == "cosine >= 0.999"
+    assert str(LIMITS) == "rel-rms <= 0.01, 1 - cosine <= 0.001, norm 1 ± 0.001"
+
+
+def test_all_that_is_compared_has_limits() -> None:
+    assert LOSSES.keys() == set(QUANTISED)
+    assert STAGES["prefill"].tolerances.keys() == {*PLAIN, GRAPH}
 
 
 def test_graphs_of_either_precision_are_held_to_pytorch() -> None:

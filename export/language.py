@@ -1,0 +1,213 @@
+"""A language model of a bundle and PyTorch's side by side: words, description, weights, graph, and what it loses."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..runtime.bundle.table import GRAPH, LOSSES, MOST_ACTIVATION_COSTS, STAGES, Tolerance
+from ..runtime.llm.prompt import Prompt, build_prompt
+from ..runtime.llm.vocabulary import Vocabulary
+from ..runtime.setup import Setup
+from ..runtime.stages import Stages
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.geometry import Inventory
+from .checkpoint.tokenizer import Tokenizer, reference_ids
+from .comparison import Row, relative
+from .gguf.reader import GgufFile
+from .gguf.writer import PLAIN, gguf_names, weight_errors
+from .material import Material
+from .model.reference import Reference
+from .model.rounding import ACTIVATIONS
+from .model.streaming import EMBEDDING, KEPT_POSITIONS
+
+__all__ = ["QUESTIONS", "LanguageComparison", "reference_prompts"]
+
+QUESTIONS = (
+    "After finishing the action in the video, in which direction should the person turn to face the table?",
+    "Where did I put the knife?",
+    "How far away is the fridge, and what could the person do there next?",
+)
+# what rounding to a GGUF type may cost a tensor; about twice what it costs normally distributed values
+WEIGHT_LIMITS = {
+    "F32": 1e-6,
+    "F16": 1e-3,
+    "BF16": 4e-3,
+    "Q8_0": 0.012,
+    "Q6_K": 0.04,
+    "Q5_K": 0.08,
+    "Q5_0": 0.08,
+    "Q5_1": 0.08,
+    "Q4_K": 0.16,
+    "Q4_0": 0.2,
+    "Q4_1": 0.16,
+    "IQ4_NL": 0.16,
+    "IQ4_XS": 0.16,
+    "Q3_K": 0.32,
+    "Q2_K": 0.6,
+}
+# rounding is the same on both sides at first, and as large in the end
+ACTIVATION_FACTOR = 1.5
+TOKENIZER = "tokenizer.json"
+Embed = Callable[[Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with its share of the clip.
+
+    Attributes:
+        prompt: its tokens.
+        video: [V, d] float32, the video tokens that it gets.
+    """
+
+    prompt: Prompt
+    video: np.ndarray
+
+    def embeddings(self, embed: Embed, prefix: np.ndarray) -> np.ndarray:
+        """The whole sequence, [L, d] float32."""
+        head, between, tail = (embed(ids) for ids in (self.prompt.head, self.prompt.between, self.prompt.tail))
+        return np.concatenate([head, prefix, between, self.video, tail])
+
+
+@dataclass(frozen=True)
+class LanguageComparison:
+    """Language models against one checkpoint.
+
+    Attributes:
+        checkpoint: where the weights and the tokenizer are.
+        inventory: names and sizes of the checkpoint.
+        reference: PyTorch's side.
+        material: scene and clip.
+        prefix: [latents, d] float32, what PyTorch's aligner makes of them.
+        video: [V, d] float32, what PyTorch's tower makes of the clip.
+        prompts: the questions' tokens.
+        positions: longest prompt; what is too long is cut from the clip.
+    """
+
+    checkpoint: Checkpoint
+    inventory: Inventory
+    reference: Reference
+    material: Material
+    prefix: np.ndarray
+    video: np.ndarray
+    prompts: list[Prompt]
+    positions: int
+
+    def rows(self, setup: Setup) -> Iterator[Row]:
+        """All comparisons of one language model."""
+        quant, path = setup.quant, setup.bundle.file(setup.llm.file)
+        file = GgufFile(path, gguf_names(self.inventory.used["llm"], self.inventory.geometry.llm))
+        tokenizer = Tokenizer.read(self.checkpoint, self.inventory.geometry.llm.vocabulary)
+        faults = list(file.faults(self.reference.config, tokenizer))
+        limit = faults[0] if faults else "sizes, constants and tokens as the checkpoint has them"
+        yield Row(quant, "header", not faults, limit)
+        yield compare_weights(setup, self.checkpoint, self.inventory)
+        if any(fault.startswith("tokenizer.") for fault in faults):
+            return  # libllama ends the process where a vocabulary contradicts itself
+        yield self._tokens(quant, path)
+        yield self._words(setup)
+        ours = self._run(setup)
+        if quant in PLAIN:
+            row = Row.compare(quant, "prefill", ours, self._expected, STAGES["prefill"].tolerances[quant])
+            yield self._following(row, file, self.reference.embed, self._expected)
+            return
+        yield self._graph(quant, file, ours)
+        yield Row.compare(quant, "loss", ours, self._expected, LOSSES[quant]).with_tokens(ours, self._expected)
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        """All prompts with their shares of the clip, one after the other."""
+        questions, begin = [], 0
+        for prompt in self.prompts:
+            room = max(self.positions - len(prompt) - len(self.prefix), 1)
+            begin = begin if begin < len(self.video) else 0
+            questions.append(Question(prompt, self.video[begin : begin + room]))
+            begin += room
+        return questions
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        """PyTorch's logits [P, vocabulary] with the checkpoint's weights."""
+        return self.reference.logits(self._embedded(self.reference.embed))
+
+    def _embedded(self, embed: Embed) -> list[np.ndarray]:
+        return [question.embeddings(embed, self.prefix) for question in self._questions]
+
+    def _run(self, setup: Setup) -> np.ndarray:
+        """Libllama's logits [P, vocabulary] of all prompts."""
+        longest = max(len(question.prompt) + len(self.prefix) + len(question.video) for question in self._questions)
+        found = []
+        with Stages(replace(setup, outputs=KEPT_POSITIONS)) as stages, stages.speaker.load(longest) as model:
+            for question in self._questions:
+                model.restart(longest)
+                stages.prefill(model, question.prompt, self.prefix, question.video)
+                found.append(model.last_logits())
+        return np.concatenate(found)
+
+    def _tokens(self, quant: str, path: Path) -> Row:
+        """Token ids by libllama against those of the tokenizer's own implementation."""
+        if self.checkpoint.find(TOKENIZER) is None:
+            return Row(quant, "prompt", None, f"no {TOKENIZER} to compare with")
+        with Vocabulary(path) as vocabulary:
+            same = ask(vocabulary.tokenize, self.material) == self.prompts
+        return Row(quant, "prompt", same, "token ids identical")
+
+    def _words(self, setup: Setup) -> Row:
+        """The rows that the runtime reads from the file for the aligner."""
+        ids = self.prompts[0].aligner_token_ids
+        with Stages(setup) as stages:
+            ours = stages.embed(ids)
+        limit = Tolerance.around(WEIGHT_LIMITS[setup.llm.embedding.type])
+        return Row.compare(setup.quant, "words", ours, self.reference.embed(ids), limit)
+
+    def _graph(self, quant: str, file: GgufFile, ours: np.ndarray) -> Row:
+        """Libllama against PyTorch with the very weights that the file holds."""
+
+        def embed(ids: Sequence[int]) -> np.ndarray:
+            return file.rows(EMBEDDING, list(ids))
+
+        exact = self.reference.logits(self._embedded(embed), file)
+        row = Row.compare(quant, "graph", ours, exact, STAGES["prefill"].tolerances[GRAPH])
+        return self._following(row, file, embed, exact)
+
+    def _following(self, row: Row, file: GgufFile, embed: Embed, exact: np.ndarray) -> Row:
+        """Where it is further off than usual, the limit is what rounding activations costs PyTorch."""
+        if row.passed or row.part not in MOST_ACTIVATION_COSTS or not np.isfinite(row.rel_rms):
+            return row
+
+        def rounding(name: str, values: Tensor) -> Tensor:
+            return ACTIVATIONS.get(file.kind(name), Tensor.clone)(values)
+
+        rounded = self.reference.logits(self._embedded(embed), file, rounding)
+        return row.following(relative(rounded, exact), ACTIVATION_FACTOR, MOST_ACTIVATION_COSTS[row.part])
+
+
+def reference_prompts(checkpoint: Checkpoint, setup: Setup, material: Material) -> list[Prompt]:
+    """The questions as the checkpoint's own tokenizer has them, or else that of a language model."""
+    if checkpoint.find(TOKENIZER) is not None:
+        return ask(cache(lambda text: reference_ids(checkpoint, text) or []), material)
+    with Vocabulary(setup.bundle.file(setup.llm.file)) as vocabulary:
+        return ask(vocabulary.tokenize, material)
+
+
+def ask(tokenize: Callable[[str], list[int]], material: Material) -> list[Prompt]:
+    """All questions as a tokenizer has them."""
+    return [build_prompt(question, tokenize, timing=material.timing) for question in QUESTIONS]
+
+
+def compare_weights(setup: Setup, checkpoint: Checkpoint, inventory: Inventory) -> Row:
+    """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
+    errors = weight_errors(setup.bundle.file(setup.llm.file), checkpoint, inventory)
+    coarsest = WEIGHT_LIMITS[re.sub("_[SML]$", "", setup.quant)]
+    for name, (kind, error) in errors.items():
+        most = coarsest if len(checkpoint.shape(name)) > 1 else WEIGHT_LIMITS["F32"]
+        if WEIGHT_LIMITS[kind] > most:
+            return Row(setup.quant, "weights", False, f"{name} is {kind}, too coarse for this type", error)
+    name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
+    bound = WEIGHT_LIMITS[kind]
+    return Row(setup.quant, "weights", bool(error <= bound), f"rel-rms <= {bound:g} for {kind} ({name})", error)
