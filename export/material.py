@@ -7,7 +7,7 @@ from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
 from ..runtime.inputs.clip import Clip
 from ..runtime.inputs.scene import Scene
-from ..runtime.inputs.selection import Selection, select_frames
+from ..runtime.inputs.selection import Selection, select_frames, upright
 from ..runtime.setup import Setup
 from ..runtime.stages import HostStages
 
@@ -41,7 +41,7 @@ class Material:
         host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size)
         frames = min(bundle.defaults.frames, len(clip)) if len(clip) else None
         selection = select_frames(clip, scene.poses, frames=frames, default=bundle.defaults.frames, offset=scene.offset)
-        voxels = host.voxels(scene)
+        voxels, scene = host.voxels(scene), upright(scene, clip)
         timed = bundle.defaults.time_instruction and clip.times
         timing = selection.timing() if timed else None
         return cls(host, selection, voxels, host.rays(scene, selection, voxels), timing)

@@ -16,7 +16,7 @@ __all__ = ["run"]
 @click.option(
     "-s", "--scene", type=FOLDER, required=True, help="Scene folder, or point cloud: ply, glb, pcd, las, npy, text."
 )
-@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of jpg or png frames, or a video file.")
+@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of image files, or a video file.")
 @view_options
 @click.option("-q", "--question", required=True, help="What to ask.")
 @session_options

@@ -52,7 +52,7 @@ def reports_errors(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
-        level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+        level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
         with logging_to_stderr(level):
             try:
                 return command(*arguments, quiet=quiet, **values)
@@ -90,7 +90,7 @@ def logging_to_stderr(level: int) -> Iterator[None]:
 
 logging_options = options(
     click.option("-v", "--verbose", is_flag=True, help="Log every decision, and what libllama says."),
-    click.option("--quiet", is_flag=True, help="No progress and no notices on stderr."),
+    click.option("--quiet", is_flag=True, help="No progress and no notices on stderr; warnings stay."),
 )
 
 
@@ -145,7 +145,7 @@ view_options = options(
     click.option(
         "--depth-scale", type=float, default=1000.0, show_default=True, help="Numbers a metre in depth frames."
     ),
-    click.option("--fps", type=float, help="Frames a second; by default from clip.json or the video file."),
+    click.option("--fps", type=float, help="Frames a second; by default from clip.json, names or the video file."),
     click.option("--video-seconds", type=float, help="Length of the clip; by default its frames over fps."),
     click.option(
         "--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC."

@@ -17,7 +17,7 @@ from .encoders.providers import place
 from .errors import BadInput, require_at_least
 from .inputs.clip import Clip
 from .inputs.scene import Scene, projected_share
-from .inputs.selection import Selection, select_frames
+from .inputs.selection import Selection, select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
 from .llm.sampling import sample
@@ -131,6 +131,7 @@ class Session:
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
         stages, meter = self.stages, Meter(STAGES)
+        scene = upright(scene, clip)
         selection = select_frames(
             clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
         )

@@ -1,6 +1,7 @@
 """Clips: the frames of an action with their times, from files or from memory (SPEC section 6)."""
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,21 @@ import numpy as np
 from ..errors import BadInput
 from .arrays import FrameArrays
 from .cameras import require_convention, to_pose
-from .frames import DESCRIPTION, Frames, list_frames
-from .video import VideoFile, probe_video
+from .decoding.streams import TURNS, UPRIGHT, probe_video
+from .frames import DESCRIPTION, Frames, ImageFiles, list_frames, look_at_first
+from .video import VideoFile
 
 __all__ = ["Clip", "even_times", "load_clip"]
 
+LOG = logging.getLogger(__name__)
+
 # a day; times beyond it are stamps of a clock
 LATEST_SECONDS = 86_400.0
+NANO = 1_000_000_000
+# share of a frame's size by which a principal point may be off the middle
+MIDDLE = 0.1
+# what quarter turns counterclockwise do to a frame
+TURNED = ("mirrored", "turned counterclockwise", "turned by 180°", "turned clockwise")
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,14 @@ class Clip:
         size: width and height, pixels.
         times: seconds of each frame since the clip's beginning, if known.
         seconds: length, if known.
+        turns: quarter turns counterclockwise that the frames have been turned by after they were read.
     """
 
     frames: Frames
     size: tuple[int, int]
     times: tuple[float, ...] | None = None
     seconds: float | None = None
+    turns: int = 0
 
     @classmethod
     def of(
@@ -87,6 +98,26 @@ class Clip:
     def __str__(self) -> str:
         return str(self.frames)
 
+    def upright(self, intrinsics: np.ndarray) -> np.ndarray:
+        """Intrinsics [3, 3] of the upright frames; those of the frames as they are stored are turned with a warning.
+
+        They are known by their principal point: near the middle of the stored size, and not of the upright one.
+        """
+        width, height = self.size
+        (fx, _, cx), (_, fy, cy), _ = intrinsics
+        if self.turns % 2 == 0 or is_middle(cx, cy, self.size) or not is_middle(cx, cy, (height, width)):
+            return intrinsics
+        LOG.warning(
+            "%s: frames are shown %s, and K is of %dx%d as they are stored, so it is turned alike; poses are taken as "
+            "those of the upright frames",
+            self,
+            TURNED[self.turns],
+            height,
+            width,
+        )
+        cx, cy = (cy, height - cx) if self.turns == 1 else (width - cy, cx)
+        return np.array([[fy, 0, cx], [0, fx, cy], [0, 0, 1]])
+
     def timing(self) -> tuple[float, tuple[float, ...]]:
         """Length and times of the frames, seconds; raises BadInput where they are not known."""
         if self.times is None or self.seconds is None:
@@ -114,8 +145,9 @@ def load_clip(
     """Find the frames of a clip.
 
     Args:
-        path: folder of jpg or png frames, or a video file.
-        fps: frames a second; by default from `clip.json` in the folder or from the video file.
+        path: folder of image files, or a video file.
+        fps: frames a second; by default from `clip.json` in the folder or from the video file; without one, times are
+            those in the names of the frames, or of the video file where its rate varies.
         seconds: length; by default from `clip.json`, or the number of frames over fps.
         first_frame: number that names and pose files give to the first frame; EPIC-KITCHENS counts from 1.
 
@@ -125,14 +157,24 @@ def load_clip(
     path = Path(path)
     require_positive({"--fps": fps, "--video-seconds": seconds})
     if path.is_dir():
-        files, numbers = list_frames(path, first_frame)
+        files = list_frames(path)
         described = read_description(path / DESCRIPTION)
-        known = even_times(numbers, fps or described.get("fps"), seconds or described.get("seconds"))
-        return Clip(files, files.size(), *known)
+        files, size, turns = look_at_first(files)
+        known = times_of(files, fps or described.get("fps"), seconds or described.get("seconds"), first_frame)
+        return Clip(files, size, *known, turns)
     if not path.is_file():
         raise BadInput(f"video {path}: no such file or folder")
-    count, size, rate = probe_video(path)
-    return Clip(VideoFile(path, count, first_frame), size, *even_times(range(count), fps or rate, seconds))
+    stream = probe_video(path)
+    turns = TURNS.get(stream.matrix, 0)
+    if stream.matrix != UPRIGHT:
+        LOG.info("video %s: frames are shown %s, as the file says; K is that of upright frames", path, TURNED[turns])
+    size = stream.size[::-1] if turns % 2 else stream.size
+    if fps is None and stream.times is not None:
+        LOG.info("video %s: frames have times of their own, not of a constant rate", path)
+        known = with_length(stream.times, seconds or (stream.times[-1] + stream.last if stream.last else None))
+    else:
+        known = even_times(range(stream.count), fps or stream.rate, seconds)
+    return Clip(VideoFile(path, stream, first_frame), size, *known, turns)
 
 
 def even_times(
@@ -160,9 +202,43 @@ def given_times(times: list[Any], count: int, seconds: float | None) -> tuple[tu
         if time <= before:
             raise BadInput(f"times[{place}]: is {float(time):g} s after {before:g} s, expected ascending times")
         before = float(time)
-    plain = tuple(map(float, times))
-    interval = (plain[-1] - plain[0]) / (count - 1) if count > 1 else 0.0
-    return plain, seconds or plain[-1] + interval
+    return with_length(tuple(map(float, times)), seconds)
+
+
+def with_length(times: tuple[float, ...], seconds: float | None) -> tuple[tuple[float, ...], float]:
+    """Times and the clip's length; by default the last frame is as long as the others on average."""
+    interval = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    return times, seconds or times[-1] + interval
+
+
+def times_of(
+    files: ImageFiles, fps: float | None, seconds: float | None, first_frame: int
+) -> tuple[tuple[float, ...] | None, float | None]:
+    """Times of image files, and the clip's length, from their numbers over the rate, or from stamps in their names.
+
+    Raises:
+        BadInput: a frame comes before the first one.
+    """
+    numbers, stamps = files.reading.numbers, files.reading.stamps
+    if numbers is not None and numbers[0] < first_frame:
+        raise BadInput(f"--first-frame {first_frame}: {files.name(0)} comes before it")
+    if fps is None:
+        if stamps is None or stamps[-1] - stamps[0] > LATEST_SECONDS * NANO or len(set(stamps)) < len(stamps):
+            return None, seconds
+        LOG.info("video %s: times of the frames are those in their names", files)
+        return with_length(tuple((stamp - stamps[0]) / NANO for stamp in stamps), seconds)
+    if numbers is not None and (numbers[-1] - first_frame) / fps <= LATEST_SECONDS:
+        return even_times([number - first_frame for number in numbers], fps, seconds)
+    if numbers is not None or stamps is not None:
+        LOG.warning(
+            "video %s: names such as %s hold no frame numbers at %g frames a second, so times are the frames' places "
+            "over it%s",
+            files,
+            files.files[0],
+            fps,
+            "; leave out the rate (--fps, clip.json) for the times in the names" if stamps else "",
+        )
+    return even_times(range(len(files)), fps, seconds)
 
 
 def to_list(name: str, values: Any, expected: str) -> list[Any]:
@@ -177,6 +253,11 @@ def require_positive(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if value is not None and not is_positive(value):
             raise BadInput(f"{name} {value}: expected a positive number")
+
+
+def is_middle(x: float, y: float, size: tuple[int, int]) -> bool:
+    """Whether a principal point is near the middle of a frame."""
+    return abs(x / size[0] - 0.5) <= MIDDLE and abs(y / size[1] - 0.5) <= MIDDLE
 
 
 def is_positive(value: Any) -> bool:

@@ -1,21 +1,27 @@
 """Where a clip's frames come from: what every source does, and a folder of image files (SPEC section 6)."""
 
-import itertools
+import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from ..errors import BadInput
+from .decoding.images import IMAGE_SUFFIXES, OTHER_PICTURES, read_image, white_of
+from .names.pairs import PosedFrames, pair, require_some, tell_unpaired
+from .names.reading import Reading, UnreadNames, listed, read_names
 
-__all__ = ["Frames", "ImageFiles", "frame_numbers", "list_frames", "match", "read_image"]
+__all__ = ["Frames", "ImageFiles", "list_frames", "look_at_first"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LOG = logging.getLogger(__name__)
 DESCRIPTION = "clip.json"
+# of frames that poses are named like
+UNREAD = Reading(())
+# frames of more than 8 bits that are looked at for their brightest value
+PEAK_FRAMES = 8
 
 
 class Frames(Protocol):
@@ -37,30 +43,15 @@ class Frames(Protocol):
         """Poses of the frames that have one, by place; `poses` are the scene's. Raises BadInput where none has."""
 
 
-class PosedFrames(Mapping[int, np.ndarray]):
-    """The poses of a scene by the places of the frames that they belong to; still read when they are asked for."""
-
-    def __init__(self, stems: Mapping[int, str], poses: Mapping[str, np.ndarray]):
-        """`stems` name the pose of each place."""
-        self._stems, self._poses = stems, poses
-
-    def __getitem__(self, place: int) -> np.ndarray:
-        return self._poses[self._stems[place]]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._stems)
-
-    def __len__(self) -> int:
-        return len(self._stems)
-
-
 @dataclass(frozen=True)
 class ImageFiles:
-    """A folder of frames; a frame has the pose of its stem.
+    """A folder of frames; a frame has the pose of its stem, or of the same number or time.
 
     Attributes:
         folder: where they are.
-        files: their names, at least one, in the order of their numbers.
+        files: their names, at least one, in the order of time.
+        reading: how the stems are read; by default poses have the same stems, and some frames have none.
+        white: value of white, where they have more than 8 bits.
     """
 
     times_hint: ClassVar[str] = (
@@ -70,6 +61,8 @@ class ImageFiles:
 
     folder: Path
     files: tuple[str, ...]
+    reading: Reading = UNREAD
+    white: float = 65535.0
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -84,68 +77,99 @@ class ImageFiles:
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Each file when its turn comes."""
         for place in places:
-            yield read_image(self.folder / self.files[place])
+            picture = read_image(self.folder / self.files[place])
+            try:
+                yield picture.rgb(self.white)
+            except ValueError as error:
+                raise BadInput(f"frame {self.name(place)}: {error}") from None
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
-        """Matched by stem."""
+        """Matched by stem, or by the number or time in it where that finds more."""
         names = [stem_of(file) for file in self.files]
-        return match(self, {place: stem for place, stem in enumerate(names) if stem in poses}, poses, names[0])
+        stems = pair(names, self.reading, poses)
+        require_some(self, stems, poses, names[0])
+        if self.reading.names:
+            tell_unpaired(self, names, stems, poses)
+        return PosedFrames(stems, poses)
 
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame, pixels."""
-        height, width, _ = read_image(self.folder / self.files[0]).shape
+        height, width = read_image(self.folder / self.files[0]).values.shape[:2]
         return width, height
 
 
-def match(clip: Frames, stems: Mapping[int, str], poses: Mapping[str, np.ndarray], like: str) -> PosedFrames:
-    """The poses of a clip's frames by place; raises BadInput, with what frames are named like, where there are none."""
-    if not poses:
-        raise BadInput(
-            f"no frame of {clip} has a pose: the scene has none; give poses to Scene.of, by the frames' stems"
-        )
-    if not stems:
-        raise BadInput(
-            f"no frame of {clip} has a pose: frames are named like {like}, poses like {next(iter(poses))}; "
-            "they are matched by stem, and in a video file by number (--first-frame 1 if it counts from 1)"
-        )
-    return PosedFrames(stems, poses)
+def list_frames(folder: Path) -> ImageFiles:
+    """Image files of a folder in the order of time.
 
-
-def list_frames(folder: Path, first_frame: int) -> tuple[ImageFiles, tuple[int, ...]]:
-    """Image files of a folder in the order of their numbers, and these numbers counted from 0."""
+    Raises:
+        BadInput: there are none, or their names do not tell one order.
+    """
     # names, not paths: a folder may hold a recording of many thousands
     with os.scandir(folder) as entries:
-        files = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    files = {file: stem_of(file) for file in names if file.lower().endswith(IMAGE_SUFFIXES)}
+    others = [file for file in names if file.lower().endswith(OTHER_PICTURES)]
     if not files:
-        raise BadInput(f"video {folder}: the folder holds no {', '.join(IMAGE_SUFFIXES)} frames")
-    numbers = frame_numbers([stem_of(file) for file in files], first_frame)
-    ordered = sorted(zip(numbers, files, strict=True))
-    for (number, file), (following, other) in itertools.pairwise(ordered):
-        if number == following:
-            raise BadInput(f"video {folder}: {file} and {other} have the same number")
-    if ordered[0][0] < 0:
-        raise BadInput(f"--first-frame {first_frame}: {folder / ordered[0][1]} comes before it")
-    return ImageFiles(folder, tuple(file for _, file in ordered)), tuple(number for number, _ in ordered)
+        found = f"; {others[0]} is of a kind that is not read, convert it" if others else ""
+        raise BadInput(f"video {folder}: the folder holds no {', '.join(IMAGE_SUFFIXES)} frames{found}")
+    if others:
+        LOG.warning(
+            "video %s: pictures of other kinds are not read, %d (%s); convert them", folder, len(others), listed(others)
+        )
+    kept = {stem: file for file, stem in files.items()}
+    if len(kept) < len(files):
+        twice = next(file for file, stem in files.items() if kept[stem] != file)
+        raise BadInput(f"video {folder}: {twice} and {kept[files[twice]]} have the same number; keep one kind of files")
+    try:
+        reading = read_names(list(kept))
+    except UnreadNames as error:
+        raise BadInput(f"video {folder}: {error}; keep or link the frames of one clip in a folder, numbered") from None
+    told = [kept[stem] for stem in reading.left_out]
+    if told:
+        LOG.warning("video %s: files not named like the others are left out, %d (%s)", folder, len(told), listed(told))
+    if reading.doubt:
+        LOG.warning("video %s: %s", folder, reading.doubt)
+    shown = [kept[stem] for stem in reading.names]
+    LOG.log(
+        logging.INFO if reading.words else logging.DEBUG,
+        "video %s: frames are ordered by %s, from %s to %s",
+        folder,
+        reading.words or "their names",
+        shown[0],
+        shown[-1],
+    )
+    return ImageFiles(folder, tuple(shown), reading)
+
+
+def look_at_first(files: ImageFiles) -> tuple[ImageFiles, tuple[int, int], int]:
+    """What the first frame tells of all: the value of white is known, their size, and quarter turns counterclockwise.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    first = read_image(files.folder / files.files[0])
+    height, width = first.values.shape[:2]
+    if first.orientation != 1:
+        LOG.info("video %s: frames are turned as EXIF says; K is that of upright frames", files)
+    if first.pages > 1:
+        LOG.warning(
+            "video %s: files hold several pictures, %d in the first; the first of each is taken", files, first.pages
+        )
+    if first.deep:
+        files = replace(files, white=white_of_all(files))
+        LOG.info("video %s: grey frames of more than 8 bits are scaled, with white at %g", files, files.white)
+    return files, (width, height), first.turns
+
+
+def white_of_all(files: ImageFiles) -> float:
+    """The value of white in frames of more than 8 bits, by the brightest value in some of them."""
+    places = sorted({int(place) for place in np.linspace(0, len(files) - 1, PEAK_FRAMES)})
+    some = [read_image(files.folder / files.files[place]).values for place in places]
+    try:
+        return white_of(max(values.max() for values in some), any(values.dtype.kind == "f" for values in some))
+    except ValueError as error:
+        raise BadInput(f"frame {files.name(0)}: {error}") from None
 
 
 def stem_of(file: str) -> str:
     return file.rpartition(".")[0]
-
-
-def frame_numbers(stems: Sequence[str], first_frame: int) -> tuple[int, ...]:
-    """The last number in each stem, counted from 0; the place in the list where any stem has none."""
-    found = [re.findall(r"\d+", stem) for stem in stems]
-    if not all(found):
-        return tuple(range(len(stems)))
-    return tuple(int(digits[-1]) - first_frame for digits in found)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image file, [H, W, 3] uint8 RGB."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"frame {path}: unreadable ({error})") from None

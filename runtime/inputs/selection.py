@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import BadInput, require_at_least
 from .cameras import usable
 from .clip import Clip
+from .scene import Scene
 
-__all__ = ["Selection", "select_frames"]
+__all__ = ["Selection", "select_frames", "upright"]
 
 LOG = logging.getLogger(__name__)
 
@@ -82,3 +83,8 @@ def select_frames(
     if offset is not None:
         stacked[:, :3, 3] -= offset
     return Selection(clip, tuple(chosen), stacked)
+
+
+def upright(scene: Scene, clip: Clip) -> Scene:
+    """The scene with intrinsics of the clip's upright frames; warns where they were those of the stored frames."""
+    return replace(scene, intrinsics=clip.upright(scene.intrinsics))

@@ -287,7 +287,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "no frames": (lambda inputs: [file.unlink() for file in inputs.video.glob("*.png")], "the folder holds no .jpg"),
     "two frames of one number": (
-        lambda inputs: Image.new("RGB", (40, 30)).save(inputs.video / "again_5.png"),
+        lambda inputs: Image.new("RGB", (40, 30)).save(inputs.video / "frame_5.png"),
         "have the same number",
     ),
     "clip.json of nonsense": (
@@ -309,9 +309,17 @@ def test_a_video_that_cannot_be_read(run, tmp_path) -> None:
 
 
 def test_frames_that_no_pose_is_named_like(run, inputs) -> None:
-    for file in inputs.poses.iterdir():
-        file.rename(file.with_stem(f"pose_{file.stem}"))
-    assert_refused(run("--quiet"), "poses like pose_frame_0000000003")
+    for name, file in zip("abc", sorted(inputs.poses.iterdir()), strict=True):
+        file.rename(file.with_stem(f"pose_{name}"))
+    assert_refused(run("--quiet"), "poses like pose_a")
+
+
+def test_quiet_keeps_warnings(run, inputs) -> None:
+    Image.new("RGB", (40, 30)).save(inputs.video / "thumbnail.png")
+    result = run("--quiet")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == 1
+    assert "left out, 1 (thumbnail.png)" in result.stderr
 
 
 def flip(file: Path) -> None:

@@ -1,5 +1,6 @@
 """Frames and poses that can be told apart."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +63,37 @@ def record(tmp_path: Path) -> Callable[..., Recording]:
         return Recording(tmp_path, stems, poses, intrinsics)
 
     return make
+
+
+@pytest.fixture
+def mutate() -> Callable[[bytes, random.Random], bytes]:
+    """A damaged copy of a file."""
+    return mutated
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """A file with some bytes changed, cut out, doubled or cut off."""
+    data = bytearray(content)
+    for _ in range(draw.randrange(1, 8)):
+        place, length = draw.randrange(len(data)), draw.randrange(1, 9)
+        kind = draw.randrange(5)
+        if kind == 0:
+            data[place] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            data[place : place + length] = draw.randbytes(length)
+        elif kind == 2:
+            data[place : place + length] = draw.choice([b"\0", b"\xff"]) * length
+        elif kind == 3:
+            data[place:place] = data[place : place + 8 * length]
+        elif len(data) > 40:
+            del data[max(20, place) :]
+    return bytes(data)
+
+
+@pytest.fixture
+def cases() -> Path:
+    """Inputs as users have them, and what is right for each."""
+    folder = Path(__file__).resolve().parents[4] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"needs cases from the field, which are kept outside of this repository: {folder} is absent")
+    return folder

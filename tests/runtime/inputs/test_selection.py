@@ -62,8 +62,8 @@ def test_more_frames_than_posed_or_none_are_refused(inputs, frames: int, poses_f
 
 
 def test_no_frame_with_a_pose(inputs, poses_for) -> None:
-    with pytest.raises(BadInput, match="frames are named like frame_0000000003, poses like frame_3"):
-        select_frames(load_clip(inputs.video), poses_for("frame_3"), frames=None, default=2)
+    with pytest.raises(BadInput, match="frames are named like frame_0000000003, poses like frame_30"):
+        select_frames(load_clip(inputs.video), poses_for("frame_30"), frames=None, default=2)
 
 
 def test_times_are_numbers_over_the_rate(inputs, poses_for) -> None:
