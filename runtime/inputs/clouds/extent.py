@@ -20,6 +20,8 @@ OFFSET_STEP = 126.0
 SAMPLED = 50_000
 # points so many edges of the middle 98 % beyond these, and so many metres, are strays
 STRAY_EDGES, STRAY_METRES = 5.0, 20.0
+# metres: a few that depth cameras misread, tens of metres off, do no harm; these roundings and spans are told
+STRAY_COST, STRAY_SPAN = 0.25, 200.0
 # bfloat16 rounds a coordinate by up to this share of it
 ROUNDING = 1 / 256
 COARSE = 0.5
@@ -78,7 +80,8 @@ def warn_of_strays(points: np.ndarray, source: str) -> None:
     step = (middle - lowest).max() * ROUNDING
     cost = f"coordinates are rounded relative to the furthest, here by up to {step:.2g} m in the middle of the scene"
     reach = max(STRAY_EDGES * float((high - low).max()), STRAY_METRES)
-    if (low - lowest).max() > reach or (highest - high).max() > reach:
+    far = (low - lowest).max() > reach or (highest - high).max() > reach
+    if far and (step > STRAY_COST or (highest - lowest).max() > STRAY_SPAN):
         near = ((points >= low - reach) & (points <= high + reach)).all(axis=1)
         keep = np.ceil(np.abs(points[near] - middle).max())
         LOG.warning(

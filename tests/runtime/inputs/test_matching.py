@@ -84,7 +84,7 @@ def test_images_of_several_cameras_are_told_apart_by_their_folder(record) -> Non
 
 def test_images_that_match_in_part_are_left_for_the_clip(record) -> None:
     made = record()
-    (made.video / f"{made.stems[0]}.png").rename(made.video / "1.png")
+    (made.video / f"{made.stems[0]}.png").rename(made.video / "frame_1.png")
     matched = match_cameras(load_cameras(epic(made)), load_clip(made.video))
     assert set(matched.poses) == set(made.stems)
 
