@@ -84,9 +84,8 @@ class EncoderComparison:
         row = Row.compare(setup.precision, stage, values, self.expected[stage], tolerance, file)
         if row.passed or not np.isfinite(row.rel_rms):
             return row
-        return row.following(
-            self._costs.of(stage, self._format(bounds, setup)), FACTORS[stage][bounds], MOST_COSTS[bounds]
-        )
+        cost = self._costs.of(stage, self._format(bounds, setup))
+        return row.following(cost, FACTORS[stage][bounds], least=tolerance, most=MOST_COSTS[bounds])
 
     @cached_property
     def _costs(self) -> Costs:
