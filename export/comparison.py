@@ -55,14 +55,14 @@ class Row:
             part, stage, tolerance.holds(rel_rms, cosine, norm), str(tolerance), rel_rms, cosine, norm, file=file
         )
 
-    def following(self, cost: float, factor: float, most: float) -> "Row":
+    def following(self, cost: float, factor: float, *, least: Tolerance, most: float) -> "Row":
         """The same numbers under a limit that follows the model: a multiple of what the format costs PyTorch itself."""
-        tolerance = Tolerance.around(most if math.isnan(cost) else min(factor * cost, most))
+        allowed = most if math.isnan(cost) else min(factor * cost, most)
+        tolerance = Tolerance.around(max(allowed, least.rel_rms))
         passed = tolerance.holds(self.rel_rms, self.cosine, self.norm)
-        words = (
-            f"{tolerance}: {factor:g} times what the format costs this model in PyTorch, {cost:.2g}, at most {most:g}"
-        )
-        return replace(self, passed=passed, limit=words)
+        reason = f"{factor:g} times what the format costs this model in PyTorch, {cost:.2g}"
+        limit = f"{tolerance}: {reason}, {least.rel_rms:g} to {most:g}"
+        return replace(self, passed=passed, limit=limit)
 
     def with_tokens(self, ours: np.ndarray, reference: np.ndarray) -> "Row":
         """Add what the difference does to the next token; logits [P, vocabulary]."""

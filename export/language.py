@@ -104,8 +104,8 @@ class LanguageComparison:
         file = GgufFile(path, gguf_names(self.inventory.used["llm"], self.inventory.geometry.llm))
         tokenizer = Tokenizer.read(self.checkpoint, self.inventory.geometry.llm.vocabulary)
         faults = list(file.faults(self.reference.config, tokenizer))
-        limit = faults[0] if faults else "sizes, constants and tokens as the checkpoint has them"
-        yield Row(quant, "header", not faults, limit)
+        stated = faults[0] if faults else "sizes, constants and tokens as the checkpoint has them"
+        yield Row(quant, "header", not faults, stated)
         yield compare_weights(setup, self.checkpoint, self.inventory)
         if any(fault.startswith("tokenizer.") for fault in faults):
             return  # libllama ends the process where a vocabulary contradicts itself
@@ -113,8 +113,9 @@ class LanguageComparison:
         yield self._words(setup)
         ours = self._run(setup)
         if quant in PLAIN:
-            row = Row.compare(quant, "prefill", ours, self._expected, STAGES["prefill"].tolerances[quant])
-            yield self._following(row, file, self.reference.embed, self._expected)
+            limit = STAGES["prefill"].tolerances[quant]
+            row = Row.compare(quant, "prefill", ours, self._expected, limit)
+            yield self._following(row, limit, file, self.reference.embed, self._expected)
             return
         yield self._graph(quant, file, ours)
         yield Row.compare(quant, "loss", ours, self._expected, LOSSES[quant]).with_tokens(ours, self._expected)
@@ -172,10 +173,10 @@ class LanguageComparison:
             return file.rows(EMBEDDING, list(ids))
 
         exact = self.reference.logits(self._embedded(embed), file)
-        row = Row.compare(quant, "graph", ours, exact, STAGES["prefill"].tolerances[GRAPH])
-        return self._following(row, file, embed, exact)
+        limit = STAGES["prefill"].tolerances[GRAPH]
+        return self._following(Row.compare(quant, "graph", ours, exact, limit), limit, file, embed, exact)
 
-    def _following(self, row: Row, file: GgufFile, embed: Embed, exact: np.ndarray) -> Row:
+    def _following(self, row: Row, limit: Tolerance, file: GgufFile, embed: Embed, exact: np.ndarray) -> Row:
         """Where it is further off than usual, the limit is what rounding activations costs PyTorch."""
         if row.passed or row.part not in MOST_ACTIVATION_COSTS or not np.isfinite(row.rel_rms):
             return row
@@ -184,7 +185,8 @@ class LanguageComparison:
             return ACTIVATIONS.get(file.kind(name), Tensor.clone)(values)
 
         rounded = self.reference.logits(self._embedded(embed), file, rounding)
-        return row.following(relative(rounded, exact), ACTIVATION_FACTOR, MOST_ACTIVATION_COSTS[row.part])
+        cost, most = relative(rounded, exact), MOST_ACTIVATION_COSTS[row.part]
+        return row.following(cost, ACTIVATION_FACTOR, least=limit, most=most)
 
 
 def reference_prompts(checkpoint: Checkpoint, setup: Setup, material: Material) -> list[Prompt]:

@@ -34,10 +34,13 @@ def test_a_wrong_scale_fails_though_the_angle_is_right(scale: float) -> None:
 def test_a_limit_can_follow_the_model_up_to_the_most_that_is_allowed() -> None:
     row = compare(VALUES + 0.03 * np.roll(VALUES, 1))
     assert row.passed is False
-    assert row.following(0.02, 2, most=0.05).passed is True
-    assert row.following(0.01, 2, most=0.05).passed is False
-    assert row.following(1.0, 2, most=0.02).passed is False
-    assert "2 times what the format costs this model in PyTorch, 0.01" in row.following(0.01, 2, most=0.05).limit
+    assert row.following(0.02, 2, least=LIMITS, most=0.05).passed is True
+    assert row.following(0.01, 2, least=LIMITS, most=0.05).passed is False
+    assert row.following(1.0, 2, least=LIMITS, most=0.02).passed is False
+    assert row.following(0.0, 2, least=Tolerance.around(0.04), most=0.05).passed is True
+    assert row.following(float("nan"), 2, least=LIMITS, most=0.05).passed is True
+    limit = row.following(0.01, 2, least=LIMITS, most=0.05).limit
+    assert "2 times what the format costs this model in PyTorch, 0.01, 0.01 to 0.05" in limit
 
 
 def test_logits_are_compared_as_distributions_of_the_next_token() -> None:

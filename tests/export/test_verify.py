@@ -18,8 +18,8 @@ from stllm_edge.runtime.llm.vocabulary import Vocabulary
 
 STAGES = {
     "fp32": ["vision", "points", "aligner"],
-    "F32": ["prompt", "header", "weights", "prefill"],
-    "Q4_K_M": ["prompt", "header", "weights", "graph", "loss"],
+    "F32": ["header", "weights", "prompt", "words", "prefill"],
+    "Q4_K_M": ["header", "weights", "prompt", "words", "graph", "loss"],
 }
 PLAIN = ["--precision", "fp32", "--quant", "F32"]
 

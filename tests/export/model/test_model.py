@@ -33,7 +33,7 @@ def qwen2_config(geometry: LlmGeometry) -> Any:
         intermediate_size=geometry.ffn,
         vocab_size=geometry.vocabulary,
         max_position_embeddings=geometry.context,
-        rope_parameters={"rope_type": "default", "rope_theta": geometry.rope_base},
+        rope_theta=geometry.rope_base,
         rms_norm_eps=geometry.rms_eps,
         tie_word_embeddings=geometry.tied,
     )
