@@ -50,7 +50,6 @@ TESTED_ELSEWHERE = {
     "benchmarks/commands.py": "tests/benchmarks/test_checkpoints.py",
     "benchmarks/demo.py": "tests/benchmarks/training/test_train.py",
     "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
-    "benchmarks/variants.py": "tests/export/test_mutations.py",
     "benchmarks/rea": "tests/benchmarks/rea/test_run.py",
     "benchmarks/rea/commands.py": "tests/benchmarks/rea/test_check.py",
     "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
