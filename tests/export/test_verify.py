@@ -266,11 +266,11 @@ def test_a_bundle_that_cannot_be_written_is_compared_all_the_same(
     def read_only(*arguments: object, **options: object) -> None:
         raise BadBundle(f"{bundle_copy}/.lock: Read-only file system")
 
-    monkeypatch.setattr("stllm_edge.runtime.bundle.writer.exclusive", read_only)
+    monkeypatch.setattr("stllm_edge.runtime.bundle.writer.BundleWriter.open", read_only)
     result = stllm("export", "verify", "--ckpt", tiny_checkpoint, "--bundle", bundle_copy, *PLAIN, *world)
     assert result.exit_code == 0, result.output
     assert marks(result.stdout)["F32", "prefill"] == "✓"
-    assert "not recorded in the manifest" in result.stderr
+    assert "the comparison is not recorded" in result.stderr
     assert "Read-only file system" in result.stderr
     assert (bundle_copy / "manifest.json").read_bytes() == before
 
