@@ -22,7 +22,7 @@ COMMANDS: dict[str, Any] = {
             "verify": "export.commands:verify",
         },
     ),
-    "stllm-run": "runtime.commands:run",
+    "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {
@@ -61,10 +61,31 @@ class Table(click.Group):
         return find(name, self.entries[name]) if name in self.entries else None
 
 
+class Work(Table):
+    """A command that has others below it: their names come first, all else is its own."""
+
+    def __init__(self, name: str, own: str, entries: dict[str, Any]):
+        super().__init__(name, "", entries)
+        self.own = find(name, own)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and args[0] in self.entries:
+            return super().make_context(info_name, args, parent, **extra)
+        return self.own.make_context(info_name, args, parent, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        return super().invoke(context) if context.command is self else self.own.invoke(context)
+
+    def get_help(self, context: click.Context) -> str:
+        return self.own.get_help(context)
+
+
 def find(name: str, entry: Any) -> click.Command:
     """The command of an entry of the table."""
     if not isinstance(entry, str):
-        return Table(name, *entry)
+        return Work(name, *entry) if ":" in entry[0] else Table(name, *entry)
     module, _, function = entry.partition(":")
     found: click.Command = getattr(importlib.import_module(f".{module}", __package__), function)
     found.name = name
@@ -74,7 +95,7 @@ def find(name: str, entry: Any) -> click.Command:
 def command(name: str) -> click.Command:
     """One of the programs, as `stllm-run`."""
     found = find(name, COMMANDS[name])
-    return click.version_option(package_name="stllm-edge")(found) if isinstance(found, Table) else found
+    return found if isinstance(found, Work) else click.version_option(package_name="stllm-edge")(found)
 
 
 def export(*arguments: Any, **settings: Any) -> Any:

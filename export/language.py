@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..runtime.bundle.table import GRAPH, LOSSES, MOST_ACTIVATION_COSTS, STAGES, Tolerance
-from ..runtime.llm.prompt import Prompt, build_prompt
+from ..runtime.llm.prompt import Prompt, Tokenize, build_prompt
 from ..runtime.llm.vocabulary import Vocabulary
 from ..runtime.setup import Setup
 from ..runtime.stages import Stages
@@ -192,12 +192,12 @@ class LanguageComparison:
 def reference_prompts(checkpoint: Checkpoint, setup: Setup, material: Material) -> list[Prompt]:
     """The questions as the checkpoint's own tokenizer has them, or else that of a language model."""
     if checkpoint.find(TOKENIZER) is not None:
-        return ask(cache(lambda text: reference_ids(checkpoint, text) or []), material)
+        return ask(cache(lambda text, special=True: reference_ids(checkpoint, text, special) or []), material)
     with Vocabulary(setup.bundle.file(setup.llm.file)) as vocabulary:
         return ask(vocabulary.tokenize, material)
 
 
-def ask(tokenize: Callable[[str], list[int]], material: Material) -> list[Prompt]:
+def ask(tokenize: Tokenize, material: Material) -> list[Prompt]:
     """All questions as a tokenizer has them."""
     return [build_prompt(question, tokenize, timing=material.timing) for question in QUESTIONS]
 

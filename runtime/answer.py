@@ -7,6 +7,7 @@ import numpy as np
 
 from .encoders.encoder import Kept
 from .errors import StllmError
+from .fit.fit import Fit
 from .host.rays import Rays
 from .host.voxels import Voxels
 from .inputs.selection import Selection
@@ -29,6 +30,7 @@ class View:
         points: `pcd_features`, in memory or on the GPU.
         video_tokens: [T, n, n+1, d] float32; the last column of each row is the newline embedding.
         meter: time and memory, by stage.
+        fit: scene and clip held against each other.
         encoded_rays: what the aligner takes of them; only a resident session keeps it from question to question.
     """
 
@@ -38,6 +40,7 @@ class View:
     points: np.ndarray | Kept
     video_tokens: np.ndarray
     meter: Meter
+    fit: Fit | None = field(default=None, repr=False)
     encoded_rays: EncodedRays | None = field(default=None, repr=False)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from .errors import StllmError
+from .libraries import being_imported, does_not_load, tells_of_wrong_cpu
 from .memory.counters import highest_peak
 
 __all__ = [
@@ -53,7 +54,7 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*arguments: Any, verbose: bool = False, quiet: bool = False, **values: Any) -> Any:
         level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-        with logging_to_stderr(level):
+        with logging_to_stderr(level), tells_of_wrong_cpu(click.get_current_context().command_path):
             try:
                 return command(*arguments, quiet=quiet, **values)
             except StllmError as error:
@@ -62,6 +63,10 @@ def reports_errors(command: Command) -> Command:
                 if (error.name or "").partition(".")[0] not in EXPORT_PACKAGES:
                     raise
                 refuse(f"{error.name} is not installed; pip install 'stllm-edge[export]'")
+            except Exception as error:
+                if (library := being_imported(error)) is None:
+                    raise
+                refuse(str(does_not_load(library, error)))
 
     return wrapped  # type: ignore[return-value]
 
@@ -128,7 +133,7 @@ session_options = options(
 view_options = options(
     click.option("--poses", type=FOLDER, help="Folder of 4x4 pose files; by default in the scene folder."),
     click.option("--intrinsics", type=FOLDER, help="3x3 intrinsics file; by default K.txt in the scene folder."),
-    click.option("--intrinsics-of", metavar="WxH", help="Size of the images that it belongs to, if not the frames'."),
+    click.option("--intrinsics-of", metavar="WxH", help="Frames that the intrinsics are of; 1x1 for shares; or auto."),
     click.option(
         "--cameras", type=FOLDER, help="Poses and intrinsics in one: COLMAP, nerfstudio, EPIC-Fields, TUM, EuRoC."
     ),
@@ -136,8 +141,9 @@ view_options = options(
         "--pose-convention",
         default="c2w",
         show_default=True,
-        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl.",
+        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl; auto tells by the frames.",
     ),
+    click.option("--scale", help="Metres a unit of cloud and poses, as 0.001; of each, as 0.001,1; or auto."),
     click.option("--crop", type=float, help="Leave out points further than so many metres from the cloud's middle."),
     click.option(
         "--glb", default="all", show_default=True, help="Geometries of a GLB: all, or the first as it is stored."

@@ -60,12 +60,13 @@ class Recording:
         video: folder of frames or video file.
         poses: folder of poses, if not in the scene's.
         intrinsics: file of intrinsics, if not in the scene's folder.
-        intrinsics_of: size of the images that these belong to, like 1920x1080, if not the frames'.
+        intrinsics_of: size of the frames that the intrinsics are of, or auto; None where it is these frames'.
         cameras: file or folder of poses, and of intrinsics where its format holds some, in place of the scene's.
         pose_convention: how poses are meant.
         crop: leave out points further than this from the middle of the cloud along an axis, metres.
         glb: which geometries of a GLB, all or the first as it is stored.
         depth_scale: number in a depth frame that stands for one metre.
+        scale: metres a unit, for cloud and poses or for each, or auto; None where they are metres.
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
         first_frame: number of the first frame.
@@ -78,6 +79,7 @@ class Recording:
     intrinsics_of: str | None = None
     cameras: Path | None = None
     pose_convention: str = "c2w"
+    scale: str | None = None
     crop: float | None = None
     glb: str = "all"
     depth_scale: float = 1000.0

@@ -8,15 +8,24 @@ from typing import Any
 
 from .answer import Answer
 from .bundle.files import atomic_path
+from .bundle.manifest import Bundle
 from .errors import BadInput
+from .fit.fit import Fit, examine
+from .fit.picture import write_picture
+from .fit.reading import Reading
+from .inputs.cameras import load_intrinsics
 from .inputs.cameras.reading import load_cameras
 from .inputs.clip import Clip, load_clip
-from .inputs.matching import match_cameras, sized_intrinsics
+from .inputs.matching import match_cameras
 from .inputs.scene import Scene, load_scene
+from .inputs.selection import select_frames, upright
 from .options import Options, Recording, Request
 from .session import Session
 
-__all__ = ["answer_request", "read"]
+__all__ = ["answer_request", "check_recording", "read"]
+
+# frames that are looked at where no bundle says how many
+FRAMES = 32
 
 
 def answer_request(
@@ -47,6 +56,7 @@ def answer_request(
 
 def ask(session: Session, recording: Recording, request: Request) -> Answer:
     """Read scene and clip and begin the answer; raises BadInput where a file is not what it has to be."""
+    reading = Reading.of(recording.scale, recording.intrinsics_of)
     scene, clip = read(recording)
     return session.ask(
         scene,
@@ -58,6 +68,7 @@ def ask(session: Session, recording: Recording, request: Request) -> Answer:
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
         seed=request.seed,
+        reading=reading,
     )
 
 
@@ -73,9 +84,7 @@ def read(recording: Recording) -> tuple[Scene, Clip]:
     )
     file = recording.intrinsics or recording.scene / "K.txt"
     if recording.cameras is None:
-        intrinsics = sized_intrinsics(file, recording.intrinsics_of, clip.size) if recording.intrinsics_of else None
-        given = intrinsics if intrinsics is not None else recording.intrinsics
-        convention = recording.pose_convention
+        given, convention = recording.intrinsics, recording.pose_convention
         scene = scene_of(poses=recording.poses, intrinsics=given, pose_convention=convention, clip=clip)
         return scene, clip
     if recording.poses is not None:
@@ -86,12 +95,34 @@ def read(recording: Recording) -> tuple[Scene, Clip]:
     if intrinsics is None:
         if recording.intrinsics is None and not file.is_file():
             raise BadInput(f"{matched.source}: holds no intrinsics of the frames; give --intrinsics FILE with it")
-        intrinsics = sized_intrinsics(file, recording.intrinsics_of, clip.size)
+        intrinsics = load_intrinsics(file)
     elif recording.intrinsics_of is not None:
         raise BadInput(
             f"--intrinsics-of {recording.intrinsics_of}: {matched.source} says what its intrinsics belong to"
         )
     return scene_of(poses=matched.poses, intrinsics=intrinsics, clip=matched.clip), matched.clip
+
+
+def check_recording(recording: Recording, bundle: Path | None, frames: int | None, picture: Path | None) -> Fit:
+    """What is understood of a scene and a clip, without a question.
+
+    Args:
+        recording: files and how they are meant.
+        bundle: whose number of frames and voxels count, if there is one.
+        frames: how many to look at; None takes the bundle's number, or as many as have a pose up to 32.
+        picture: a .png file to draw it to.
+    """
+    reading = Reading.of(recording.scale, recording.intrinsics_of)
+    defaults = Bundle(bundle).defaults if bundle else None
+    scene, clip = read(recording)
+    scene = upright(scene, clip)
+    count = defaults.frames if defaults else min(FRAMES, len(clip.frames.posed(scene.poses)))
+    selection = select_frames(clip, scene.poses, frames=frames, default=count, offset=scene.offset)
+    voxel_size = defaults.voxel_size if defaults else None
+    fit = examine(scene, selection, reading, voxel_size=voxel_size, thorough=True)
+    if picture is not None:
+        write_picture(picture, fit)
+    return fit
 
 
 def report(session: Session, answer: Answer) -> dict[str, Any]:
@@ -105,6 +136,7 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
         "device": session.setup.placement.name,
         "precision": session.setup.precision,
         "quant": session.setup.quant,
+        "inputs": answer.view.fit.summary() if answer.view.fit else {},
         "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
         "peak_mb": {stage: round(peak / 1e6, 1) for stage, peak in answer.meter.peak_bytes.items()},
     }

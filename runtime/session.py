@@ -15,9 +15,11 @@ from .bundle.table import STAGES
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
 from .errors import BadInput, require_at_least
+from .fit.fit import examine
+from .fit.reading import Reading
 from .inputs.clip import Clip
-from .inputs.scene import Scene, projected_share
-from .inputs.selection import Selection, select_frames, upright
+from .inputs.scene import Scene
+from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
 from .llm.sampling import sample
@@ -32,7 +34,6 @@ __all__ = ["Session"]
 
 LOG = logging.getLogger(__name__)
 PRECISION_ORDER = ("fp32", "fp16")
-FEW_POINTS = 0.01
 
 
 class Session:
@@ -99,6 +100,7 @@ class Session:
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
+        reading: Reading | None = None,
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
         check_request(question, max_new_tokens, temperature, seed)
@@ -106,7 +108,7 @@ class Session:
         if self._timed(time_instruction):
             # a clip that has no times is refused before encoders run
             clip.timing()
-        view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens)
+        view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens, reading=reading)
         return self.answer(
             view,
             question,
@@ -117,7 +119,15 @@ class Session:
             seed=seed,
         )
 
-    def look(self, scene: Scene, clip: Clip, *, frames: int | None = None, max_new_tokens: int = 256) -> View:
+    def look(
+        self,
+        scene: Scene,
+        clip: Clip,
+        *,
+        frames: int | None = None,
+        max_new_tokens: int = 256,
+        reading: Reading | None = None,
+    ) -> View:
         """Compute all that does not depend on a question.
 
         Args:
@@ -125,9 +135,10 @@ class Session:
             clip: the action just seen.
             frames: frames to sample; None takes the bundle's number.
             max_new_tokens: longest answer that is planned for.
+            reading: what is known of units and intrinsics, and so not questioned.
 
         Raises:
-            BadInput: scene and clip do not belong together.
+            BadInput: scene and clip do not belong together, or are certainly not what they are taken for.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
         stages, meter = self.stages, Meter(STAGES)
@@ -135,13 +146,15 @@ class Session:
         selection = select_frames(
             clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
         )
-        warn_if_unseen(scene, selection)
+        fit = examine(scene, selection, reading, voxel_size=self.bundle.defaults.voxel_size)
+        fit.require()
+        scene, selection = fit.scene, fit.selection
         voxels = stages.host.voxels(scene, meter)
         # as early as the number of voxels is known: what does not fit is refused before an encoder runs
         self._require_memory(len(selection), len(voxels), max_new_tokens)
         maps = stages.host.maps(voxels, meter)
         stages.require_profiles(voxels, maps, len(selection))
-        self._log_choices()
+        log_choices(self.options, self.setup)
         # its process reads the graph while this one computes rays
         stages.encoders.load("vision")
         rays = stages.host.rays(scene, selection, voxels, meter)
@@ -149,7 +162,7 @@ class Session:
         points = stages.points(voxels, maps, meter)
         # they are 387 columns for each voxel and patch, worth keeping only for further questions
         encoded = stages.host.encode_rays(rays, meter) if self.options.resident else None
-        return View(selection, voxels, rays, points, video_tokens, meter, encoded)
+        return View(selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
     def answer(
         self,
@@ -221,13 +234,6 @@ class Session:
         plan = self.setup.plan(frames, voxels, max_new_tokens)
         require_memory(plan, self.stages.held(plan))
 
-    def _log_choices(self) -> None:
-        """Say what was decided where the options left it open."""
-        setup = self.setup
-        if self.options.precision is None or self.options.quant is None:
-            LOG.info("encoders %s, language model %s, %d threads", setup.precision, setup.quant, setup.threads)
-        LOG.info("encoders run on %s", setup.placement.name)
-
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
 
@@ -251,16 +257,11 @@ def decide(bundle: Bundle, options: Options) -> Setup:
     )
 
 
-def warn_if_unseen(scene: Scene, selection: Selection) -> None:
-    """Warn when hardly a point of the scene lies in the frames' view."""
-    share = projected_share(scene, selection.poses, selection.clip.size)
-    if share < FEW_POINTS:
-        LOG.warning(
-            "%.1f %% of the points project into a frame; likely causes: poses are world-to-camera or have OpenGL "
-            "axes (--pose-convention), or K belongs to another image size than %dx%d",
-            100 * share,
-            *selection.clip.size,
-        )
+def log_choices(options: Options, setup: Setup) -> None:
+    """Say what was decided where the options left it open."""
+    if options.precision is None or options.quant is None:
+        LOG.info("encoders %s, language model %s, %d threads", setup.precision, setup.quant, setup.threads)
+    LOG.info("encoders run on %s", setup.placement.name)
 
 
 def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -27,10 +27,12 @@ RUNTIME_LAYERS = (
     ("stages",),
     ("setup",),
     ("options",),
+    ("fit",),
     ("encoders", "llm", "inputs", "host"),
     ("bundle",),
     ("console",),
     ("memory",),
+    ("libraries",),
     ("errors",),
 )
 SERVER_SIDE = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "gguf"}
@@ -70,8 +72,8 @@ TESTED_ELSEWHERE = {
     "export/tensorrt": "tests/export/tensorrt/test_engines.py",
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
-    "runtime/commands.py": "tests/runtime/test_request.py",
     "runtime/encoders": "tests/runtime/encoders/test_engines.py",
+    "runtime/fit/evidence.py": "tests/runtime/fit/test_fit.py",
     "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",
     "runtime/inputs/cameras": "tests/runtime/inputs/cameras/test_reading.py",
     "runtime/inputs/cameras/cameras.py": "tests/runtime/inputs/test_matching.py",

@@ -3,20 +3,26 @@
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput
+from ...runtime.fit.fit import examine
+from ...runtime.fit.picture import write_picture
 from ...runtime.inputs.cameras import load_intrinsics, load_poses, usable
 from ...runtime.inputs.points import load_points
+from ...runtime.inputs.selection import select_frames
 from .dataset import Broken, ReaDataset, Sample, by_clip
 
 LOG = logging.getLogger(__name__)
 
 __all__ = ["Check", "Coverage", "check_dataset"]
+
+# of a clip, as many as the model sees
+FRAMES = 32
 
 
 @dataclass
@@ -55,11 +61,13 @@ class Check:
         types: samples by question type.
         scenes: coverage by scene.
         broken: samples that cannot be used.
+        doubtful: of each clip, one sample with what speaks against its files; none where no pictures were asked for.
     """
 
     types: dict[str, int]
     scenes: dict[str, Coverage] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
+    doubtful: list[Broken] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
@@ -80,14 +88,16 @@ class Check:
             for scene, row in self.scenes.items()
         ]
         lines += ["", *(f"broken: {sample.id}: {sample.reason}" for sample in self.broken)]
+        lines += [f"doubtful: {sample.id}: {sample.reason}" for sample in self.doubtful]
         return "\n".join([*lines, f"{self.usable:,} of {total:,} samples are usable, {len(self.broken):,} are broken"])
 
 
-def check_dataset(dataset: ReaDataset, *, quiet: bool = True) -> Check:
+def check_dataset(dataset: ReaDataset, *, pictures: Path | None = None, quiet: bool = True) -> Check:
     """Look at the files of every sample: each cloud, pose and first frame of a clip is read, the rest has to exist.
 
     Args:
         dataset: the data set.
+        pictures: folder for one picture a clip, whose scene and frames are then held against each other.
         quiet: whether to leave out the progress bar.
     """
     complaint = functools.cache(complain)
@@ -104,8 +114,21 @@ def check_dataset(dataset: ReaDataset, *, quiet: bool = True) -> Check:
             )
             if reason:
                 check.broken += [Broken(sample.id, reason) for sample in group]
+            elif pictures is not None:
+                check.doubtful += draw(sample, pictures)
             advance(len(group))
     return check
+
+
+def draw(sample: Sample, folder: Path) -> Iterator[Broken]:
+    """Draw a sample's scene and clip, and yield what speaks against them."""
+    scene, clip = sample.load()
+    count = min(FRAMES, len(clip.frames.posed(scene.poses)))
+    fit = examine(
+        scene, select_frames(clip, scene.poses, frames=count, default=count, offset=scene.offset), thorough=True
+    )
+    write_picture(folder / f"{sample.scene_id}_{sample.start}_{sample.stop}.png", fit)
+    yield from (Broken(sample.id, str(finding)) for finding in fit.findings)
 
 
 def read_clip(sample: Sample) -> None:

@@ -109,15 +109,16 @@ def judge(
 
 @click.command()
 @rea_options
+@click.option("--pictures", type=FOLDER, help="Draw each clip's cloud, camera and frames into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @logging_options
 @reports_errors
-def check(file: Path, root: Path, fps: float | None, as_json: bool, quiet: bool) -> None:
+def check(file: Path, root: Path, fps: float | None, pictures: Path | None, as_json: bool, quiet: bool) -> None:
     """Count samples, frames and poses, and list the samples that cannot be used."""
     from .check import check_dataset
     from .dataset import ReaDataset
 
-    check = check_dataset(ReaDataset(file, root, fps=fps), quiet=quiet)
+    check = check_dataset(ReaDataset(file, root, fps=fps), pictures=pictures, quiet=quiet)
     click.echo(json.dumps(check.to_json(), indent=1) if as_json else str(check))
     if not check.usable:
         sys.exit(1)

@@ -55,7 +55,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokeniz
 def encode(tokenizer: tokenizers.Tokenizer, question: str, answer: str) -> Tokens:
     """Ids of a question in the runtime's template, and of its answer."""
 
-    def ids(text: str) -> list[int]:
+    def ids(text: str, special: bool = True) -> list[int]:
+        tokenizer.encode_special_tokens = not special
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     return Tokens(build_prompt(question, ids), tuple(ids(answer + END)))

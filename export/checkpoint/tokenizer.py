@@ -259,9 +259,16 @@ def stated_stop_ids(checkpoint: Checkpoint) -> list[int]:
     raise BadInput(f"{checkpoint.path}: neither generation_config.json nor config.json has an eos_token_id")
 
 
-def reference_ids(checkpoint: Checkpoint, text: str) -> list[int] | None:
-    """Ids by the tokenizer's own implementation; None where the checkpoint has no `tokenizer.json`."""
+def reference_ids(checkpoint: Checkpoint, text: str, special: bool = True) -> list[int] | None:
+    """Ids by the tokenizer's own implementation; None where the checkpoint has no `tokenizer.json`.
+
+    The spelling of a special token is that token, unless `special` is false.
+    """
     from tokenizers import Tokenizer as Reference
 
     file = checkpoint.find("tokenizer.json")
-    return None if file is None else list(Reference.from_file(str(file)).encode(text, add_special_tokens=False).ids)
+    if file is None:
+        return None
+    reference = Reference.from_file(str(file))
+    reference.encode_special_tokens = not special
+    return list(reference.encode(text, add_special_tokens=False).ids)

@@ -22,7 +22,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where this user's caches live; `STLLM_CACHE` or `XDG_CACHE_HOME` move it."""
+    """Where this user's caches live; `STLLM_CACHE` or `XDG_CACHE_HOME` move it.
+
+    Raises:
+        FileNotFoundError: the user has no home; what would be remembered there is not.
+    """
     if folder := os.environ.get("STLLM_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stllm-edge"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stllm-edge"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from None

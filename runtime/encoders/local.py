@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadBundle, MissingDependency, StllmError
+from ..libraries import load_library
 from ..memory.counters import Usage, own_usage
 
 __all__ = ["CPU_PROVIDER", "LocalEncoder", "onnx_runtime"]
@@ -15,6 +16,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 # where a provider's memory is, by the name that ONNX Runtime's binding takes; the other providers are on a GPU
 MEMORY = {CPU_PROVIDER: "cpu"}
 GPU = "cuda"
+INSTALL = "pip install 'stllm-edge[cpu]', or 'stllm-edge[gpu]' for CUDA (never both, they overwrite each other)"
 
 
 class LocalEncoder:
@@ -115,15 +117,7 @@ class KeptValue:
 
 def onnx_runtime() -> Any:
     """The onnxruntime module; raises MissingDependency when it is not installed, or a library of it does not load."""
-    try:
-        import onnxruntime
-    except (ImportError, OSError) as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
-        raise MissingDependency(
-            f"ONNX Runtime {'is not installed' if absent else 'does not load'} ({first_line(error)}); "
-            "pip install 'stllm-edge[cpu]', or 'stllm-edge[gpu]' for CUDA (never both, they overwrite each other)"
-        ) from None
-    return onnxruntime
+    return load_library("onnxruntime", INSTALL)
 
 
 def first_line(error: Exception) -> str:

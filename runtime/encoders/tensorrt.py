@@ -210,7 +210,7 @@ def load_library(backend: str) -> Any:
     """TensorRT's Python module; raises MissingDependency when it is not installed."""
     try:
         return importlib.import_module(PACKAGES[backend])
-    except (ImportError, OSError) as error:
+    except Exception as error:  # its loader raises what it meets
         raise MissingDependency(f"{backend} is not installed ({error}); {INSTALL[backend]}") from None
 
 
@@ -220,6 +220,6 @@ def installed_versions() -> dict[str, str]:
     for backend, package in PACKAGES.items():
         try:
             versions[backend] = importlib.import_module(package).__version__
-        except (ImportError, OSError):
+        except Exception:  # as above
             continue
     return versions

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..libraries import load_library
+
 __all__ = ["normalised", "pixel_values", "resized"]
 
 # of each of the 256 levels: the processor scales in float64 and rounds once, then shifts in float32
@@ -17,10 +19,9 @@ def pixel_values(frame: np.ndarray, size: int) -> np.ndarray:
 
 def resized(frame: np.ndarray, size: int) -> np.ndarray:
     """One frame [H, W, 3] uint8 as a square [size, size, 3] (PIL bicubic)."""
-    from PIL import Image
-
+    pil = load_library("PIL.Image")
     # other bicubic filters, PyTorch's with and without antialiasing, differ from PIL's by many grey levels
-    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(pil.fromarray(frame).resize((size, size), pil.Resampling.BICUBIC))
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:

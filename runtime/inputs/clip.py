@@ -40,6 +40,7 @@ class Clip:
         times: seconds of each frame since the clip's beginning, if known.
         seconds: length, if known.
         turns: quarter turns counterclockwise that the frames have been turned by after they were read.
+        pose_convention: by which the frames' own poses were read; None where they have none.
     """
 
     frames: Frames
@@ -47,6 +48,7 @@ class Clip:
     times: tuple[float, ...] | None = None
     seconds: float | None = None
     turns: int = 0
+    pose_convention: str | None = None
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class Clip:
         else:
             known = given_times(to_list("times", times, "seconds a frame"), len(held), seconds)
         (first,) = held.read([0])
-        clip = cls(held, (first.shape[1], first.shape[0]), *known)
+        clip = cls(held, (first.shape[1], first.shape[0]), *known, pose_convention=pose_convention)
         for _ in clip.read(held.within_reach):
             pass  # all that can be checked now is
         return clip

@@ -32,6 +32,7 @@ class Scene:
             takes the offset off.
         intrinsics: [3, 3] float64, pixels of the frames as they are on disk or in memory.
         offset: [3] float64, metres: where the points' origin is in the coordinates of the files; zero for a room.
+        pose_convention: by which the poses were read, one of `POSE_CONVENTIONS`, or `auto`.
     """
 
     points: np.ndarray
@@ -39,6 +40,7 @@ class Scene:
     poses: Mapping[str, np.ndarray]
     intrinsics: np.ndarray
     offset: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    pose_convention: str = "c2w"
 
     @classmethod
     def of(
@@ -67,7 +69,9 @@ class Scene:
         require_convention(pose_convention)
         named = {stem: to_pose(pose, f"poses[{stem!r}]", pose_convention) for stem, pose in (poses or {}).items()}
         cloud = to_points(points, colours, crop=crop)
-        return cls(cloud.points, cloud.colours, named, to_intrinsics(intrinsics, "intrinsics"), cloud.offset)
+        return cls(
+            cloud.points, cloud.colours, named, to_intrinsics(intrinsics, "intrinsics"), cloud.offset, pose_convention
+        )
 
 
 def load_scene(
@@ -110,7 +114,7 @@ def load_scene(
         raise BadInput(f"scene {path}: depth frames have the colours of a clip's frames; give load_scene the clip")
     else:
         known = to_points(*fuse_depth(cloud, clip, found_poses, matrix, depth_scale), crop=crop, source=str(cloud))
-    return Scene(known.points, known.colours, found_poses, matrix, known.offset)
+    return Scene(known.points, known.colours, found_poses, matrix, known.offset, pose_convention)
 
 
 def locate(

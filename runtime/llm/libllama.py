@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadBundle, MissingDependency
+from ..libraries import load_library
 
 __all__ = ["assign", "libllama", "load_model", "offloads"]
 
@@ -16,11 +17,8 @@ _LOG_CALLBACK: Any = None
 
 
 def libllama() -> Any:
-    """The bindings, loaded on first use; raises MissingDependency when they are not installed."""
-    try:
-        import llama_cpp
-    except ImportError as error:
-        raise MissingDependency(f"llama-cpp-python is not installed ({error}); pip install stllm-edge") from None
+    """The bindings, loaded on first use; raises MissingDependency when they are not installed or do not load."""
+    llama_cpp = load_library("llama_cpp", "pip install llama-cpp-python")
     global _LOG_CALLBACK
     if _LOG_CALLBACK is None:
         _LOG_CALLBACK = llama_cpp.llama_log_callback(_log)
@@ -30,7 +28,7 @@ def libllama() -> Any:
 
 
 def offloads() -> bool:
-    """Whether libllama was built for a GPU; raises MissingDependency when it is not installed."""
+    """Whether libllama was built for a GPU; raises MissingDependency as `libllama` does."""
     return bool(libllama().llama_supports_gpu_offload())
 
 

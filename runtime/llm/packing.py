@@ -164,7 +164,7 @@ def recall(key: str) -> tuple[Rates, Rates] | None:
     try:
         mapped, packed = (Rates(*map(float, rates)) for rates in json.loads(memory().read_text())[key])
         usable = all(0 < rate < np.inf for rate in (*astuple(mapped), *astuple(packed)))
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError):
         return None
     return (mapped, packed) if usable else None
 
@@ -173,16 +173,16 @@ def remember(key: str, rates: tuple[Rates, Rates]) -> None:
     """Keep rates beside those that are known; without a folder for them, they are measured each time."""
     try:
         known = json.loads(memory().read_text())
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, ValueError):
         known = {}
     kept = dict(list(known.items())[-MOST_REMEMBERED:]) if isinstance(known, dict) else {}
     try:
         with atomic_path(memory()) as temporary:
             temporary.write_text(json.dumps({**kept, key: [astuple(rate) for rate in rates]}, indent=1))
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         LOG.info("rates are not remembered: %s", error)
 
 
 def memory() -> Path:
-    """Where rates are kept; raises RuntimeError where the user has no home."""
+    """Where rates are kept; raises OSError where the user has no home."""
     return cache_folder() / "packing.json"

@@ -1,8 +1,9 @@
 """The prompt: template, time instruction, pieces around the placeholders (SPEC section 8)."""
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +28,12 @@ SYSTEM = (
 POINT_CLOUD, IMAGE = "<pointcloud>", "<image>"
 POINT_CLOUD_ID, IMAGE_ID = -300, -200
 ASSISTANT_HEADER = "<|im_start|>assistant\n"
+
+
+class Tokenize(Protocol):
+    """Ids of a text, in which the spelling of a special token is that token unless `special` is false."""
+
+    def __call__(self, text: str, special: bool = True) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Prompt:
 
 def build_prompt(
     question: str,
-    tokenize: Callable[[str], list[int]],
+    tokenize: Tokenize,
     *,
     timing: tuple[float, Sequence[float]] | None = None,
     assistant_header: bool = True,
@@ -75,7 +82,7 @@ def build_prompt(
 
     Args:
         question: what the user asks; normalised to NFC as the model's tokenizer does.
-        tokenize: text to ids, special tokens recognised.
+        tokenize: text to ids, special tokens recognised; with `special=False` they are text, as all that a user writes.
         timing: length of the clip and times of the frames, seconds, for the time instruction; None leaves it out.
         assistant_header: whether to end with the assistant's header; without it the model writes it itself.
 
@@ -86,11 +93,12 @@ def build_prompt(
     question = unicodedata.normalize("NFC", question)
     system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
     line = f"{time_instruction(*timing)}\n" if timing else ""
-    tail = f"\n{line}{question}<|im_end|>\n"
+    # a tokenizer cuts at special tokens before all else, so that a cut before one changes no id
+    said, end = f"\n{line}{question}", "<|im_end|>\n"
     header = ASSISTANT_HEADER if assistant_header else ""
-    system_ids, tail_ids = tokenize(system), tokenize(tail)
+    system_ids, tail_ids = tokenize(system), [*tokenize(said, special=False), *tokenize(end)]
     return Prompt(
-        text=f"{system}{user}{POINT_CLOUD}\n{IMAGE}{tail}{header}",
+        text=f"{system}{user}{POINT_CLOUD}\n{IMAGE}{said}{end}{header}",
         head=(*system_ids, *tokenize(user)),
         between=tuple(tokenize("\n")),
         tail=(*tail_ids, *tokenize(header)),

@@ -24,8 +24,13 @@ class Vocabulary:
         self._require_open()
         return int(self._llama.llama_vocab_n_tokens(self._vocab))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens are recognised; raises BadInput when it is not valid UTF-8."""
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Ids of a text; raises BadInput when it is not valid UTF-8.
+
+        Args:
+            text: any text.
+            special: whether the spelling of a special token is that token, rather than text as any other.
+        """
         self._require_open()
         try:
             data = text.encode("utf-8")
@@ -33,8 +38,8 @@ class Vocabulary:
             raise BadInput(f"{text!r} is not valid UTF-8 text") from None
         # a token stands for one byte at least
         ids = (self._llama.llama_token * max(len(data), 1))()
-        # False: a piece of a prompt gets no token before it. True: the template's special tokens are recognised in it
-        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, True)
+        # False: a piece of a prompt gets no token before it
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, special)
         if count < 0:
             raise StllmError(f"libllama could not tokenise {text[:40]!r}")
         return list(ids[:count])

@@ -126,7 +126,10 @@ def test_intrinsics_of_images_of_another_size(run, inputs) -> None:
     before = run("--quiet").stdout
     np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics) * [[2], [2], [1]])
     assert run("--quiet", "--intrinsics-of", "80x60").stdout == before
-    assert_refused(run("--quiet", "--intrinsics-of", "80x80"), "belong to images of 80x80, the frames have 40x30")
+    np.savetxt(inputs.intrinsics, np.loadtxt(inputs.intrinsics) * [[1], [4 / 3], [1]])
+    squeezed = run("--quiet", "--intrinsics-of", "80x80")
+    assert squeezed.stdout == before
+    assert "80x80: another shape than the frames' 40x30, which are taken as squeezed, not cropped" in squeezed.stderr
 
 
 def test_pose_conventions_convert(run, inputs) -> None:

@@ -5,9 +5,11 @@ Text of one pose a file, trajectories, COLMAP, EPIC-Fields, nerfstudio and EuRoC
 
 from .files import PoseFiles, load_poses, usable
 from .intrinsics import load_intrinsics, scaled, to_intrinsics
-from .poses import POSE_CONVENTIONS, require_convention, to_pose
+from .poses import AUTO, FLIP_YZ, POSE_CONVENTIONS, require_convention, to_pose
 
 __all__ = [
+    "AUTO",
+    "FLIP_YZ",
     "POSE_CONVENTIONS",
     "PoseFiles",
     "load_intrinsics",

@@ -8,6 +8,8 @@ import numpy as np
 from ...errors import BadInput
 
 __all__ = [
+    "AUTO",
+    "FLIP_YZ",
     "POSE_CONVENTIONS",
     "RIGID_TOLERANCE",
     "RawPoses",
@@ -19,6 +21,8 @@ __all__ = [
 ]
 
 POSE_CONVENTIONS = ("c2w", "w2c", "c2w-opengl", "w2c-opengl")
+# to be decided by the frames; until then poses are taken as the first
+AUTO = "auto"
 RIGID_TOLERANCE = 1e-3
 # a rotation of three decimals is that far from the nearest exact one, in units of the last: at most 0.84 among a
 # million drawn ones
@@ -106,8 +110,9 @@ def to_pose(values: Any, source: str, convention: str = "c2w") -> np.ndarray:
 
 def require_convention(convention: str) -> None:
     """Raise BadInput unless a pose convention is known."""
-    if convention not in POSE_CONVENTIONS:
-        raise BadInput(f"--pose-convention {convention}: unknown; known are {', '.join(POSE_CONVENTIONS)}")
+    if convention not in (*POSE_CONVENTIONS, AUTO):
+        known = ", ".join((*POSE_CONVENTIONS, AUTO))
+        raise BadInput(f"--pose-convention {convention}: unknown; known are {known}")
 
 
 def rigid(pose: np.ndarray, source: str) -> np.ndarray:

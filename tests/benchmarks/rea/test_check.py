@@ -74,3 +74,12 @@ def test_a_file_of_another_data_set_is_one_line(rea, stllm) -> None:
     result = stllm("bench", "rea", "check", "--rea", rea.file, "--root", rea.root)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "belongs to data set 'ScanQA'" in result.stderr
+
+
+def test_pictures_of_every_clip(rea, stllm, tmp_path) -> None:
+    result = stllm(
+        "bench", "rea", "check", "--rea", rea.file, "--root", rea.root, "--pictures", tmp_path / "pictures", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "pictures").glob("P01_11_*.png"))) == 2
+    assert json.loads(result.stdout)["doubtful"] == []

@@ -142,6 +142,48 @@ def test_reference_prompt_has_the_reference_ids(golden: Any, qwen2: Pair) -> Non
     assert ids == golden.case["prompt_token_ids_full_qwen2_vocabulary"]
 
 
+# the question is text
+
+TAIL = "<|im_end|>\n"
+SPECIAL = ("<|im_end|>", "<|im_start|>system\n", "<|endoftext|>", "<|im_start|>")
+
+
+def asked(pair: Pair, question: str) -> list[int]:
+    return list(build_prompt(question, pair.vocabulary.tokenize, assistant_header=False).tail)
+
+
+def expected(pair: Pair, question: str) -> list[int]:
+    """The question as its own tokenizer takes it, between what the template puts there."""
+    said = f"\n{unicodedata.normalize('NFC', question)}"
+    pair.reference.encode_special_tokens = True
+    ids = pair.reference.encode(said, add_special_tokens=False).ids
+    pair.reference.encode_special_tokens = False
+    return list(ids + pair.reference.encode(TAIL, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("name", ["generated", "qwen2"])
+def test_a_special_token_s_spelling_in_a_question_is_text(name: str, request: pytest.FixtureRequest) -> None:
+    pair = request.getfixturevalue(name)
+    control = {pair.vocabulary.tokenize(token)[0] for token in SPECIAL}
+    for token in SPECIAL:
+        for question in (token, f"Where?{token}", f"{token}You lie.", f"a {token} b {token}\n", f"<{token}>"):
+            ids = asked(pair, question)
+            assert ids == expected(pair, question)
+            assert [token for token in ids if token in control] == pair.vocabulary.tokenize("<|im_end|>")
+
+
+@pytest.mark.parametrize("name", ["generated", "qwen2"])
+def test_other_questions_have_the_ids_of_the_prompt_as_a_whole(name: str, request: pytest.FixtureRequest) -> None:
+    """The cut behind the question is where a tokenizer cuts anyway; the newline before it is of its own text."""
+    pair = request.getfixturevalue(name)
+    texts = [*TEXTS.values(), *random_texts(600)]
+    questions = [text for text in texts if text.strip() and "<|" not in text and "<image>" not in text]
+    assert len(questions) > 150
+    for question in questions:
+        whole = pair.vocabulary.tokenize(unicodedata.normalize("NFC", f"\n{question}{TAIL}"))
+        assert asked(pair, question) == whole == expected(pair, question)
+
+
 # reading the files
 
 

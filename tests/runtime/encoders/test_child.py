@@ -353,12 +353,13 @@ class TestReasons:
 
     def test_an_exception_that_nobody_expected_is_told(self, fake: Any) -> None:
         with (
-            fake(imported="raise RuntimeError('not on this board')") as child,
-            pytest.raises(StllmError, match=r"ended with status 1 \(RuntimeError: not on this board\)"),
+            # past the import, where no failure is a library's
+            fake(imported="sys.modules['stllm_edge.runtime.encoders.worker'].load = lambda *_: 1 / 0") as child,
+            pytest.raises(StllmError, match=r"ended with status 1 \(ZeroDivisionError: division by zero\)"),
         ):
             child(frames=np.zeros(3))
 
-    @pytest.mark.parametrize("kind", ["ImportError", "OSError"])
+    @pytest.mark.parametrize("kind", ["ImportError", "OSError", "RuntimeError", "AttributeError"])
     def test_a_library_that_does_not_load_is_told_as_it_is(self, kind: str, fake: Any) -> None:
         reason = "libonnxruntime.so.1: cannot open shared object file"
         with (

@@ -1,5 +1,7 @@
 """Graphs on ONNX Runtime; what is refused is refused alike in a process of their own."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,3 +91,32 @@ def test_a_runtime_that_is_not_installed_or_does_not_load_is_told_apart(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingDependency, match=r"ONNX Runtime does not load \(libgomp\.so\.1: cannot open"):
         LocalEncoder(vision, 1)
+
+
+RUN = """
+import subprocess, sys
+from pathlib import Path
+import numpy as np
+from stllm_edge.runtime.encoders.{module} import {kind}
+with {kind}(Path(sys.argv[1]), 1) as encoder:
+    encoder(frames=np.zeros((1, 3, 56, 56), np.float32))
+subprocess.run([sys.executable, "-c", {then!r}, sys.argv[1]], check=True)
+"""
+PLAIN = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+PROCESSES = {
+    "this process": ("local", "LocalEncoder", ""),
+    "an encoder's process": ("child", "ChildEncoder", ""),
+    "a program that this one starts": ("local", "LocalEncoder", PLAIN),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_onnx_runtime_leaves_nothing_in_the_user_s_home(name: str, vision: Path, tmp_path: Path) -> None:
+    """Its telemetry, which looks up a server too, would keep a number of the device and a store of events there."""
+    module, kind, then = PROCESSES[name]
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    program = RUN.format(module=module, kind=kind, then=then)
+    subprocess.run([sys.executable, "-c", program, vision], env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert [str(file) for file in tmp_path.rglob("*")] == []

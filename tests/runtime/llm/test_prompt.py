@@ -22,7 +22,7 @@ HEADER = "<|im_start|>assistant\n"
 TIMING = (4.0, (0.5, 2.25))
 
 
-def characters(text: str) -> list[int]:
+def characters(text: str, special: bool = True) -> list[int]:
     """A tokenizer of one id a character."""
     return [ord(character) for character in text]
 
@@ -70,12 +70,12 @@ def test_pieces_are_tokenised_separately() -> None:
     """A tokenizer that swallows its whole text shows the cuts."""
     pieces: list[str] = []
 
-    def whole(text: str) -> list[int]:
-        pieces.append(text)
+    def whole(text: str, special: bool = True) -> list[int]:
+        pieces.append(text if special else f"as text: {text}")
         return [len(pieces)]
 
     build_prompt("Where?", whole)
-    assert sorted(pieces) == sorted([SYSTEM, "<|im_start|>user\n", "\n", "\nWhere?<|im_end|>\n", HEADER])
+    assert sorted(pieces) == sorted([SYSTEM, "<|im_start|>user\n", "\n", "as text: \nWhere?", "<|im_end|>\n", HEADER])
 
 
 def test_questions_are_normalised_to_composed_characters() -> None:
