@@ -97,7 +97,7 @@ class EncoderComparison:
 
     def _format(self, bounds: str, setup: Setup) -> Callable[[str, nn.Module], None]:
         """How PyTorch's modules are changed to compute in a format."""
-        exact = setup.bundle.manifest.get("float32_attention", {}).get(setup.precision, {})
+        exact = setup.bundle.float32_attention.get(setup.precision, {})
         if bounds == "fp32":
             return double
         if bounds == FUSED:

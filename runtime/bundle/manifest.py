@@ -179,6 +179,7 @@ class Bundle:
         geometry: sizes of the model.
         defaults: options recorded at export.
         stop_ids: tokens that end an answer.
+        float32_attention: attentions whose factors stay float32 for TensorRT, by precision and encoder.
         engines: entries of TensorRT engines by target, precision and encoder; none unless they were built.
     """
 
@@ -216,6 +217,10 @@ class Bundle:
                 raise ValueError(f"lacks or misstates 'llm.{quant}.embedding' (other sizes than 'geometry.llm')")
         self.engines: dict[str, dict[str, dict[str, Any]]] = self.manifest.get("engines", {})
         typed(dict[str, dict[str, dict[str, EngineFiles]]], self.engines, "engines")
+        exact = self.manifest.get("float32_attention", {})
+        self.float32_attention: dict[str, dict[str, list[str]]] = typed(
+            dict[str, dict[str, list[str]]], exact, "float32_attention"
+        )
         typed(dict[str, Compared], self.manifest.get("parity", {}), "parity")
 
     def _section(self, name: str, kind: Any, *, closed: bool = False) -> Any:

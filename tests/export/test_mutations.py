@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -374,13 +374,13 @@ def test_a_key_of_the_configuration_that_the_export_misread_becomes_a_cross(
     tower: dict[str, Any],
     stage: str,
     alter: Callable[..., Path],
+    tiny_checkpoint: Path,
     tiny_bundle: Path,
     block: dict[str, Path],
 ) -> None:
     """The checkpoint says one thing; the exporter's inventory and its bundle agree on another."""
     checkpoint = Checkpoint(alter(config=config, tower=tower))
-    inventory = take_inventory(checkpoint)
-    inventory = replace(inventory, geometry=Bundle(tiny_bundle).geometry)
+    inventory = take_inventory(Checkpoint(tiny_checkpoint))
     with opened(Recording(**block), 0.06) as (scene, clip):
         verification = Verification(tiny_bundle, checkpoint, inventory, scene, clip, Progress(True))
         if stage == "vision":

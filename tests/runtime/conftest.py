@@ -90,7 +90,7 @@ def damaged(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tupl
         if type(wrong) is not type(value) or type(value) is int:
             yield path, wrong
     children = list(value.items()) if isinstance(value, dict) else []
-    if isinstance(value, list):
+    if value and isinstance(value, list):
         children = [(0, value[0]), (len(value) - 1, value[-1])][: len(value)]
     for key, child in children:
         for where, changed in damaged(child, (*path, key)):
