@@ -66,8 +66,11 @@ class Row:
 
     def with_tokens(self, ours: np.ndarray, reference: np.ndarray) -> "Row":
         """Add what the difference does to the next token; logits [P, vocabulary]."""
-        theirs, own = (log_probabilities(np.asarray(logits, np.float64)) for logits in (reference, ours))
-        divergence = float((np.exp(theirs) * (theirs - own)).sum(axis=1).mean())
+        divergence = 0.0
+        # a position at a time: in float64 all of them would take gigabytes
+        for mine, other in zip(ours, reference, strict=True):
+            own, theirs = log_probabilities(mine), log_probabilities(other)
+            divergence += float(np.exp(theirs) @ (theirs - own)) / len(ours)
         agreement = float((ours.argmax(axis=1) == reference.argmax(axis=1)).mean())
         return replace(self, divergence=divergence, agreement=agreement)
 
@@ -100,6 +103,6 @@ def relative(ours: np.ndarray, reference: np.ndarray) -> float:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """[P, vocabulary] logits to the logarithms of their probabilities."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    """[vocabulary] logits to the logarithms of their probabilities, float64."""
+    shifted = logits.astype(np.float64) - logits.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))

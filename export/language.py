@@ -52,6 +52,9 @@ WEIGHT_LIMITS = {
 }
 # rounding is the same on both sides at first, and as large in the end
 ACTIVATION_FACTOR = 1.5
+BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
+# video tokens of a short prompt
+SHORT_VIDEO = 16
 TOKENIZER = "tokenizer.json"
 Embed = Callable[[Sequence[int]], np.ndarray]
 
@@ -115,29 +118,33 @@ class LanguageComparison:
         if quant in PLAIN:
             limit = STAGES["prefill"].tolerances[quant]
             row = Row.compare(quant, "prefill", ours, self._expected, limit)
-            yield self._following(row, limit, file, self.reference.embed, self._expected)
+            prompts = self._embedded(self._questions, self.reference.embed)
+            row = self._following(row, limit, file, prompts, self._expected)
+            yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if quant == "BF16" else row
             return
         yield self._graph(quant, file, ours)
         yield Row.compare(quant, "loss", ours, self._expected, LOSSES[quant]).with_tokens(ours, self._expected)
 
     @cached_property
     def _questions(self) -> list[Question]:
-        """All prompts with their shares of the clip, one after the other."""
-        questions, begin = [], 0
-        for prompt in self.prompts:
-            room = max(self.positions - len(prompt) - len(self.prefix), 1)
+        """The first question with the whole prompt and as much of the clip as there is room for, the others short."""
+        first, *others = self.prompts
+        room = max(self.positions - len(first) - len(self.prefix), 1)
+        questions, begin = [Question(first, self.video[:room])], room
+        for prompt in others:
+            short = replace(prompt, head=prompt.head[prompt.user_start :], user_start=0)
             begin = begin if begin < len(self.video) else 0
-            questions.append(Question(prompt, self.video[begin : begin + room]))
-            begin += room
+            questions.append(Question(short, self.video[begin : begin + SHORT_VIDEO]))
+            begin += SHORT_VIDEO
         return questions
 
     @cached_property
     def _expected(self) -> np.ndarray:
         """PyTorch's logits [P, vocabulary] with the checkpoint's weights."""
-        return self.reference.logits(self._embedded(self.reference.embed))
+        return self.reference.logits(self._embedded(self._questions, self.reference.embed))
 
-    def _embedded(self, embed: Embed) -> list[np.ndarray]:
-        return [question.embeddings(embed, self.prefix) for question in self._questions]
+    def _embedded(self, questions: list[Question], embed: Embed) -> list[np.ndarray]:
+        return [question.embeddings(embed, self.prefix) for question in questions]
 
     def _run(self, setup: Setup) -> np.ndarray:
         """Libllama's logits [P, vocabulary] of all prompts."""
@@ -167,16 +174,20 @@ class LanguageComparison:
         return Row.compare(setup.quant, "words", ours, self.reference.embed(ids), limit)
 
     def _graph(self, quant: str, file: GgufFile, ours: np.ndarray) -> Row:
-        """Libllama against PyTorch with the very weights that the file holds."""
+        """Libllama against PyTorch with the very weights that the file holds, on the short prompts."""
 
         def embed(ids: Sequence[int]) -> np.ndarray:
             return file.rows(EMBEDDING, list(ids))
 
-        exact = self.reference.logits(self._embedded(embed), file)
+        prompts = self._embedded(self._questions[1:], embed)
+        exact = self.reference.logits(prompts, file)
         limit = STAGES["prefill"].tolerances[GRAPH]
-        return self._following(Row.compare(quant, "graph", ours, exact, limit), limit, file, embed, exact)
+        row = Row.compare(quant, "graph", ours[-len(exact) :], exact, limit)
+        return self._following(row, limit, file, prompts, exact)
 
-    def _following(self, row: Row, limit: Tolerance, file: GgufFile, embed: Embed, exact: np.ndarray) -> Row:
+    def _following(
+        self, row: Row, limit: Tolerance, file: GgufFile, prompts: list[np.ndarray], exact: np.ndarray
+    ) -> Row:
         """Where it is further off than usual, the limit is what rounding activations costs PyTorch."""
         if row.passed or row.part not in MOST_ACTIVATION_COSTS or not np.isfinite(row.rel_rms):
             return row
@@ -184,7 +195,7 @@ class LanguageComparison:
         def rounding(name: str, values: Tensor) -> Tensor:
             return ACTIVATIONS.get(file.kind(name), Tensor.clone)(values)
 
-        rounded = self.reference.logits(self._embedded(embed), file, rounding)
+        rounded = self.reference.logits(prompts, file, rounding)
         cost, most = relative(rounded, exact), MOST_ACTIVATION_COSTS[row.part]
         return row.following(cost, ACTIVATION_FACTOR, least=limit, most=most)
 

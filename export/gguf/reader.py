@@ -1,14 +1,16 @@
 """A language model read back from GGUF: its weights as numbers, and what it says of itself."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from torch import Tensor
 
@@ -54,12 +56,23 @@ class GgufFile:
         data = np.asarray(stored.data)
         if data.ndim == 1:
             return torch.from_numpy(np.array(dequantize(data, stored.tensor_type)))
-        columns, rows = (int(size) for size in stored.shape)
-        values = np.empty((rows, columns), np.float32)
-        step = max(1, VALUES_AT_ONCE // columns)
-        for first in range(0, rows, step):
-            values[first : first + step] = dequantize(data[first : first + step], stored.tensor_type)
+        values = np.empty((len(data), int(stored.shape[0])), np.float32)
+
+        def fill(first: int) -> None:
+            block = data[first : first + step]
+            values[first : first + step] = dequantize(block, stored.tensor_type)
+
+        step = rows_at_once(stored)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(fill, range(0, len(data), step)))
         return torch.from_numpy(values)
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The rows of a matrix in float32, in blocks that follow each other, for one that is too large to be whole."""
+        stored = self._tensors[name]
+        data, step = np.asarray(stored.data), rows_at_once(stored)
+        for first in range(0, len(data), step):
+            yield torch.from_numpy(dequantize(data[first : first + step], stored.tensor_type))
 
     def rows(self, name: str, ids: list[int]) -> np.ndarray:
         """Some rows of a matrix in float32."""
@@ -95,6 +108,11 @@ class GgufFile:
     @cached_property
     def _stated(self) -> dict[str, Any]:
         return {key: field.contents() for key, field in self._fields.items()}
+
+
+def rows_at_once(stored: ReaderTensor) -> int:
+    """Rows of a matrix that are dequantised together."""
+    return max(1, VALUES_AT_ONCE // int(stored.shape[0]))
 
 
 def same(found: Any, expected: Any) -> bool:

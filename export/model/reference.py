@@ -21,7 +21,7 @@ from .aligner import encode_all
 from .parts import load_part
 from .peers import Qformer, Tower, fill, qwen2_config
 from .points import MapTensors
-from .streaming import StreamedQwen2, Weights, token_embeddings
+from .streaming import Stored, StreamedQwen2, Weights, token_embeddings
 
 __all__ = ["Reference"]
 
@@ -104,5 +104,5 @@ class Reference:
             weights: in place of the checkpoint's own.
             rounding: as `StreamedQwen2.logits` has it.
         """
-        model = StreamedQwen2(self.config, weights or self.checkpoint, self.progress)
+        model = StreamedQwen2(self.config, weights or Stored(self.checkpoint), self.progress)
         return torch.cat(model.logits([torch.from_numpy(prompt) for prompt in prompts], rounding)).numpy()
