@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 # what a format costs PyTorch is one rounding of many; a graph's differ, and are as many again. Kernels differ more in
 # float32, and an aligner reads what was rounded before it
 FACTORS = {
-    "vision": {"fp32": 4, "fp16": 2},
+    "vision": {"fp32": 4, "fp16": 3},
     "points": {"fp32": 4, "fp16": 2},
     "aligner": {"fp32": 4, "fp16": 3, FUSED: 2},
 }
