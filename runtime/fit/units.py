@@ -98,7 +98,8 @@ def oddity(measures: Measures, voxel_size: float | None) -> Oddity | None:
     if high or (view > FURTHEST_VIEW) + (extent > WIDEST_SCENE) + fast >= 2:
         moves = f", the camera moves {measures.speed:.3g} a second" if fast else ""
         return Oddity(False, f"coordinates have to be metres, and these are large: {measures}{moves}")
-    small = extent < SMALLEST_SCENE or view < NEAREST_VIEW or (measures.inside and extent < SMALLEST_ROOM)
-    if small or (voxel_size and extent < FEWEST_VOXELS * voxel_size):
+    # a room around the camera has more than a few voxels; a table top before it may have less
+    room = max(SMALLEST_ROOM, FEWEST_VOXELS * (voxel_size or 0.0))
+    if extent < SMALLEST_SCENE or view < NEAREST_VIEW or (measures.inside and extent < room):
         return Oddity(False, f"coordinates have to be metres, and these are small: {measures}")
     return None

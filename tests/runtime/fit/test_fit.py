@@ -177,7 +177,8 @@ def test_cases_from_the_field(name: str, cases: Path) -> None:
 def test_a_real_capture_of_one_frame_is_left_alone(capture: Any) -> None:
     scene, clip = load_scene(capture.scene), load_clip(capture.video)
     selection = select_frames(clip, scene.poses, frames=1, default=1)
-    assert not examine(scene, selection).findings
+    for voxel_size in (None, 0.06, 0.2):
+        assert not examine(scene, selection, voxel_size=voxel_size).findings
     flipped = replace(selection, poses=selection.poses @ np.diag([1.0, -1, -1, 1]))
     fit = examine(scene, flipped, thorough=True)
     assert fit.conventions["c2w-opengl"].share > 0.8
