@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..inputs.cameras import AUTO, FLIP_YZ
+from ..inputs.cameras.intrinsics import parse_size
 from ..inputs.scene import Scene
 from ..inputs.selection import Selection
 from .intrinsics import of_frames
@@ -42,7 +43,7 @@ class Reading:
         given = {"--scale": scale, "--intrinsics-of": intrinsics_of}
         return cls(
             scale=parse_scale(scale) if scale not in (None, AUTO) else None,
-            frame=parse_size(intrinsics_of) if intrinsics_of not in (None, AUTO) else None,
+            frame=None if intrinsics_of is None or intrinsics_of == AUTO else parse_size(intrinsics_of),
             auto=frozenset(option for option, value in given.items() if value == AUTO),
         )
 
@@ -56,16 +57,6 @@ def parse_scale(text: str | None) -> tuple[float, float]:
     if len(numbers) not in (1, 2) or not all(0 < number < float("inf") for number in numbers):
         raise BadInput(f"--scale {text}: expected metres a unit, as 0.001, or of cloud and poses, as 0.001,1, or auto")
     return numbers[0], numbers[-1]
-
-
-def parse_size(text: str | None) -> tuple[int, int]:
-    """Width and height."""
-    width, _, height = str(text).lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) < 10**6 and 0 < int(height) < 10**6):
-        raise BadInput(
-            f"--intrinsics-of {text}: expected the frames' size as 1920x1080, 1x1 for a K in shares, or auto"
-        )
-    return int(width), int(height)
 
 
 def meant(poses: np.ndarray, given: str, convention: str) -> np.ndarray:

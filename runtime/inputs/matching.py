@@ -3,20 +3,18 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from .cameras import load_intrinsics, scaled, usable
+from .cameras import usable
 from .cameras.cameras import Cameras
-from .cameras.intrinsics import parse_size
 from .cameras.lens import LEAST_PIXELS, Lens
 from .clip import Clip
 from .frames import Frames, ImageFiles
 from .video import VideoFile
 
-__all__ = ["Matched", "match_cameras", "sized_intrinsics"]
+__all__ = ["Matched", "match_cameras"]
 
 LOG = logging.getLogger(__name__)
 
@@ -69,15 +67,6 @@ def match_cameras(cameras: Cameras, clip: Clip, *, straight: bool = False) -> Ma
         LOG.info("%s: its lens bends by up to %.1f pixels; frames are straightened", cameras.source, bends)
         clip = replace(clip, frames=Straightened(frames, lens))
     return Matched(clip, poses, lens.matrix, cameras.source)
-
-
-def sized_intrinsics(path: Path, of: str | None, size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics [3, 3] from a file for frames of a size; `of` is the size that they belong to, like 1920x1080.
-
-    Raises:
-        BadInput: they are none, or the sizes differ in more than scale.
-    """
-    return scaled(load_intrinsics(path), parse_size(of) if of else size, size, f"intrinsics {path}")
 
 
 class Straightened:

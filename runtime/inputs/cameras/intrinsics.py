@@ -83,5 +83,7 @@ def parse_size(text: str) -> tuple[int, int]:
         and 0 < int(width) <= LARGEST_PIXEL
         and 0 < int(height) <= LARGEST_PIXEL
     ):
-        raise BadInput(f"--intrinsics-of {text}: expected width and height of the images, like 1920x1080")
+        raise BadInput(
+            f"--intrinsics-of {text}: expected the frames' size as 1920x1080, 1x1 for a K in shares, or auto"
+        )
     return int(width), int(height)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from stllm_edge.runtime import BadInput, load_clip
+from stllm_edge.runtime.inputs.cameras import load_intrinsics, scaled
 from stllm_edge.runtime.inputs.cameras.cameras import associate
+from stllm_edge.runtime.inputs.cameras.intrinsics import parse_size
 from stllm_edge.runtime.inputs.cameras.reading import load_cameras
-from stllm_edge.runtime.inputs.matching import match_cameras, sized_intrinsics
+from stllm_edge.runtime.inputs.matching import match_cameras
 
 from .recordings import STAMPS, colmap_text, epic, euroc, json_list, nerfstudio, tum
 
@@ -215,11 +217,11 @@ def test_as_many_poses_as_frames_where_neither_has_names(record) -> None:
 
 def test_intrinsics_of_another_size(record) -> None:
     made = record()
-    file = made.write("K.txt", "100 0 62\n0 104 50\n0 0 1\n")
-    assert np.allclose(sized_intrinsics(file, "128x96", (64, 48)), made.intrinsics)
-    assert sized_intrinsics(file, None, (64, 48))[0, 0] == 100
+    matrix = load_intrinsics(made.write("K.txt", "100 0 62\n0 104 50\n0 0 1\n"))
+    assert np.allclose(scaled(matrix, parse_size("128x96"), (64, 48), "K"), made.intrinsics)
+    assert scaled(matrix, (64, 48), (64, 48), "K")[0, 0] == 100
     for text in ("128", "0x96", "128x96x3", "1e3x5", "-1x4"):
-        with pytest.raises(BadInput, match=f"--intrinsics-of {text}: expected width and height"):
-            sized_intrinsics(file, text, (64, 48))
+        with pytest.raises(BadInput, match=f"--intrinsics-of {text}: expected the frames' size"):
+            parse_size(text)
     with pytest.raises(BadInput, match="belong to images of 128x128, the frames have 64x48"):
-        sized_intrinsics(file, "128x128", (64, 48))
+        scaled(matrix, parse_size("128x128"), (64, 48), "K")
