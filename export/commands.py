@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ..runtime.bundle.manifest import Defaults
 from ..runtime.console import (
     FOLDER,
     Progress,
@@ -67,23 +68,20 @@ def inspect(checkpoint: Path, base: Path | None, point_encoder: Path | None, as_
 @precision_option
 @logging_options
 @reports_errors
+@gathered(Defaults, "defaults")
 def onnx(
     checkpoint: Path,
     base: Path | None,
     point_encoder: Path | None,
     out: Path,
     force: bool,
-    voxel_size: float,
-    frames: int,
-    time_instruction: bool,
+    defaults: Defaults,
     precisions: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Write the vision, points and aligner graphs."""
-    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
 
-    defaults = Defaults(voxel_size, frames, time_instruction)
     with peak_memory(quiet):
         Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(precisions=precisions)
 
@@ -94,23 +92,20 @@ def onnx(
 @quant_option
 @logging_options
 @reports_errors
+@gathered(Defaults, "defaults")
 def gguf(
     checkpoint: Path,
     base: Path | None,
     point_encoder: Path | None,
     out: Path,
     force: bool,
-    voxel_size: float,
-    frames: int,
-    time_instruction: bool,
+    defaults: Defaults,
     quants: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Write the language model."""
-    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
 
-    defaults = Defaults(voxel_size, frames, time_instruction)
     with peak_memory(quiet):
         Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(quants=quants)
 
@@ -127,15 +122,14 @@ def gguf(
 @logging_options
 @reports_errors
 @gathered(Recording, "recording")
+@gathered(Defaults, "defaults")
 def everything(
     checkpoint: Path,
     base: Path | None,
     point_encoder: Path | None,
     out: Path,
     force: bool,
-    voxel_size: float,
-    frames: int,
-    time_instruction: bool,
+    defaults: Defaults,
     precisions: tuple[str, ...],
     quants: tuple[str, ...],
     recording: Recording,
@@ -143,11 +137,9 @@ def everything(
     quiet: bool,
 ) -> None:
     """Write encoders and language model, then verify them."""
-    from ..runtime.bundle.manifest import Defaults
     from .pipeline import Export
     from .reporting import print_rows
 
-    defaults = Defaults(voxel_size, frames, time_instruction)
     with peak_memory(quiet):
         exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
         print_rows(exported.everything(precisions, quants, recording, verified=verified))
