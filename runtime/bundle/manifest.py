@@ -317,7 +317,8 @@ class Bundle:
 
     def _part(self, option: str, name: str, parts: Mapping[str, Any]) -> Any:
         if name not in parts:
-            held = ", ".join(parts) or "none"
+            command = {"--precision": "onnx", "--quant": "gguf"}[option]
+            held = ", ".join(parts) or f"none; add one with stllm-export {command} --ckpt DIR --out {self.path}"
             raise BadBundle(f"{option} {name}: {self.path} does not hold it; it holds {held}")
         return parts[name]
 

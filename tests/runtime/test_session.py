@@ -66,9 +66,11 @@ def test_options_that_cannot_be_are_refused_at_once(tiny_bundle, options: Option
         Session(tiny_bundle, options)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("encoders", "--precision fp32"), ("llm", "--quant")])
-def test_a_bundle_without_a_part_says_which(edit_manifest, kind: str, words: str) -> None:
-    with pytest.raises(BadBundle, match=f"{words}.* it holds none"):
+@pytest.mark.parametrize(
+    ("kind", "words", "command"), [("encoders", "--precision fp32", "onnx"), ("llm", "--quant", "gguf")]
+)
+def test_a_bundle_without_a_part_says_which(edit_manifest, kind: str, words: str, command: str) -> None:
+    with pytest.raises(BadBundle, match=f"{words}.* it holds none; add one with stllm-export {command} --ckpt DIR"):
         Session(edit_manifest(lambda manifest: manifest[kind].clear()))
 
 
