@@ -1,5 +1,6 @@
 """The checkpoint's tokenizer as GGUF wants it: tokens, types, merges, special ids, chat template."""
 
+import json
 import logging
 import unicodedata
 from collections.abc import Mapping
@@ -34,8 +35,9 @@ QWEN2_PARTS: dict[str, tuple[Any, ...]] = {
 }
 TURN_END = "<|im_end|>"
 TEMPLATE_TOKENS = ("<|im_start|>", TURN_END)
-# what libllama has no word for: a token that takes the spaces beside it, or that matches whole words alone
-FLAGS = ("lstrip", "rstrip", "single_word")
+# GGUF has no word for a token that takes the spaces beside it; stllm-run cuts a text at added tokens itself
+STRIPS = ("lstrip", "rstrip")
+FLAGS = (*STRIPS, "single_word")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Added:
         flags = tuple(flag for flag in FLAGS if entry.get(flag))
         return cls(int(row), special, bool(entry.get("normalized", not special)), flags)
 
+    def words(self) -> list[str]:
+        """What of it differs from a plain token, as GGUF metadata has it."""
+        return [*self.flags, *["special"] * self.special, *["normalized"] * self.normalized]
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -71,6 +77,7 @@ class Tokenizer:
         merges: pairs in the order of their rank.
         special: ids by role: eos, bos, padding.
         chat_template: Jinja text, if the checkpoint has one.
+        added: how a text is cut at the added tokens, as `runtime.llm.vocabulary` reads it.
     """
 
     tokens: list[str]
@@ -78,6 +85,7 @@ class Tokenizer:
     merges: list[str]
     special: dict[str, int]
     chat_template: str | None
+    added: str
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, rows: int) -> "Tokenizer":
@@ -101,7 +109,8 @@ class Tokenizer:
             text = token_text(config.get(key))
             if text is not None and text in ids:
                 roles[role] = ids[text]
-        return cls(tokens, types, merges, roles, config.get("chat_template"))
+        stated = sorted((entry.row, entry.words()) for entry in added.values())
+        return cls(tokens, types, merges, roles, config.get("chat_template"), json.dumps(dict(stated)))
 
 
 def read_bpe(checkpoint: Checkpoint) -> tuple[dict[str, int], list[str], dict[str, Added]]:
@@ -121,10 +130,15 @@ def read_bpe(checkpoint: Checkpoint) -> tuple[dict[str, int], list[str], dict[st
                 f"{checkpoint.path}: tokenizer_config.json has {token!r} as id {entry.row}, tokenizer.json "
                 f"{'as ' + str(added[token].row) if token in added else 'not'}; save the tokenizer again"
             )
-        if flags := dict.fromkeys(entry.flags + added[token].flags):
+        if "single_word" in (flags := entry.flags + added[token].flags):
             raise BadInput(
-                f"{checkpoint.path}: the tokenizer's added token {token!r} has {', '.join(flags)}, which libllama does "
-                "not do, so ids would differ; save the tokenizer with the token without them"
+                f"{checkpoint.path}: the tokenizer's added token {token!r} has single_word, which stllm-run does not "
+                "do, so ids would differ; save the tokenizer with the token without it"
+            )
+        if entry.flags != added[token].flags:
+            raise BadInput(
+                f"{checkpoint.path}: the tokenizer's added token {token!r} has {', '.join(dict.fromkeys(flags))} in "
+                "one of tokenizer_config.json and tokenizer.json only; save the tokenizer again"
             )
     require_apart(checkpoint.path, added)
     if other := [token for token, entry in added.items() if vocabulary.get(token, entry.row) != entry.row]:
@@ -193,7 +207,13 @@ def strip_offsets(step: dict[str, Any]) -> dict[str, Any]:
 def require_apart(path: Path, added: Mapping[str, Added]) -> None:
     """Raise BadInput where two added tokens can overlap in a text, of which libllama may take the other one."""
     begins = {token[:length]: token for token in sorted(added, key=len) for length in range(1, len(token))}
+    strips = [token for token, entry in added.items() if entry.flags]
     for token, entry in added.items():
+        if strips and token != token.strip():
+            raise BadInput(
+                f"{path}: the tokenizer's added token {token!r} begins or ends with a space, which {strips[0]!r} "
+                "would take; leave one of them out"
+            )
         if token != unicodedata.normalize("NFC", token):
             raise BadInput(f"{path}: the tokenizer's added token {token!r} is not in the normal form NFC; leave it out")
         # the tokenizer takes the one that begins first, libllama the longer one

@@ -14,6 +14,7 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from torch import Tensor
 
+from ...runtime.llm.vocabulary import ADDED_TOKENS
 from ..checkpoint.tokenizer import Tokenizer
 
 __all__ = ["GgufFile"]
@@ -93,6 +94,7 @@ class GgufFile:
             "tokenizer.ggml.token_type": tokenizer.types,
             "tokenizer.ggml.merges": tokenizer.merges,
             "tokenizer.ggml.add_bos_token": False,
+            ADDED_TOKENS: tokenizer.added,
             **{f"tokenizer.ggml.{role}_token_id": token for role, token in tokenizer.special.items()},
         }
         if scaling.get("rope_type", "default") != "default":

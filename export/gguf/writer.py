@@ -16,6 +16,7 @@ from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput, StllmError
 from ...runtime.llm.libllama import assign, libllama
+from ...runtime.llm.vocabulary import ADDED_TOKENS
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer
@@ -192,6 +193,7 @@ def add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, geometry: LlmGeomet
     for role, token in tokenizer.special.items():
         writer.add_uint32(f"tokenizer.ggml.{role}_token_id", token)
     writer.add_add_bos_token(False)
+    writer.add_string(ADDED_TOKENS, tokenizer.added)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
 

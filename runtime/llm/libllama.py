@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BadBundle, MissingDependency
 from ..libraries import load_library
 
-__all__ = ["assign", "libllama", "load_model", "offloads"]
+__all__ = ["assign", "libllama", "load_model", "metadata", "offloads"]
 
 LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
@@ -53,6 +53,18 @@ def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **op
     if not model:
         raise BadBundle(f"{path}: libllama could not load it; the log (-v) has its reason")
     return model
+
+
+def metadata(model: Any, key: str) -> str | None:
+    """A text or number of a model's metadata; None where the file has no such key."""
+    llama = libllama()
+    buffer = ctypes.create_string_buffer(1)
+    length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    if length < 0:
+        return None
+    buffer = ctypes.create_string_buffer(length + 1)
+    llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")
 
 
 def assign(parameters: ctypes.Structure, **values: Any) -> None:

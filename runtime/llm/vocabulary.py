@@ -1,14 +1,63 @@
-"""The tokenizer inside a GGUF file: text to ids, ids to text."""
+"""The tokenizer inside a GGUF file: text to ids, ids to text.
+
+A text is cut at added tokens here, as the `tokenizers` library does it: GGUF has no word for a token that takes the
+spaces beside it, and a cut before the text is normalised is not the same as one after. What lies between is libllama's.
+"""
 
 import codecs
 import ctypes
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BadInput, StllmError
-from .libllama import libllama, load_model
+from ..errors import BadBundle, BadInput, StllmError
+from .libllama import libllama, load_model, metadata
+from .unicode import WHITE, normalise, pieces
 
-__all__ = ["Vocabulary", "decode_text"]
+__all__ = ["ADDED_TOKENS", "Vocabulary", "decode_text"]
+
+# metadata: a JSON object, for each added token's id a list of `special`, `normalized`, `lstrip`, `rstrip`
+ADDED_TOKENS = "stllm.tokenizer.added_tokens"
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is found before a text is split: its id, its text, and what `ADDED_TOKENS` says of it."""
+
+    token: int
+    text: str
+    flags: frozenset[str]
+
+
+class Cuts:
+    """Where a text is cut: at some of the added tokens, the first, and of those the longest."""
+
+    def __init__(self, added: list[AddedToken]):
+        self._added = {entry.text: entry for entry in added}
+        longest = sorted(self._added, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest))) if added else None
+
+    def of(self, text: str, special: bool) -> Iterator[str | int]:
+        """The text's pieces in their order, and the ids of the tokens between them."""
+        done = 0
+        for found in self._pattern.finditer(text) if self._pattern else ():
+            entry = self._added[found[0]]
+            if "special" in entry.flags and not special:
+                continue
+            # what an earlier token took is not there any more
+            start, stop = max(found.start(), done), found.end()
+            if "lstrip" in entry.flags:
+                start = done + len(text[done:start].rstrip(WHITE))
+            if "rstrip" in entry.flags:
+                stop = len(text) - len(text[stop:].lstrip(WHITE))
+            if start > done:
+                yield text[done:start]
+            yield entry.token
+            done = stop
+        if done < len(text):
+            yield text[done:]
 
 
 class Vocabulary:
@@ -19,19 +68,50 @@ class Vocabulary:
         self._llama = libllama()
         self._model = load_model(path, vocab_only=True)
         self._vocab = self._llama.llama_model_get_vocab(self._model)
+        stated = metadata(self._model, ADDED_TOKENS)
+        # without it, libllama cuts at the tokens that the file calls special
+        self._cuts = None if stated is None else self._read_added(path, stated)
 
     def __len__(self) -> int:
         self._require_open()
         return int(self._llama.llama_vocab_n_tokens(self._vocab))
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """Ids of a text; raises BadInput when it is not valid UTF-8.
+        """Ids of a text, which is normalised to NFC; raises BadInput when it is not valid UTF-8.
 
         Args:
             text: any text.
             special: whether the spelling of a special token is that token, rather than text as any other.
         """
         self._require_open()
+        if self._cuts is None:
+            return self._split(normalise(text), special)
+        ids: list[int] = []
+        before, after = self._cuts
+        for found in before.of(text, special):
+            for part in [found] if isinstance(found, int) else after.of(normalise(found), special):
+                if isinstance(part, int):
+                    ids.append(part)
+                else:
+                    ids += [token for word in pieces(part) for token in self._split(word, False)]
+        return ids
+
+    def _read_added(self, path: Path, stated: str) -> tuple[Cuts, Cuts]:
+        """Cuts before a text is normalised, and after; raises BadBundle where the metadata makes no sense."""
+        try:
+            rows = {int(row): frozenset(map(str, flags)) for row, flags in json.loads(stated).items()}
+            if beyond := [row for row in rows if not 0 <= row < len(self)]:
+                raise ValueError(f"id {beyond[0]} of {len(self)}")
+        except (ValueError, TypeError, AttributeError) as error:
+            self.close()
+            raise BadBundle(f"{path}: misstates {ADDED_TOKENS} ({error}); export it again") from None
+        text = self._llama.llama_vocab_get_text
+        added = [AddedToken(row, text(self._vocab, row).decode(), flags) for row, flags in rows.items()]
+        late = [entry for entry in added if "normalized" in entry.flags]
+        return Cuts([entry for entry in added if entry not in late]), Cuts(late)
+
+    def _split(self, text: str, special: bool) -> list[int]:
+        """Ids of a text by libllama."""
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
