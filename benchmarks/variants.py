@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..export.comparison import Row
-from ..export.gguf.writer import QUANTS
+from ..export.gguf.types import QUANTS
 from ..export.onnx.encoders import PRECISIONS
 from ..export.pipeline import Export
 from ..runtime.bundle.geometry import AlignerGeometry, Geometry

@@ -16,6 +16,7 @@ from ..runtime.console import (
     view_options,
 )
 from ..runtime.options import Recording
+from .wanted import Wanted
 
 __all__ = ["everything", "gguf", "inspect", "onnx", "tensorrt", "verify"]
 
@@ -44,8 +45,18 @@ sample_options = options(
 precision_option = click.option(
     "--precision", "precisions", multiple=True, default=["fp32"], show_default=True, help="fp32 or fp16; may repeat."
 )
-quant_option = click.option(
-    "--quant", "quants", multiple=True, default=["Q4_K_M"], show_default=True, help="GGUF type; may repeat."
+quant_options = options(
+    click.option(
+        "--quant",
+        "quants",
+        multiple=True,
+        show_default="Q4_K_M, where there is no recipe or target size",
+        help="GGUF type; may repeat.",
+    ),
+    click.option("--tensor", "tensors", multiple=True, metavar="PATTERN=TYPE", help="Other type for some; may repeat."),
+    click.option("--recipe", "files", type=FOLDER, multiple=True, help="JSON with type, name, tensors; may repeat."),
+    click.option("--imatrix", "matrix", type=FOLDER, help="Importance matrix, from stllm-calib imatrix or llama.cpp."),
+    click.option("--name", help="Under which the bundle holds the one language model; by default its type."),
 )
 
 
@@ -89,10 +100,13 @@ def onnx(
 @click.command()
 @checkpoint_options
 @output_options
-@quant_option
+@quant_options
+@click.option("--dry-run", is_flag=True, help="Print the size of each class of tensors, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a dry run as one JSON object.")
 @logging_options
 @reports_errors
 @gathered(Defaults, "defaults")
+@gathered(Wanted, "wanted")
 def gguf(
     checkpoint: Path,
     base: Path | None,
@@ -100,21 +114,30 @@ def gguf(
     out: Path,
     force: bool,
     defaults: Defaults,
-    quants: tuple[str, ...],
+    wanted: Wanted,
+    dry_run: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Write the language model."""
+    from .gguf.recipe import recipes_of
     from .pipeline import Export
+    from .reporting import print_plans
 
     with peak_memory(quiet):
-        Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(quants=quants)
+        recipes = recipes_of(wanted)
+        exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
+        if dry_run or as_json:
+            print_plans(exported.plans(recipes), as_json=as_json)
+        else:
+            exported.run(quants=recipes)
 
 
 @click.command()
 @checkpoint_options
 @output_options
 @precision_option
-@quant_option
+@quant_options
 @sample_options
 @click.option(
     "--verify/--no-verify", "verified", default=True, show_default=True, help="Compare with PyTorch at the end."
@@ -123,6 +146,7 @@ def gguf(
 @reports_errors
 @gathered(Recording, "recording")
 @gathered(Defaults, "defaults")
+@gathered(Wanted, "wanted")
 def everything(
     checkpoint: Path,
     base: Path | None,
@@ -131,18 +155,20 @@ def everything(
     force: bool,
     defaults: Defaults,
     precisions: tuple[str, ...],
-    quants: tuple[str, ...],
+    wanted: Wanted,
     recording: Recording,
     verified: bool,
     quiet: bool,
 ) -> None:
     """Write encoders and language model, then verify them."""
+    from .gguf.recipe import recipes_of
     from .pipeline import Export
     from .reporting import print_rows
 
     with peak_memory(quiet):
+        recipes = recipes_of(wanted)
         exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
-        print_rows(exported.everything(precisions, quants, recording, verified=verified))
+        print_rows(exported.everything(precisions, recipes, recording, verified=verified))
 
 
 @click.command()
@@ -158,6 +184,7 @@ def everything(
     show_default=True,
     help="Longest prompt for the language model; 8192 takes whole clips, and minutes.",
 )
+@click.option("--deep", is_flag=True, help="Read every tensor of the language models back instead; runs nothing.")
 @logging_options
 @reports_errors
 @gathered(Recording, "recording")
@@ -170,6 +197,7 @@ def verify(
     precisions: tuple[str, ...],
     quants: tuple[str, ...],
     positions: int,
+    deep: bool,
     quiet: bool,
 ) -> None:
     """Run bundle and PyTorch model side by side, one line a stage."""
@@ -178,7 +206,7 @@ def verify(
 
     with peak_memory(quiet):
         exported = Export.open(checkpoint, out, base, point_encoder, quiet=quiet)
-        print_rows(exported.verify(recording, precisions, quants, positions))
+        print_rows(exported.verify(recording, precisions, quants, positions, deep=deep))
 
 
 @click.command()

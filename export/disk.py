@@ -8,13 +8,15 @@ from pathlib import Path
 from ..runtime.errors import DoesNotFit
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory
-from .gguf.writer import PLAIN, QUANTISED, lossless, plain_types
+from .gguf.types import PLAIN, QUANTISED
+from .gguf.writer import lossless, plain_types
 
 __all__ = ["require_disk"]
 
 ENCODER_BYTES = {"fp32": 4, "fp16": 2}
 # a bound on the bits that a weight takes, for types whose blocks mix several
-BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.1, "Q4": 5.1, "IQ4": 4.6, "Q3": 4.4, "Q2": 3.1}
+BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.1, "Q4": 5.1, "IQ4": 4.6, "Q3": 4.4, "IQ3": 4.4}
+OTHER_BITS = 3.1
 SLACK = 2**24
 
 
@@ -61,4 +63,4 @@ def parameters(checkpoint: Checkpoint, names: list[str]) -> int:
 def bits(quant: str) -> float:
     """Bits that a weight takes at the most."""
     assert quant in QUANTISED
-    return max(bits for prefix, bits in BITS.items() if quant.startswith(prefix))
+    return max((bits for prefix, bits in BITS.items() if quant.startswith(prefix)), default=OTHER_BITS)

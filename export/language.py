@@ -19,7 +19,8 @@ from .checkpoint.geometry import Inventory
 from .checkpoint.tokenizer import Tokenizer, reference_ids
 from .comparison import Row, relative
 from .gguf.reader import GgufFile
-from .gguf.writer import PLAIN, gguf_names, weight_errors
+from .gguf.types import PLAIN
+from .gguf.writer import gguf_names, weight_errors
 from .material import Material
 from .model.reference import Reference
 from .model.rounding import ACTIVATIONS
@@ -48,8 +49,21 @@ WEIGHT_LIMITS = {
     "IQ4_NL": 0.16,
     "IQ4_XS": 0.16,
     "Q3_K": 0.32,
+    "MXFP4": 0.25,
+    "IQ3_S": 0.32,
+    "IQ3_XXS": 0.4,
     "Q2_K": 0.6,
+    "IQ2_S": 0.7,
+    "IQ2_XS": 0.7,
+    "IQ2_XXS": 0.8,
+    "IQ1_M": 1.0,
+    "IQ1_S": 1.0,
+    "TQ2_0": 1.0,
+    "TQ1_0": 1.0,
+    "Q1_0": 1.0,
 }
+# of files that mix several types, as IQ3_XS
+MOST_WEIGHT_LIMIT = max(WEIGHT_LIMITS.values())
 # rounding is the same on both sides at first, and as large in the end
 ACTIVATION_FACTOR = 1.5
 BF16_NOTE = "(libllama rounds activations to BF16 too; F16 is closer)"
@@ -104,6 +118,7 @@ class LanguageComparison:
     def rows(self, setup: Setup) -> Iterator[Row]:
         """All comparisons of one language model."""
         quant, path = setup.quant, setup.bundle.file(setup.llm.file)
+        kind = setup.llm.type or quant
         file = GgufFile(path, gguf_names(self.inventory.used["llm"], self.inventory.geometry.llm))
         tokenizer = Tokenizer.read(self.checkpoint, self.inventory.geometry.llm.vocabulary)
         faults = list(file.faults(self.reference.config, tokenizer))
@@ -115,15 +130,15 @@ class LanguageComparison:
         yield self._tokens(quant, path)
         yield self._words(setup)
         ours = self._run(setup)
-        if quant in PLAIN:
-            limit = STAGES["prefill"].tolerances[quant]
+        if kind in PLAIN:
+            limit = STAGES["prefill"].tolerances[kind]
             row = Row.compare(quant, "prefill", ours, self._expected, limit)
             prompts = self._embedded(self._questions, self.reference.embed)
             row = self._following(row, limit, file, prompts, self._expected)
-            yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if quant == "BF16" else row
+            yield replace(row, limit=f"{row.limit} {BF16_NOTE}") if kind == "BF16" else row
             return
         yield self._graph(quant, file, ours)
-        yield Row.compare(quant, "loss", ours, self._expected, LOSSES[quant]).with_tokens(ours, self._expected)
+        yield Row.compare(quant, "loss", ours, self._expected, LOSSES[kind]).with_tokens(ours, self._expected)
 
     @cached_property
     def _questions(self) -> list[Question]:
@@ -216,10 +231,11 @@ def ask(tokenize: Tokenize, material: Material) -> list[Prompt]:
 def compare_weights(setup: Setup, checkpoint: Checkpoint, inventory: Inventory) -> Row:
     """The tensor of the GGUF file that is furthest from the checkpoint, for its type."""
     errors = weight_errors(setup.bundle.file(setup.llm.file), checkpoint, inventory)
-    coarsest = WEIGHT_LIMITS[re.sub("_[SML]$", "", setup.quant)]
+    types = [re.sub("_[SML]$", "", setup.llm.type or setup.quant), *setup.llm.overrides.values()]
+    coarsest = max(WEIGHT_LIMITS.get(kind, MOST_WEIGHT_LIMIT) for kind in types)
     for name, (kind, error) in errors.items():
         most = coarsest if len(checkpoint.shape(name)) > 1 else WEIGHT_LIMITS["F32"]
-        if WEIGHT_LIMITS[kind] > most:
+        if WEIGHT_LIMITS.get(kind, MOST_WEIGHT_LIMIT) > most:
             return Row(setup.quant, "weights", False, f"{name} is {kind}, too coarse for this type", error)
     name, (kind, error) = max(errors.items(), key=lambda item: item[1][1] / WEIGHT_LIMITS[item[1][0]])
     bound = WEIGHT_LIMITS[kind]

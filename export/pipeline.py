@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .disk import require_disk
-from .gguf.writer import QUANTS, add_llms
+from .gguf.quantiser import Plan
+from .gguf.recipe import Recipe
+from .gguf.writer import add_llms, plans
 from .onnx.encoders import PRECISIONS, add_encoders
 from .verify import POSITIONS, Verification
 from .views import BUILT_IN, opened
@@ -86,34 +89,38 @@ class Export:
         inventory.require_complete(opened.path)
         return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
-    def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> None:
+    def run(self, precisions: Sequence[str] = (), quants: Sequence[str | Recipe] = ()) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
 
+        Args:
+            precisions: of the encoders.
+            quants: types of language models, or recipes.
+
         Raises:
-            BadInput: a part is unknown or there already.
+            BadInput: a part is unknown or there already, or a recipe is not possible.
             BadBundle: the bundle belongs to another checkpoint.
         """
-        for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
-            if unknown := [name for name in asked if name not in known]:
-                raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
-        precisions, quants = tuple(dict.fromkeys(precisions)), tuple(dict.fromkeys(quants))
+        if unknown := [name for name in precisions if name not in PRECISIONS]:
+            raise BadInput(f"--precision {unknown[0]}: unknown; known are {', '.join(PRECISIONS)}")
+        precisions, recipes = tuple(dict.fromkeys(precisions)), recipes_from(quants)
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description(writer.manifest))
-            for kind, names in (("encoders", precisions), ("llm", quants)):
+            for kind, names in (("encoders", precisions), ("llm", [recipe.name for recipe in recipes])):
                 for name in names:
                     writer.require_absent(kind, name)
-            LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
+            types = [recipe.type for recipe in recipes]
+            LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, types))
             if precisions:
                 add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
-            if quants:
-                add_llms(writer, self.checkpoint, self.inventory, quants, self.progress)
+            if recipes:
+                add_llms(writer, self.checkpoint, self.inventory, recipes, self.progress)
             writer.manifest["tools"] = tool_versions()
             LOG.info("%s", writer.summary())
 
     def everything(
         self,
         precisions: Sequence[str],
-        quants: Sequence[str],
+        quants: Sequence[str | Recipe],
         recording: Recording = BUILT_IN,
         *,
         verified: bool = True,
@@ -128,7 +135,16 @@ class Export:
                 pass
         self.run(precisions, quants)
         if verified:
-            yield from self.verify(recording, precisions, quants)
+            yield from self.verify(recording, precisions, [recipe.name for recipe in recipes_from(quants)])
+
+    def plans(self, quants: Sequence[str | Recipe]) -> list[Plan]:
+        """What libllama would make of each tensor; nothing is written.
+
+        Raises:
+            BadInput: a recipe is not possible.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            return plans(self.checkpoint, self.inventory, recipes_from(quants), Path(folder))
 
     def verify(
         self,
@@ -136,8 +152,12 @@ class Export:
         precisions: Sequence[str] = (),
         quants: Sequence[str] = (),
         positions: int = POSITIONS,
+        *,
+        deep: bool = False,
     ) -> Iterator[Row]:
         """Compare the bundle with the PyTorch model on a scene and a clip, or on the built-in ones.
+
+        With `deep`, every tensor of the language models is read back and compared with the checkpoint's instead.
 
         Raises:
             BadInput: only one of scene and clip is given, or there are too few positions.
@@ -147,7 +167,7 @@ class Export:
             verification = Verification(
                 self.out, self.checkpoint, self.inventory, scene, clip, self.progress, positions
             )
-            yield from verification.run(precisions, quants)
+            yield from verification.deep(quants) if deep else verification.run(precisions, quants)
 
     def _description(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """What the manifest is to say; a checkpoint of the same digest keeps the name that its folder had."""
@@ -160,6 +180,11 @@ class Export:
             "defaults": asdict(self.defaults),
             "stop_ids": stop_ids(self.checkpoint),
         }
+
+
+def recipes_from(quants: Sequence[str | Recipe]) -> list[Recipe]:
+    """Types as recipes, each once."""
+    return [quant if isinstance(quant, Recipe) else Recipe(quant, quant) for quant in dict.fromkeys(quants)]
 
 
 def tool_versions() -> dict[str, str]:

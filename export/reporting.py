@@ -13,10 +13,11 @@ from ..runtime.errors import BadInput
 # a device that builds its engines has neither torch nor onnx
 if TYPE_CHECKING:
     from .comparison import Row
+    from .gguf.quantiser import Plan
     from .tensorrt.check import Check
     from .tensorrt.engines import Engines
 
-__all__ = ["build_or_check", "print_inspection", "print_rows"]
+__all__ = ["build_or_check", "print_inspection", "print_plans", "print_rows"]
 
 
 def print_inspection(report: Mapping[str, Any], *, as_json: bool) -> None:
@@ -55,6 +56,34 @@ def print_rows(rows: Iterable["Row"]) -> None:
     if failed:
         click.echo(f"failed: {', '.join(failed)}", err=True)
         sys.exit(1)
+
+
+def print_plans(plans: Iterable["Plan"], *, as_json: bool) -> None:
+    """Print what each class of tensors will take, and which tensors get another type than they should."""
+    if as_json:
+        listed = [
+            {
+                "name": plan.recipe.name,
+                "type": plan.recipe.type,
+                "bytes": plan.size,
+                "needs_matrix": plan.needs_matrix,
+                "classes": {
+                    kind: {"types": types, "tensors": count, "bytes": size}
+                    for kind, (types, count, size) in plan.classes().items()
+                },
+                "fallbacks": {tensor.name: [tensor.wanted, tensor.type] for tensor in plan.fallbacks},
+            }
+            for plan in plans
+        ]
+        click.echo(json.dumps({"plans": listed}, indent=1))
+        return
+    for plan in plans:
+        click.echo(f"{plan.recipe.name}: {plan.size / 1e6:.1f} MB{' with an imatrix' if plan.needs_matrix else ''}")
+        for kind, (types, count, size) in plan.classes().items():
+            click.echo(f"  {kind:<14}{count:>5} tensors {size / 1e6:>10.2f} MB  {', '.join(types)}")
+        click.echo(f"  {'head':<14}{'':>13} {plan.head / 1e6:>10.2f} MB")
+        for tensor in plan.fallbacks:
+            click.echo(f"  {tensor.name} becomes {tensor.type}: no block of {tensor.wanted} divides its rows")
 
 
 def build_or_check(engines: "Engines", *, check: bool, force: bool, as_json: bool) -> None:

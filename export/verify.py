@@ -19,6 +19,8 @@ from .checkpoint.geometry import Inventory
 from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .encoders import EncoderComparison, changed_files
+from .gguf.tensors import EXACT, Records, damages, snr_by_class
+from .gguf.writer import gguf_names
 from .language import LanguageComparison, reference_prompts
 from .material import Material, exact_setup, exact_setups
 from .model.reference import Reference
@@ -84,6 +86,30 @@ class Verification:
             records[part] = {"files": names, "rows": [row.to_json() for row in kept]}
             yield from kept
         record_comparisons(self.bundle, records)
+
+    def deep(self, quants: Sequence[str] = ()) -> Iterator[Row]:
+        """Read every tensor of the language models back; nothing is run and nothing recorded.
+
+        Raises:
+            BadBundle: a language model is not there.
+        """
+        names = gguf_names(self.inventory.used["llm"], self.inventory.geometry.llm)
+        for quant in quants or self.bundle.quants:
+            file = self.bundle.llm(quant).file
+            path = self.bundle.require_file(file)
+            records = Records.of(self.bundle.manifest["llm"][quant])
+            if records is None:
+                yield Row(
+                    quant, "tensors", None, "not recorded by the version that wrote them; export again", file=file
+                )
+                continue
+            found = list(damages(path, records, self.bundle.size(file), self.checkpoint, names))
+            for damage in found:
+                yield Row(quant, "tensor", False, f"{damage.name}: {damage.reason}", file=file)
+            if not found:
+                ratios = snr_by_class(records).items()
+                stated = ", ".join(f"{kind} {ratio:.1f} dB" for kind, ratio in ratios if ratio < EXACT)
+                yield Row(quant, "tensors", True, f"{len(records.tensors)} as recorded; {stated or 'exact'}", file=file)
 
     def _parts(
         self, precisions: Sequence[str], quants: Sequence[str]

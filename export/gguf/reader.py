@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGUFReader, ReaderTensor
-from gguf.quants import dequantize
 from torch import Tensor
 
 from ...runtime.llm.vocabulary import ADDED_TOKENS
 from ..checkpoint.tokenizer import Tokenizer
+from .types import dequantise
 
 __all__ = ["GgufFile"]
 
@@ -56,12 +56,12 @@ class GgufFile:
         stored = self._tensors[name]
         data = np.asarray(stored.data)
         if data.ndim == 1:
-            return torch.from_numpy(np.array(dequantize(data, stored.tensor_type)))
+            return torch.from_numpy(np.array(dequantise(data, stored.tensor_type)))
         values = np.empty((len(data), int(stored.shape[0])), np.float32)
 
         def fill(first: int) -> None:
             block = data[first : first + step]
-            values[first : first + step] = dequantize(block, stored.tensor_type)
+            values[first : first + step] = dequantise(block, stored.tensor_type)
 
         step = rows_at_once(stored)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -73,12 +73,12 @@ class GgufFile:
         stored = self._tensors[name]
         data, step = np.asarray(stored.data), rows_at_once(stored)
         for first in range(0, len(data), step):
-            yield torch.from_numpy(dequantize(data[first : first + step], stored.tensor_type))
+            yield torch.from_numpy(dequantise(data[first : first + step], stored.tensor_type))
 
     def rows(self, name: str, ids: list[int]) -> np.ndarray:
         """Some rows of a matrix in float32."""
         stored = self._tensors[name]
-        return np.asarray(dequantize(np.asarray(stored.data)[ids], stored.tensor_type), np.float32)
+        return np.asarray(dequantise(np.asarray(stored.data)[ids], stored.tensor_type), np.float32)
 
     def faults(self, config: Any, tokenizer: Tokenizer) -> Iterator[str]:
         """What the file states otherwise than transformers' configuration and the checkpoint's tokenizer, in words."""

@@ -1,66 +1,43 @@
 """The language model as GGUF: written in blocks of rows, quantised by libllama (SPEC sections 1 and 2)."""
 
-import ctypes
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFWriter, get_tensor_name_map
-from gguf.quants import dequantize
 
 from ...runtime.bundle.geometry import LlmGeometry
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
-from ...runtime.errors import BadInput, StllmError
-from ...runtime.llm.libllama import assign, libllama
+from ...runtime.errors import BadInput
 from ...runtime.llm.vocabulary import ADDED_TOKENS
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer
+from .matrix import Matrix
+from .quantiser import Plan, plan, quantise, require_matrix
+from .recipe import Recipe
+from .tensors import EXACT, read_back, snr_by_class
+from .types import PLAIN, QUANTISED, dequantise
 
-__all__ = ["QUANTS", "add_llms", "weight_errors"]
+__all__ = ["add_llms", "gguf_names", "lossless", "plain_types", "plans", "weight_errors"]
 
 LOG = logging.getLogger(__name__)
-# type of the tensors, in GGUF and in PyTorch, and libllama's number of such a file (llama_ftype)
-PLAIN = {
-    "F32": (GGMLQuantizationType.F32, torch.float32, 0),
-    "F16": (GGMLQuantizationType.F16, torch.float16, 1),
-    "BF16": (GGMLQuantizationType.BF16, torch.bfloat16, 32),
-}
-# llama_ftype of what libllama makes without an importance matrix
-QUANTISED = {
-    "Q8_0": 7,
-    "Q6_K": 18,
-    "Q5_K_M": 17,
-    "Q5_K_S": 16,
-    "Q5_1": 9,
-    "Q5_0": 8,
-    "Q4_K_M": 15,
-    "Q4_K_S": 14,
-    "Q4_1": 3,
-    "Q4_0": 2,
-    "IQ4_NL": 25,
-    "IQ4_XS": 30,
-    "Q3_K_L": 13,
-    "Q3_K_M": 12,
-    "Q3_K_S": 11,
-    "Q2_K": 10,
-}
-QUANTS = (*PLAIN, *QUANTISED)
 ROWS_AT_ONCE_BYTES = 2**25
-# a layer of a 7B then takes 0.4 GB instead of the 2.7 GB of libllama's default
-QUANTISE_BUFFER = 2**28
-# of a tensor (ggml_type); of a file it is 7
-Q8_0_TYPE = 8
-BLOCK = 32
 SAMPLED_VALUES = 2**19
 
 
 def add_llms(
-    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, quants: Sequence[str], progress: Progress
+    writer: BundleWriter,
+    checkpoint: Checkpoint,
+    inventory: Inventory,
+    recipes: Sequence[Recipe],
+    progress: Progress,
 ) -> None:
     """Write the language model into a bundle, in one or more types.
 
@@ -71,25 +48,74 @@ def add_llms(
         writer: the bundle.
         checkpoint: where the weights and the tokenizer are.
         inventory: names and sizes of the checkpoint.
-        quants: of `QUANTS`, each once.
+        recipes: with different names.
         progress: where to report.
 
     Raises:
-        BadInput: the tokenizer is not Qwen2's, or a weight is too large for a type, or no number.
+        BadInput: the tokenizer is not Qwen2's, a weight is too large for a type, or no number, a pattern matches
+            nothing, or an importance matrix is missing or of another model.
+        DoesNotFit: the disk is full.
         StllmError: libllama does not quantise.
     """
-    files = {quant: f"llm/{quant}.gguf" for quant in QUANTS}
-    (writer.staging / "llm").mkdir(exist_ok=True)
-    llm, names = inventory.geometry.llm, inventory.used["llm"]
+    folder, names = writer.staging / "llm", inventory.used["llm"]
+    folder.mkdir(exist_ok=True)
+    matrices = require_possible(checkpoint, inventory, recipes, folder)
     source = lossless(checkpoint, names)
-    for plain in plain_types(quants, source):
-        write_gguf(writer.staging / files[plain], checkpoint, llm, names, plain, progress)
-    for quant in quants:
-        if quant in QUANTISED:
-            with progress.stage(f"quantise to {quant}"):
-                quantise(writer.staging / files[source], writer.staging / files[quant], quant, source, llm.width)
-        embedding = describe_embedding(writer.staging / files[quant])
-        writer.add("llm", quant, {"file": files[quant], "embedding": embedding}, [files[quant]])
+    for plain in plain_types([recipe.type for recipe in recipes], source):
+        write_gguf(folder / f"{plain}.gguf", checkpoint, inventory.geometry.llm, names, plain, progress)
+    for recipe in recipes:
+        path = folder / f"{recipe.name}.gguf"
+        if recipe.type in QUANTISED:
+            with progress.stage(f"quantise to {recipe.name}"):
+                quantise(folder / f"{source}.gguf", path, recipe, matrices.get(recipe.name))
+        elif recipe.name != recipe.type:
+            os.link(folder / f"{recipe.type}.gguf", path)
+        records = read_back(path, checkpoint, gguf_names(names, inventory.geometry.llm), progress)
+        ratios = ", ".join(f"{kind} {exact_or(ratio)}" for kind, ratio in snr_by_class(records).items())
+        LOG.info("%s, signal to noise: %s", recipe.name, ratios)
+        file = f"llm/{path.name}"
+        entry = {"file": file, "embedding": describe_embedding(path), **recipe.to_json(), "tensors": records.to_json()}
+        writer.add("llm", recipe.name, entry, [file])
+
+
+def exact_or(ratio: float) -> str:
+    return "exact" if ratio >= EXACT else f"{ratio:.1f} dB"
+
+
+def require_possible(
+    checkpoint: Checkpoint, inventory: Inventory, recipes: Sequence[Recipe], folder: Path
+) -> dict[str, Matrix]:
+    """The importance matrices by recipe's name, once it is known that all recipes can be made; tells of fallbacks.
+
+    Raises:
+        BadInput: as `add_llms`.
+    """
+    matrices = {recipe.name: Matrix.read(recipe.matrix) for recipe in recipes if recipe.matrix}
+    for found in plans(checkpoint, inventory, recipes, folder):
+        matrix = matrices.get(found.recipe.name)
+        require_matrix(found, matrix)
+        if matrix is not None and found.recipe.matrix is not None:
+            matrix.weights({t.name: t.shape[1] for t in found.tensors if len(t.shape) > 1}, found.recipe.matrix)
+        for tensor in found.fallbacks:
+            LOG.warning(
+                "%s: %s becomes %s: no block of %s divides its rows of %d",
+                *(found.recipe.name, tensor.name, tensor.type, tensor.wanted, tensor.shape[1]),
+            )
+    return matrices
+
+
+def plans(checkpoint: Checkpoint, inventory: Inventory, recipes: Sequence[Recipe], folder: Path) -> list[Plan]:
+    """What libllama will make of each tensor; a file without values, gone at the end, is all that is written."""
+    header = folder / "header.gguf"
+    try:
+        names = inventory.used["llm"]
+        with open_gguf(header, checkpoint, inventory.geometry.llm, names, lossless(checkpoint, names)) as (file, _):
+            total = sum(info.nbytes for info in file.tensors[0].values())
+        # a hole, which takes no disk
+        os.truncate(header, header.stat().st_size + total + 64 * len(names))
+        return [plan(header, recipe) for recipe in recipes]
+    finally:
+        header.unlink(missing_ok=True)
 
 
 def plain_types(quants: Sequence[str], source: str) -> list[str]:
@@ -107,10 +133,11 @@ def lossless(checkpoint: Checkpoint, names: list[str]) -> str:
     return "F32"
 
 
-def write_gguf(
-    path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, names: list[str], plain: str, progress: Progress
-) -> None:
-    """Write the model unquantised; memory is bounded by one block of rows."""
+@contextmanager
+def open_gguf(
+    path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, names: list[str], plain: str
+) -> Iterator[tuple[GGUFWriter, dict[str, str]]]:
+    """A file whose head is written, and the checkpoint's names by those in GGUF, in the file's order."""
     kind, dtype, file_type = PLAIN[plain]
     writer = GGUFWriter(path, arch="qwen2")
     add_metadata(writer, checkpoint, geometry, file_type)
@@ -128,19 +155,32 @@ def write_gguf(
     assert writer.fout is not None
     file = writer.fout[0]
     writer.write_padding(file, file.tell())
-    total = sum(int(np.prod(checkpoint.shape(name))) for name in tensors.values())
-    with progress.bar(f"write {path.name}", total) as advance:
-        for name in tensors.values():
-            # rows of queries and keys keep their order: libllama pairs (i, i + half) for Qwen2, as the checkpoint does
-            tensor = checkpoint.tensor(name)
-            written = 0
-            for block in row_blocks(tensor):
-                data = as_bytes(block, dtype if tensor.ndim == 2 else torch.float32, name)
-                file.write(data)
-                written += len(data)
-                advance(block.numel())
-            writer.write_padding(file, written)
-    writer.close()
+    try:
+        yield writer, tensors
+    finally:
+        writer.close()
+
+
+def write_gguf(
+    path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, names: list[str], plain: str, progress: Progress
+) -> None:
+    """Write the model unquantised; memory is bounded by one block of rows."""
+    dtype = PLAIN[plain][1]
+    with open_gguf(path, checkpoint, geometry, names, plain) as (writer, tensors):
+        assert writer.fout is not None
+        file = writer.fout[0]
+        total = sum(int(np.prod(checkpoint.shape(name))) for name in tensors.values())
+        with progress.bar(f"write {path.name}", total) as advance:
+            for name in tensors.values():
+                # rows of queries and keys keep their order: libllama pairs (i, i + half) for Qwen2, as the checkpoint
+                tensor = checkpoint.tensor(name)
+                written = 0
+                for block in row_blocks(tensor):
+                    data = as_bytes(block, dtype if tensor.ndim == 2 else torch.float32, name)
+                    file.write(data)
+                    written += len(data)
+                    advance(block.numel())
+                writer.write_padding(file, written)
 
 
 def row_blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -198,22 +238,6 @@ def add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, geometry: LlmGeomet
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def quantise(source: Path, target: Path, quant: str, plain: str, width: int) -> None:
-    """Quantise with libllama.
-
-    Rows of the embedding matrix are read at run time and feed the aligner: they stay as they are beside Q8_0, and are
-    Q8_0 beside lower types, where the width allows it.
-    """
-    llama = libllama()
-    parameters = llama.llama_model_quantize_default_params()
-    embedding = Q8_0_TYPE if quant != "Q8_0" and width % BLOCK == 0 else PLAIN[plain][0].value
-    assign(parameters, ftype=QUANTISED[quant], token_embedding_type=embedding, max_buf_size=QUANTISE_BUFFER)
-    if code := llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-        raise StllmError(
-            f"libllama could not quantise {source.name} to {quant} (code {code}); the log (-v) has its reason"
-        )
-
-
 def describe_embedding(path: Path) -> dict[str, Any]:
     """Where the embedding matrix lies in a GGUF file."""
     reader = GGUFReader(path)
@@ -238,7 +262,7 @@ def weight_errors(path: Path, checkpoint: Checkpoint, inventory: Inventory) -> d
             stored, data = stored[None], np.asarray(tensor.data)[None]
         else:
             data = np.asarray(tensor.data)
-        ours = dequantize(np.ascontiguousarray(data[rows]), tensor.tensor_type).astype(np.float64)
+        ours = dequantise(np.ascontiguousarray(data[rows]), tensor.tensor_type).astype(np.float64)
         reference = stored[torch.from_numpy(rows)].double().numpy()
         scale = max(float(np.linalg.norm(reference)), np.finfo(float).tiny)
         error = float(np.linalg.norm(ours.reshape(reference.shape) - reference)) / scale

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -115,10 +115,19 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Llm:
-    """One quantisation of the language model."""
+    """One quantisation of the language model.
+
+    Attributes:
+        file: path of the GGUF file inside the bundle.
+        embedding: where its embedding matrix lies.
+        type: of the file, as Q4_K_M; None in bundles of older versions, whose models have their type's name.
+        overrides: other types of some tensors, by pattern.
+    """
 
     file: str
     embedding: Embedding
+    type: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,10 @@ LOSSES: Mapping[str, Tolerance] = {
         (("Q6_K",), 0.3, 0.95, 0.2),
         (("Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"), 0.5, 0.85, 0.3),
         (("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS"), 0.9, 0.6, 0.5),
-        (("Q3_K_L", "Q3_K_M", "Q3_K_S"), 1.2, 0.3, 0.6),
-        (("Q2_K",), 1.4, 0.05, 0.8),
+        (("Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS"), 1.2, 0.3, 0.6),
+        (("Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS"), 1.4, 0.05, 0.8),
+        # of a model that was not trained in them, these leave little
+        (("IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "Q1_0"), 3.0, -1.0, 2.0),
     )
     for quant in quants
 }

@@ -2,18 +2,20 @@
 
 import ctypes
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadBundle, MissingDependency
 from ..libraries import load_library
 
-__all__ = ["assign", "libllama", "load_model", "metadata", "offloads"]
+__all__ = ["assign", "libllama", "load_model", "logged", "metadata", "offloads", "overrides"]
 
 LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
 _LOG_CALLBACK: Any = None
+_LISTENERS: list[list[str]] = []
 
 
 def libllama() -> Any:
@@ -48,7 +50,7 @@ def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **op
     parameters = llama.llama_model_default_params()
     assign(parameters, **options)
     if metadata:
-        assign(parameters, kv_overrides=_overrides(llama, metadata))
+        assign(parameters, kv_overrides=overrides(llama, metadata))
     model = llama.llama_model_load_from_file(str(path).encode(), parameters)
     if not model:
         raise BadBundle(f"{path}: libllama could not load it; the log (-v) has its reason")
@@ -76,7 +78,7 @@ def assign(parameters: ctypes.Structure, **values: Any) -> None:
         setattr(parameters, name, value)
 
 
-def _overrides(llama: Any, metadata: Mapping[str, int | str]) -> ctypes.Array:
+def overrides(llama: Any, metadata: Mapping[str, int | str]) -> ctypes.Array:
     """Metadata as libllama takes it; the array's last entry keeps its empty key, which ends the list."""
     entries = (llama.llama_model_kv_override * (len(metadata) + 1))()
     for entry, (key, value) in zip(entries, metadata.items(), strict=False):
@@ -88,5 +90,21 @@ def _overrides(llama: Any, metadata: Mapping[str, int | str]) -> ctypes.Array:
     return entries
 
 
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What libllama logs meanwhile, piece by piece."""
+    libllama()
+    lines: list[str] = []
+    _LISTENERS.append(lines)
+    try:
+        yield lines
+    finally:
+        # by identity: two empty lists are equal
+        _LISTENERS[:] = [other for other in _LISTENERS if other is not lines]
+
+
 def _log(level: int, text: bytes, _: Any) -> None:
-    LOG.debug("libllama: %s", text.decode("utf-8", "replace").rstrip())
+    said = text.decode("utf-8", "replace")
+    for lines in _LISTENERS:
+        lines.append(said)
+    LOG.debug("libllama: %s", said.rstrip())

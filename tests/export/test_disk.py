@@ -10,7 +10,7 @@ import pytest
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.disk import SLACK, require_disk
-from stllm_edge.export.gguf.writer import QUANTS
+from stllm_edge.export.gguf.types import KNOWN
 from stllm_edge.runtime.errors import DoesNotFit
 
 
@@ -50,7 +50,7 @@ def test_need_grows_with_each_part_and_with_its_bits(needed: Callable[..., int])
 
 
 def test_every_type_has_a_need(needed: Callable[..., int]) -> None:
-    assert all(needed([], [quant]) > SLACK for quant in QUANTS)
+    assert all(needed([], [quant]) > SLACK for quant in KNOWN)
 
 
 def test_plain_file_that_others_are_made_from_is_counted_once(needed: Callable[..., int]) -> None:

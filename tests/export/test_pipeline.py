@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from stllm_edge.export.gguf.writer import QUANTS
+from stllm_edge.export.gguf.types import QUANTS
 from stllm_edge.export.pipeline import Export
 from stllm_edge.runtime import BadBundle, BadInput, Options, Session, load_clip, load_scene
 from stllm_edge.runtime.bundle import digests

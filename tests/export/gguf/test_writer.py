@@ -14,7 +14,7 @@ from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
 from stllm_edge.export.checkpoint.checkpoint import Checkpoint
 from stllm_edge.export.checkpoint.geometry import take_inventory
 from stllm_edge.export.gguf import writer
-from stllm_edge.export.gguf.writer import QUANTS
+from stllm_edge.export.gguf.types import KNOWN, QUANTS
 from stllm_edge.export.model.parts import load_part
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.errors import StllmError
@@ -265,5 +265,5 @@ def test_unknown_type_is_refused_with_the_known_ones(
 ) -> None:
     result = stllm("export", command, "--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--quant", quant)
     assert result.exit_code == 2
-    assert all(known in result.stderr for known in QUANTS)
+    assert all(known in result.stderr for known in KNOWN)
     assert not (tmp_path / "b").exists()

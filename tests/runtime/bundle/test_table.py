@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from stllm_edge.export.gguf.writer import PLAIN, QUANTISED
+from stllm_edge.export.gguf.types import PLAIN, QUANTISED
 from stllm_edge.runtime import Bundle
 from stllm_edge.runtime.bundle.manifest import CPU, ENCODERS, PORTABLE, TENSORRT
 from stllm_edge.runtime.bundle.table import FUSED, GRAPH, LOSSES, STAGES, Tolerance
