@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["COMMANDS", "bench", "command", "export", "run"]
+__all__ = ["COMMANDS", "bench", "calib", "command", "export", "run"]
 
 COMMANDS: dict[str, Any] = {
     "stllm-export": (
@@ -23,6 +23,10 @@ COMMANDS: dict[str, Any] = {
         },
     ),
     "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-calib": (
+        "Collect from real inputs what number formats are chosen by.",
+        {"imatrix": "benchmarks.rea.commands:imatrix"},
+    ),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {
@@ -111,3 +115,8 @@ def run(*arguments: Any, **settings: Any) -> Any:
 def bench(*arguments: Any, **settings: Any) -> Any:
     """stllm-bench: checkpoints, rooms and data of any size, and measurements on them."""
     return command("stllm-bench")(*arguments, **settings)
+
+
+def calib(*arguments: Any, **settings: Any) -> Any:
+    """stllm-calib: what number formats are chosen by."""
+    return command("stllm-calib")(*arguments, **settings)

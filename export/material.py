@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle
+from ..runtime.bundle.geometry import VisionGeometry
+from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, Defaults
 from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
 from ..runtime.inputs.clip import Clip
@@ -38,11 +39,16 @@ class Material:
     @classmethod
     def of(cls, bundle: Bundle, scene: Scene, clip: Clip) -> "Material":
         """A scene and a clip in the sizes of a bundle; the clip's frames, at most the bundle's number of them."""
-        host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size)
-        frames = min(bundle.defaults.frames, len(clip)) if len(clip) else None
-        selection = select_frames(clip, scene.poses, frames=frames, default=bundle.defaults.frames, offset=scene.offset)
+        return cls.read(bundle.geometry.vision, bundle.defaults, scene, clip)
+
+    @classmethod
+    def read(cls, vision: VisionGeometry, defaults: Defaults, scene: Scene, clip: Clip) -> "Material":
+        """The same without a bundle."""
+        host = HostStages(vision, defaults.voxel_size)
+        frames = min(defaults.frames, len(clip)) if len(clip) else None
+        selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
         voxels, scene = host.voxels(scene), upright(scene, clip)
-        timed = bundle.defaults.time_instruction and clip.times
+        timed = defaults.time_instruction and clip.times
         timing = selection.timing() if timed else None
         return cls(host, selection, voxels, host.rays(scene, selection, voxels), timing)
 

@@ -6,10 +6,21 @@ from pathlib import Path
 
 import click
 
-from ...runtime.console import FOLDER, gathered, logging_options, options, reports_errors, session_options
+from ...runtime.bundle.manifest import Defaults
+from ...runtime.console import (
+    FOLDER,
+    Progress,
+    gathered,
+    logging_options,
+    options,
+    peak_memory,
+    reports_errors,
+    session_options,
+)
+from ...runtime.errors import BadInput
 from ...runtime.options import Options
 
-__all__ = ["check", "compare", "judge", "merge", "run", "score", "synth"]
+__all__ = ["check", "compare", "imatrix", "judge", "merge", "run", "score", "synth"]
 
 rea_options = options(
     click.option("--rea", "file", type=FOLDER, required=True, help="JSON file of the release."),
@@ -174,6 +185,67 @@ def run(
     task = Task(request, Subset(spec, types, scenes, seed), Shard.parse(shard), swapped, scheduler)
     if not answer_and_score(task, ReaDataset(file, root, fps=fps), out, quiet=quiet):
         sys.exit(1)
+
+
+@click.command()
+@click.option("--ckpt", "checkpoint", type=FOLDER, required=True, help="Checkpoint folder as the trainer saved it.")
+@click.option("--base", type=FOLDER, help="Checkpoint below a LoRA adapter, if the adapter does not lead to it.")
+@click.option("--rea", "file", type=FOLDER, help="JSON file of the release.")
+@click.option("--root", type=FOLDER, help="Folder that the paths in it are relative to.")
+@click.option("--fps", type=float, help="Frames a second; by default as recorded, else EPIC-KITCHENS' 60 or 50.")
+@click.option("--subset", "spec", help="all, first:N, end:N, random:N or N%; by default random:64, or all if fewer.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
+@click.option("--text", type=FOLDER, help="UTF-8 text in place of a data set.")
+@click.option("--chunk", type=int, default=512, show_default=True, help="Tokens of a piece of text.")
+@click.option("--weight", "weights", multiple=True, metavar="CLASS=NUMBER", help="Of text, prefix or video; else 1.")
+@click.option("--output/--no-output", default=False, show_default=True, help="Whether output.weight gets a row.")
+@click.option("--out", type=FOLDER, required=True, help="GGUF file; of each class, another lies beside it.")
+@click.option("--voxel-size", type=float, default=0.06, show_default=True, help="Edge of a voxel, metres.")
+@click.option("--frames", type=int, default=32, show_default=True, help="Frames that a clip is sampled to.")
+@click.option(
+    "--time-instruction/--no-time-instruction",
+    default=True,
+    show_default=True,
+    help="Whether the model was trained with the clip's times in the prompt.",
+)
+@logging_options
+@reports_errors
+@gathered(Defaults, "defaults")
+def imatrix(
+    checkpoint: Path,
+    base: Path | None,
+    file: Path | None,
+    root: Path | None,
+    fps: float | None,
+    spec: str | None,
+    seed: int,
+    text: Path | None,
+    chunk: int,
+    weights: tuple[str, ...],
+    output: bool,
+    out: Path,
+    defaults: Defaults,
+    quiet: bool,
+) -> None:
+    """Collect an importance matrix from whole prompts, or from text; started again, it goes on where it was."""
+    from .dataset import ReaDataset
+    from .prompts import Calibration, Samples, TextFile, make_matrix, opened, parse_weights
+    from .subset import Subset
+
+    if (text is None) == (file is None) or (file is None) != (root is None):
+        raise BadInput("expected --rea FILE --root DIR, or --text FILE")
+    source: Samples | TextFile
+    if text is not None:
+        source = TextFile(text, chunk)
+    else:
+        assert file is not None
+        assert root is not None
+        source = Samples(ReaDataset(file, root, fps=fps), Subset(spec, seed=seed) if spec else None, defaults)
+    with peak_memory(quiet):
+        parsed = parse_weights(weights)
+        calibration = Calibration(*opened(checkpoint, base), source, parsed, output, Progress(quiet))
+        store = make_matrix(calibration, out)
+    click.echo(f"{out}: {len(store)} prompts, {store.positions} positions")
 
 
 @click.command()

@@ -73,8 +73,8 @@ class Matrix:
         try:
             with atomic_path(path) as temporary:
                 writer = GGUFWriter(temporary, arch="")
-                # llama.cpp's has no architecture, and its keys in this order
-                del writer.kv_data[0]["general.architecture"]
+                # llama.cpp's has no architecture
+                writer.kv_data[0].pop("general.architecture", None)
                 writer.add_type(TYPE)
                 writer.add_array(DATASETS, list(self.datasets))
                 writer.add_uint32(CHUNKS, self.chunks)

@@ -53,7 +53,8 @@ class Recipe:
         Raises:
             BadInput: a pattern matches none of them, or gives the embedding matrix a type whose rows cannot be read.
         """
-        names, found = list(names), {}
+        found: dict[str, str] = {}
+        names = list(names)
         for pattern, kind in self.tensors:
             matched = [name for name in names if re.search(pattern, name)]
             if not matched:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...runtime.bundle.geometry import LlmGeometry
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput
-from ...runtime.llm.vocabulary import ADDED_TOKENS
+from ...runtime.llm.vocabulary import ADDED_TOKENS, Vocabulary
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer
@@ -25,10 +26,12 @@ from .recipe import Recipe
 from .tensors import EXACT, read_back, snr_by_class
 from .types import PLAIN, QUANTISED, dequantise
 
-__all__ = ["add_llms", "gguf_names", "lossless", "plain_types", "plans", "weight_errors"]
+__all__ = ["add_llms", "gguf_names", "lossless", "plain_types", "plans", "vocabulary_of", "weight_errors"]
 
 LOG = logging.getLogger(__name__)
 ROWS_AT_ONCE_BYTES = 2**25
+# of tensors in a file
+ALIGNMENT = 32
 SAMPLED_VALUES = 2**19
 
 
@@ -104,15 +107,29 @@ def require_possible(
     return matrices
 
 
+@contextmanager
+def vocabulary_of(checkpoint: Checkpoint, inventory: Inventory) -> Iterator[Vocabulary]:
+    """The checkpoint's tokenizer as libllama runs it, from a file without values that is gone at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        header = Path(folder) / "header.gguf"
+        write_header(header, checkpoint, inventory)
+        with Vocabulary(header) as vocabulary:
+            yield vocabulary
+
+
+def write_header(header: Path, checkpoint: Checkpoint, inventory: Inventory) -> None:
+    """A plain file whose tensors are a hole, which takes no disk."""
+    names = inventory.used["llm"]
+    with open_gguf(header, checkpoint, inventory.geometry.llm, names, lossless(checkpoint, names)) as (file, _):
+        total = sum(info.nbytes for info in file.tensors[0].values())
+    os.truncate(header, header.stat().st_size + total + ALIGNMENT * len(names))
+
+
 def plans(checkpoint: Checkpoint, inventory: Inventory, recipes: Sequence[Recipe], folder: Path) -> list[Plan]:
     """What libllama will make of each tensor; a file without values, gone at the end, is all that is written."""
     header = folder / "header.gguf"
     try:
-        names = inventory.used["llm"]
-        with open_gguf(header, checkpoint, inventory.geometry.llm, names, lossless(checkpoint, names)) as (file, _):
-            total = sum(info.nbytes for info in file.tensors[0].values())
-        # a hole, which takes no disk
-        os.truncate(header, header.stat().st_size + total + 64 * len(names))
+        write_header(header, checkpoint, inventory)
         return [plan(header, recipe) for recipe in recipes]
     finally:
         header.unlink(missing_ok=True)

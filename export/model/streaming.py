@@ -1,6 +1,7 @@
 """Qwen2 in PyTorch, one layer in memory at a time, for models that do not fit whole."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from ...runtime.console import Progress
 from ..checkpoint.checkpoint import Checkpoint
 from .peers import qwen2
 
-__all__ = ["EMBEDDING", "KEPT_POSITIONS", "Stored", "StreamedQwen2", "Weights", "token_embeddings"]
+__all__ = ["EMBEDDING", "KEPT_POSITIONS", "Stored", "StreamedLayer", "StreamedQwen2", "Weights", "token_embeddings"]
 
 ROWS_AT_ONCE = 16_384
 # of a prompt; logits of all positions of a whole clip would take gigabytes
@@ -64,6 +65,47 @@ class StreamedQwen2:
     weights: Weights
     progress: Progress
 
+    def layers(self, first: int = 0) -> Iterator["StreamedLayer"]:
+        """Decoder layers one after the other, each loaded into the same memory when its turn comes."""
+        model, count = qwen2(self.config), self.config.num_hidden_layers
+        layer: Any = model.layers[0]
+        with self.progress.bar("language model in PyTorch", count) as advance:
+            advance(first)
+            for index in range(first, count):
+                prefix = f"model.layers.{index}."
+                for name, target in layer.state_dict().items():
+                    with torch.inference_mode():
+                        target.copy_(self.weights.tensor(prefix + name))
+                yield StreamedLayer(index, layer, model.rotary_emb)
+                advance(1)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """What enters the output matrix, [L, d], of the last layer's output [L, d]."""
+        with torch.inference_mode():
+            norm = qwen2(self.config).norm
+            norm.weight.copy_(self.weights.tensor("model.norm.weight"))
+            values: Tensor = norm(hidden)
+        return values
+
+    def hidden(
+        self, prompts: Sequence[Tensor], rounding: Callable[[str, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """What the last layer makes of prompts, [L, d] float32 each; arguments as in `logits`."""
+        hidden = list(prompts)
+        for layer in self.layers():
+            with layer.watched(rounding or (lambda name, values: None)):
+                hidden = [layer(rows) for rows in hidden]
+        return hidden
+
+    def output(self, values: Tensor) -> Tensor:
+        """Logits [P, vocabulary] float32 of what enters the output matrix, [P, d]."""
+        with torch.inference_mode():
+            return torch.cat([values @ rows.float().T for rows in self.weights.blocks(self._output)], dim=1)
+
+    @property
+    def _output(self) -> str:
+        return OUTPUT if OUTPUT in self.weights else EMBEDDING
+
     def logits(
         self, prompts: Sequence[Tensor], rounding: Callable[[str, Tensor], Tensor] | None = None
     ) -> list[Tensor]:
@@ -73,36 +115,52 @@ class StreamedQwen2:
             prompts: embeddings [L, d] float32 each.
             rounding: applied to what goes into the product with the weight of a name, to see what a format costs.
         """
-        rounded = rounding or (lambda name, values: values)
-        model, count = qwen2(self.config), self.config.num_hidden_layers
-        layer, prefix = model.layers[0], ""
+        last = [rows[-KEPT_POSITIONS:] for rows in self.hidden(prompts, rounding)]
+        values = self.normed(torch.cat(last))
+        if rounding is not None:
+            with torch.inference_mode():
+                values = rounding(self._output, values)
+        return list(self.output(values).split([len(rows) for rows in last]))
+
+
+@dataclass(frozen=True)
+class StreamedLayer:
+    """A decoder layer with its weights, until the next one takes its place.
+
+    Attributes:
+        index: its place.
+        module: transformers' layer.
+        rotary: gives the turns of positions.
+    """
+
+    index: int
+    module: Any
+    rotary: Any
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[L, d] float32 to [L, d]."""
+        with torch.inference_mode():
+            rows = hidden[None]
+            turn = self.rotary(rows, torch.arange(rows.shape[1])[None])
+            # without a mask attention is causal
+            made: Tensor = self.module(rows, attention_mask=None, position_embeddings=turn)[0]
+        return made
+
+    @contextmanager
+    def watched(self, look: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+        """Show what goes into the product with the weight of a name; what comes back, if something, takes its place."""
 
         def watch(name: str, linear: nn.Module) -> Any:
-            def change(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-                return (rounded(f"{prefix}{name}.weight", inputs[0]),)
+            def change(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+                changed = look(f"model.layers.{self.index}.{name}.weight", inputs[0])
+                return None if changed is None else (changed,)
 
             return linear.register_forward_pre_hook(change)
 
-        linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+        linears = {name: part for name, part in self.module.named_modules() if isinstance(part, nn.Linear)}
         hooks = [watch(name, linear) for name, linear in linears.items()]
-        hidden = [prompt[None] for prompt in prompts]
-        with torch.inference_mode(), self.progress.bar("language model in PyTorch", count) as advance:
-            turns = [model.rotary_emb(rows, torch.arange(rows.shape[1])[None]) for rows in hidden]
-            for index in range(count):
-                prefix = f"model.layers.{index}."
-                for name, target in layer.state_dict().items():
-                    target.copy_(self.weights.tensor(prefix + name))
-                # without a mask attention is causal
-                hidden = [
-                    layer(rows, attention_mask=None, position_embeddings=turn)
-                    for rows, turn in zip(hidden, turns, strict=True)
-                ]
-                advance(1)
-            model.norm.weight.copy_(self.weights.tensor("model.norm.weight"))
-            last = [model.norm(rows[0, -KEPT_POSITIONS:]) for rows in hidden]
-            name = OUTPUT if OUTPUT in self.weights else EMBEDDING
-            values = rounded(name, torch.cat(last))
-            logits = torch.cat([values @ rows.float().T for rows in self.weights.blocks(name)], dim=1)
-        for hook in hooks:
-            hook.remove()  # they lead back to the layer, which would outlive its use
-        return list(logits.split([len(rows) for rows in last]))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()  # they lead back to the layer, which would outlive its use
