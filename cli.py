@@ -32,6 +32,7 @@ COMMANDS: dict[str, Any] = {
         {
             "checkpoint": "benchmarks.commands:checkpoint",
             "encoder": "benchmarks.commands:encoder",
+            "quality": "benchmarks.quality.commands:quality",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {

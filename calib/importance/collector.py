@@ -119,7 +119,8 @@ class Collector:
 
     def _keep(self, done: int, squares: Mapping[str, np.ndarray]) -> None:
         with atomic_path(self.store.folder / STATE) as temporary, temporary.open("wb") as file:
-            np.savez(file, done=np.array(done), **dict(squares))
+            arrays: dict[str, Any] = {"done": np.array(done), **squares}
+            np.savez(file, **arrays)
 
 
 class Checked(Stored):
