@@ -101,6 +101,7 @@ def onnx(
 @checkpoint_options
 @output_options
 @quant_options
+@click.option("--lora-as-adapter", "adapter", is_flag=True, help="Write a LoRA adapter beside its base, not merged.")
 @click.option("--dry-run", is_flag=True, help="Print the size of each class of tensors, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a dry run as one JSON object.")
 @logging_options
@@ -115,6 +116,7 @@ def gguf(
     force: bool,
     defaults: Defaults,
     wanted: Wanted,
+    adapter: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -130,7 +132,7 @@ def gguf(
         if dry_run or as_json:
             print_plans(exported.plans(recipes), as_json=as_json)
         else:
-            exported.run(quants=recipes)
+            exported.run(quants=recipes, adapter=adapter)
 
 
 @click.command()

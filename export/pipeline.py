@@ -89,12 +89,15 @@ class Export:
         inventory.require_complete(opened.path)
         return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
-    def run(self, precisions: Sequence[str] = (), quants: Sequence[str | Recipe] = ()) -> None:
+    def run(
+        self, precisions: Sequence[str] = (), quants: Sequence[str | Recipe] = (), *, adapter: bool = False
+    ) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
 
         Args:
             precisions: of the encoders.
             quants: types of language models, or recipes.
+            adapter: whether what a LoRA adapter adds to the language model becomes a file of its own.
 
         Raises:
             BadInput: a part is unknown or there already, or a recipe is not possible.
@@ -113,7 +116,7 @@ class Export:
             if precisions:
                 add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
             if recipes:
-                add_llms(writer, self.checkpoint, self.inventory, recipes, self.progress)
+                add_llms(writer, self.checkpoint, self.inventory, recipes, self.progress, adapter=adapter)
             writer.manifest["tools"] = tool_versions()
             LOG.info("%s", writer.summary())
 

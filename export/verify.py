@@ -103,7 +103,10 @@ class Verification:
                     quant, "tensors", None, "not recorded by the version that wrote them; export again", file=file
                 )
                 continue
-            found = list(damages(path, records, self.bundle.size(file), self.checkpoint, names))
+            checkpoint = self.checkpoint
+            if self.bundle.llm(quant).adapter:
+                checkpoint = checkpoint.without(names.values())
+            found = list(damages(path, records, self.bundle.size(file), checkpoint, names))
             for damage in found:
                 yield Row(quant, "tensor", False, f"{damage.name}: {damage.reason}", file=file)
             if not found:
@@ -122,6 +125,10 @@ class Verification:
         for quant in quants:
             setup = exact_setup(self.bundle, precisions[0], quant)
             file = setup.files[-1:]
+            if self.bundle.llm(quant).adapter:
+                said = "an adapter lies beside it; the model as trained is compared where it is merged, or with --deep"
+                yield quant, file, [Row(quant, "adapter", None, said)]
+                continue
             yield quant, file, chain(changed_files(self.bundle, quant, file), self.language.rows(setup))
 
     def _stops(self) -> Row:

@@ -126,6 +126,7 @@ session_options = options(
     click.option(
         "--gpu-layers", type=int, help="Layers of the language model on the GPU; by default all, none on cpu."
     ),
+    click.option("--adapter", type=FOLDER, help="LoRA adapter for the language model, as GGUF."),
     click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
 )
 

@@ -28,6 +28,7 @@ class Options:
         gpu_layers: layers of the language model on the GPU, -1 for all; None for none with the device cpu, else all.
         resident: keep the encoders and the language model loaded in this process until the session is closed, instead
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
+        adapter: GGUF file of a LoRA adapter for the language model.
         check_digests: hash the bundle's files even if they look unchanged.
     """
 
@@ -40,6 +41,7 @@ class Options:
     strict: bool = False
     gpu_layers: int | None = None
     resident: bool = False
+    adapter: Path | None = None
     check_digests: bool = False
 
     def check(self) -> None:

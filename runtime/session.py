@@ -10,6 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .answer import Answer, Transcript, View
+from .bundle.digests import file_digest, joint_digest
 from .bundle.manifest import CPU, ENCODERS, Bundle
 from .bundle.table import STAGES
 from .encoders.gpu import find_gpu
@@ -78,7 +79,10 @@ class Session:
         # the CPU's graphs stand for those of all providers, which compute the same from the same weights
         graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
         names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        digest = self.bundle.digest([*names, self.setup.llm.file])
+        if self.setup.adapter is None:
+            return digest
+        return joint_digest({"bundle": digest, "adapter": file_digest(self.setup.adapter)})
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -254,6 +258,7 @@ def decide(bundle: Bundle, options: Options) -> Setup:
         kv=options.kv,
         flash_attention=options.flash_attention,
         resident=options.resident,
+        adapter=options.adapter,
     )
 
 

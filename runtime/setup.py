@@ -38,6 +38,7 @@ class Setup:
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
         repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free
             and a measurement says that it pays.
+        adapter: a LoRA adapter for the language model.
         outputs: of how many of the last positions the language model keeps the logits.
     """
 
@@ -53,6 +54,7 @@ class Setup:
     provider: str = CPU
     literal: bool = False
     repack: bool | None = None
+    adapter: Path | None = None
     outputs: int = 1
 
     @cached_property
@@ -129,6 +131,7 @@ class Setup:
             gpu_layers=self.gpu_layers,
             repack=repack,
             outputs=self.outputs,
+            adapter=self.adapter,
         )
 
 

@@ -52,6 +52,8 @@ TESTED_ELSEWHERE = {
     "benchmarks/commands.py": "tests/benchmarks/test_checkpoints.py",
     "benchmarks/demo.py": "tests/benchmarks/training/test_train.py",
     "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
+    "benchmarks/outliers.py": "tests/benchmarks/quality/test_evaluation.py",
+    "benchmarks/quality": "tests/benchmarks/quality/test_evaluation.py",
     "benchmarks/rea": "tests/benchmarks/rea/test_run.py",
     "benchmarks/rea/commands.py": "tests/benchmarks/rea/test_check.py",
     "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
@@ -64,6 +66,9 @@ TESTED_ELSEWHERE = {
     "export/model": "tests/export/model/test_model.py",
     "export/onnx": "tests/export/onnx/test_graphs.py",
     "export/onnx/ranges.py": "tests/export/onnx/test_fp16.py",
+    "calib/importance/prompts.py": "tests/calib/importance/test_collector.py",
+    "export/gguf/types.py": "tests/export/gguf/test_quantiser.py",
+    "export/wanted.py": "tests/export/gguf/test_recipe.py",
     "export/encoders.py": "tests/export/test_mutations.py",
     "export/language.py": "tests/export/test_mutations.py",
     "export/material.py": "tests/export/test_verify.py",
@@ -82,6 +87,7 @@ TESTED_ELSEWHERE = {
     "runtime/inputs/clouds/columns.py": "tests/runtime/inputs/clouds/test_ply.py",
     "runtime/inputs/clouds/gltf.py": "tests/runtime/inputs/clouds/test_glb.py",
     "runtime/inputs/clouds/rows.py": "tests/runtime/inputs/clouds/test_ply.py",
+    "runtime/llm/unicode.py": "tests/export/checkpoint/test_tokenizer.py",
     "runtime/options.py": "tests/runtime/test_session.py",
 }
 

@@ -1,6 +1,7 @@
 """Trained checkpoints in all their layouts: tensors by the authors' names, read one at a time (SPEC section 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ class Checkpoint:
         file, stored = self._find(name)
         tensor = file.tensor(stored)
         return self._updates[name].merged(tensor) if name in self._updates else tensor
+
+    def updates(self, names: Iterable[str]) -> dict[str, Update]:
+        """What an adapter adds to weights of some names; empty without an adapter."""
+        return {name: self._updates[name] for name in names if name in self._updates}
+
+    def without(self, names: Collection[str]) -> "Checkpoint":
+        """The same checkpoint, but for what its adapter adds to weights of these names."""
+        other = copy(self)
+        other._updates = {name: update for name, update in self._updates.items() if name not in names}
+        return other
 
     def find(self, name: str) -> Path | None:
         """A file of the checkpoint such as `tokenizer.json`, also of the base below an adapter; None if absent."""

@@ -13,8 +13,8 @@ from gguf import GGUFReader
 from ...runtime.errors import BadInput, DoesNotFit, StllmError
 from ...runtime.llm.libllama import assign, libllama, logged, overrides
 from .matrix import Matrix
-from .recipe import EMBEDDING, Recipe
-from .types import PLAIN, QUANTISED, TENSOR_TYPES, tensor_bytes
+from .recipe import Recipe
+from .types import EMBEDDING, PLAIN, QUANTISED, TENSOR_TYPES, tensor_bytes
 
 __all__ = ["Plan", "Planned", "plan", "quantise", "require_matrix"]
 

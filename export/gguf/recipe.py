@@ -9,14 +9,13 @@ from typing import Any
 
 from ...runtime.errors import BadInput
 from ..wanted import USUAL, Wanted
-from .types import EMBEDDING_TYPES, KNOWN, PLAIN, TENSOR_TYPES
+from .types import EMBEDDING, EMBEDDING_TYPES, KNOWN, PLAIN, TENSOR_TYPES
 
 __all__ = ["Recipe", "parse_overrides", "parse_size", "read_recipe", "recipes_of"]
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]{0,60}")
-EMBEDDING = "token_embd.weight"
 
 
 @dataclass(frozen=True)

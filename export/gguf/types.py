@@ -13,6 +13,7 @@ from ...runtime.errors import BadInput
 from ...runtime.llm.libllama import libllama
 
 __all__ = [
+    "EMBEDDING",
     "EMBEDDING_TYPES",
     "KNOWN",
     "PLAIN",
@@ -75,6 +76,7 @@ TENSOR_TYPES = {
     for kind in GGMLQuantizationType
     if kind.name not in ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K", "NVFP4")
 }
+EMBEDDING = "token_embd.weight"
 # of the embedding matrix, whose rows are read at run time
 EMBEDDING_TYPES = ("F32", "F16", "BF16", "Q8_0")
 

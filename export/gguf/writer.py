@@ -20,6 +20,7 @@ from ...runtime.llm.vocabulary import ADDED_TOKENS, Vocabulary
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
 from ..checkpoint.tokenizer import Tokenizer
+from .adapter import split_adapter, write_adapter
 from .matrix import Matrix
 from .quantiser import Plan, plan, quantise, require_matrix
 from .recipe import Recipe
@@ -41,6 +42,8 @@ def add_llms(
     inventory: Inventory,
     recipes: Sequence[Recipe],
     progress: Progress,
+    *,
+    adapter: bool = False,
 ) -> None:
     """Write the language model into a bundle, in one or more types.
 
@@ -53,6 +56,7 @@ def add_llms(
         inventory: names and sizes of the checkpoint.
         recipes: with different names.
         progress: where to report.
+        adapter: whether what a LoRA adapter adds becomes a file of its own beside each, rather than merged.
 
     Raises:
         BadInput: the tokenizer is not Qwen2's, a weight is too large for a type, or no number, a pattern matches
@@ -62,6 +66,8 @@ def add_llms(
     """
     folder, names = writer.staging / "llm", inventory.used["llm"]
     folder.mkdir(exist_ok=True)
+    named = gguf_names(names, inventory.geometry.llm)
+    whole, checkpoint = checkpoint, split_adapter(checkpoint, named) if adapter else checkpoint
     matrices = require_possible(checkpoint, inventory, recipes, folder)
     source = lossless(checkpoint, names)
     for plain in plain_types([recipe.type for recipe in recipes], source):
@@ -73,12 +79,17 @@ def add_llms(
                 quantise(folder / f"{source}.gguf", path, recipe, matrices.get(recipe.name))
         elif recipe.name != recipe.type:
             os.link(folder / f"{recipe.type}.gguf", path)
-        records = read_back(path, checkpoint, gguf_names(names, inventory.geometry.llm), progress)
+        records = read_back(path, checkpoint, named, progress)
         ratios = ", ".join(f"{kind} {exact_or(ratio)}" for kind, ratio in snr_by_class(records).items())
         LOG.info("%s, signal to noise: %s", recipe.name, ratios)
         file = f"llm/{path.name}"
         entry = {"file": file, "embedding": describe_embedding(path), **recipe.to_json(), "tensors": records.to_json()}
-        writer.add("llm", recipe.name, entry, [file])
+        files = [file]
+        if adapter:
+            files.append(f"llm/{recipe.name}.lora.gguf")
+            write_adapter(writer.staging / files[1], whole, inventory.geometry.llm, named)
+            entry["adapter"] = files[1]
+        writer.add("llm", recipe.name, entry, files)
 
 
 def exact_or(ratio: float) -> str:

@@ -122,12 +122,14 @@ class Llm:
         embedding: where its embedding matrix lies.
         type: of the file, as Q4_K_M; None in bundles of older versions, whose models have their type's name.
         overrides: other types of some tensors, by pattern.
+        adapter: path of a LoRA adapter that was trained for it; None where there is none, or it is merged.
     """
 
     file: str
     embedding: Embedding
     type: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

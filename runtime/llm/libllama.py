@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadBundle, MissingDependency
+from ..errors import BadBundle, BadInput, MissingDependency
 from ..libraries import load_library
 
-__all__ = ["assign", "libllama", "load_model", "logged", "metadata", "offloads", "overrides"]
+__all__ = ["assign", "libllama", "load_adapter", "load_model", "logged", "metadata", "offloads", "overrides"]
 
 LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
@@ -55,6 +55,20 @@ def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **op
     if not model:
         raise BadBundle(f"{path}: libllama could not load it; the log (-v) has its reason")
     return model
+
+
+def load_adapter(model: Any, path: Path) -> Any:
+    """A LoRA adapter for a model, with which it is freed.
+
+    Raises:
+        BadInput: there is no such file, or it is of another model.
+    """
+    if not path.is_file():
+        raise BadInput(f"--adapter {path}: no such file; write one with stllm-export gguf --lora-as-adapter")
+    adapter = libllama().llama_adapter_lora_init(model, str(path).encode())
+    if not adapter:
+        raise BadInput(f"--adapter {path}: is no LoRA adapter of this model; the log (-v) has libllama's reason")
+    return adapter
 
 
 def metadata(model: Any, key: str) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
 from .kv_types import KV_TYPES, check_kv
-from .libllama import assign, libllama, load_model
+from .libllama import assign, libllama, load_adapter, load_model
 
 __all__ = ["LanguageModel"]
 
@@ -43,6 +43,7 @@ class LanguageModel:
         micro_batch: int = BATCH,
         repack: bool = True,
         outputs: int = 1,
+        adapter: Path | None = None,
     ):
         """Map the weights and allocate the context.
 
@@ -57,19 +58,23 @@ class LanguageModel:
             micro_batch: positions evaluated at once; bounds the compute buffer.
             repack: let libllama copy weights into the layout that its CPU kernels run best; takes as much memory again.
             outputs: last positions whose logits are kept.
+            adapter: GGUF file of a LoRA adapter, which is added to the weights as they are used.
 
         Raises:
             BadBundle: libllama refuses the file.
-            BadInput: the options contradict each other.
+            BadInput: the options contradict each other, or the adapter is of another model.
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
         self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
+        self._adapter: Any = None
         self._allocate = functools.partial(
             self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
         )
         try:
+            if adapter is not None:
+                self._adapter = load_adapter(self._model, adapter)
             self._open_context(context)
         except BaseException:
             self.close()
@@ -126,6 +131,11 @@ class LanguageModel:
         created = self._llama.llama_init_from_model(self._model, parameters)
         if not created:
             raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated")
+        if self._adapter is not None:
+            adapters, scales = (self._llama.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
+            if self._llama.llama_set_adapters_lora(created, adapters, 1, scales):
+                self._llama.llama_free(created)
+                raise StllmError("libllama could not apply the adapter")
         return created
 
     @property

@@ -1,0 +1,61 @@
+"""What libllama will make of each tensor, and makes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from stllm_edge.benchmarks.checkpoints import TINY, write_checkpoint
+from stllm_edge.export.gguf.types import dequantise_fast
+from stllm_edge.runtime.bundle.manifest import Bundle
+
+QUANTS = ("Q4_K_M", "Q2_K", "TQ1_0", "Q1_0")
+
+
+def export(stllm: Any, checkpoint: Path, bundle: Path, *options: Any) -> Any:
+    result = stllm("export", "gguf", "--ckpt", checkpoint, "--out", bundle, *options)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_dry_run_tells_what_is_made(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = [word for quant in QUANTS for word in ("--quant", quant)]
+    options += ["--tensor", "attn_v=Q8_0", "--tensor", "^output=Q6_K"]
+    told = export(stllm, tiny_checkpoint, tmp_path / "none", *options, "--dry-run", "--json", "--quiet")
+    assert not (tmp_path / "none").exists()
+    plans = {plan["name"]: plan for plan in json.loads(told.stdout)["plans"]}
+    assert list(plans) == list(QUANTS)
+    export(stllm, tiny_checkpoint, tmp_path / "bundle", *options)
+    for quant, plan in plans.items():
+        file = tmp_path / f"bundle/llm/{quant}.gguf"
+        assert plan["bytes"] == pytest.approx(file.stat().st_size, abs=200)
+        kinds = {t.name: t.tensor_type.name for t in GGUFReader(file).tensors}
+        assert kinds["blk.1.attn_v.weight"] == "Q8_0"
+        assert kinds["output.weight"] == "Q6_K"
+        assert set(plan["classes"]["ffn_down"]["types"]) == {kinds[f"blk.{n}.ffn_down.weight"] for n in (0, 1)}
+    assert Bundle(tmp_path / "bundle").llm("Q2_K").overrides == {"attn_v": "Q8_0", "^output": "Q6_K"}
+    for tensor in GGUFReader(tmp_path / "bundle/llm/Q4_K_M.gguf").tensors:
+        data = np.asarray(tensor.data)
+        assert np.allclose(dequantise_fast(data, tensor.tensor_type), dequantize(data, tensor.tensor_type), atol=1e-6)
+
+
+def test_fallbacks_are_told_by_tensor(stllm: Any, tmp_path: Path) -> None:
+    llm = replace(TINY.llm, width=96, heads=6, kv_heads=1, ffn=160, layers=1)
+    aligner = replace(TINY.aligner, layers=1, cross_layers=(0,))
+    checkpoint = write_checkpoint(tmp_path / "c", replace(TINY, llm=llm, aligner=aligner))
+    told = export(stllm, checkpoint, tmp_path / "b", "--dry-run")
+    assert "blk.0.ffn_up.weight becomes Q5_0: no block of Q4_K divides its rows" in told.stdout
+    made = export(stllm, checkpoint, tmp_path / "b")
+    assert "Q4_K_M: blk.0.ffn_up.weight becomes Q5_0: no block of Q4_K divides its rows of 96" in made.stderr
+
+
+def test_type_that_needs_a_matrix_is_refused_without(stllm: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--ckpt", tiny_checkpoint, "--out", tmp_path / "b", "--quant", "IQ2_XXS", "--quiet"]
+    result = stllm("export", "gguf", *options)
+    assert result.exit_code == 2
+    assert "takes an importance matrix; make one with stllm-calib imatrix" in result.stderr
+    assert not (tmp_path / "b").exists()
