@@ -79,10 +79,7 @@ class Session:
         # the CPU's graphs stand for those of all providers, which compute the same from the same weights
         graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
         names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        digest = self.bundle.digest([*names, self.setup.llm.file])
-        if self.setup.adapter is None:
-            return digest
-        return joint_digest({"bundle": digest, "adapter": file_digest(self.setup.adapter)})
+        return with_adapter(self.bundle.digest([*names, self.setup.llm.file]), self.setup.adapter)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -260,6 +257,11 @@ def decide(bundle: Bundle, options: Options) -> Setup:
         resident=options.resident,
         adapter=options.adapter,
     )
+
+
+def with_adapter(digest: str, adapter: Path | None) -> str:
+    """A bundle's digest together with that of an adapter, if there is one."""
+    return digest if adapter is None else joint_digest({"bundle": digest, "adapter": file_digest(adapter)})
 
 
 def log_choices(options: Options, setup: Setup) -> None:

@@ -44,6 +44,7 @@ OF_NO_MODULE = {
     "tests/test_structure.py": "this tree",
     "tests/docs/test_architecture.py": "the page on how things travel",
     "tests/runtime/test_imports.py": "what the device side imports",
+    "tests/export/checkpoint/test_added_tokens.py": "ids of added tokens and of every script",
     "tests/export/test_mutations.py": "errors planted in a bundle or a checkpoint",
     "tests/export/tensorrt/test_real_size.py": "engines at the released model's size",
 }

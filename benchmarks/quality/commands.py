@@ -1,12 +1,10 @@
 """Options of stllm-bench quality."""
 
-import json
 from pathlib import Path
 
 import click
 
 from ...runtime.console import FOLDER, Progress, gathered, logging_options, peak_memory, reports_errors
-from ...runtime.errors import BadInput
 from ...runtime.options import Options
 
 __all__ = ["quality"]
@@ -49,41 +47,8 @@ def quality(
     quiet: bool,
 ) -> None:
     """Measure what quantisation costs on questions with known answers: divergences, and answers beside them."""
-    from dataclasses import replace
+    from .run import Task, measure
 
-    from ...export.checkpoint.checkpoint import Checkpoint
-    from ...runtime.bundle.manifest import Bundle
-    from ..rea.dataset import ReaDataset
-    from ..rea.subset import Subset
-    from .evaluation import Evaluation
-    from .report import rows, table, words, write
-
-    opened = Bundle(bundle)
-    chosen = tuple(dict.fromkeys(quants or (name for name in opened.quants if name != reference)))
-    if not chosen:
-        raise BadInput(f"{bundle}: holds {reference} alone; add others with stllm-export gguf")
-    dataset = ReaDataset(file, root, fps=fps)
-    samples = Subset(spec, seed=seed).of(dataset.samples)
-    options = replace(options, resident=True, quant=reference if reference in opened.quants else chosen[0])
-    source = Checkpoint(checkpoint) if checkpoint else None
+    task = Task(bundle, reference, checkpoint, quants, options, frames)
     with peak_memory(quiet):
-        evaluation = Evaluation(opened, reference, chosen, options, source, frames, Progress(quiet))
-        measured, broken = evaluation.run(samples)
-    about = {
-        "bundle": bundle.resolve().name,
-        "reference": reference,
-        "rea": dataset.digest,
-        "subset": spec,
-        "seed": seed,
-        "kv": options.kv,
-        "skipped": len(broken),
-    }
-    found = rows(measured, about)
-    if out is not None:
-        write(found, out)
-    if as_json:
-        click.echo("\n".join(json.dumps(row, allow_nan=False) for row in found))
-        return
-    click.echo(table(found))
-    for sentence in words(found):
-        click.echo(sentence)
+        measure(task, (file, root, fps), (spec, seed), out, as_json=as_json, progress=Progress(quiet))

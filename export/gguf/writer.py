@@ -47,8 +47,8 @@ def add_llms(
 ) -> None:
     """Write the language model into a bundle, in one or more types.
 
-    What libllama quantises is one plain file for all types; the bundle keeps it if its type is itself asked for. It
-    lies in the bundle's staging folder, which is removed at the end and on any error.
+    What libllama quantises is one plain file for all types, in the bundle's staging folder, which goes at the end and
+    on any error; the bundle keeps it if its type is itself asked for.
 
     Args:
         writer: the bundle.
@@ -56,11 +56,10 @@ def add_llms(
         inventory: names and sizes of the checkpoint.
         recipes: with different names.
         progress: where to report.
-        adapter: whether what a LoRA adapter adds becomes a file of its own beside each, rather than merged.
+        adapter: whether what a LoRA adapter adds becomes a file of its own, rather than merged.
 
     Raises:
-        BadInput: the tokenizer is not Qwen2's, a weight is too large for a type, or no number, a pattern matches
-            nothing, or an importance matrix is missing or of another model.
+        BadInput: tokenizer, weights, recipes or matrices are not what they have to be.
         DoesNotFit: the disk is full.
         StllmError: libllama does not quantise.
     """
@@ -70,8 +69,9 @@ def add_llms(
     whole, checkpoint = checkpoint, split_adapter(checkpoint, named) if adapter else checkpoint
     matrices = require_possible(checkpoint, inventory, recipes, folder)
     source = lossless(checkpoint, names)
+    llm = inventory.geometry.llm
     for plain in plain_types([recipe.type for recipe in recipes], source):
-        write_gguf(folder / f"{plain}.gguf", checkpoint, inventory.geometry.llm, names, plain, progress)
+        write_gguf(folder / f"{plain}.gguf", checkpoint, llm, names, plain, progress)
     for recipe in recipes:
         path = folder / f"{recipe.name}.gguf"
         if recipe.type in QUANTISED:
@@ -79,17 +79,22 @@ def add_llms(
                 quantise(folder / f"{source}.gguf", path, recipe, matrices.get(recipe.name))
         elif recipe.name != recipe.type:
             os.link(folder / f"{recipe.type}.gguf", path)
-        records = read_back(path, checkpoint, named, progress)
-        ratios = ", ".join(f"{kind} {exact_or(ratio)}" for kind, ratio in snr_by_class(records).items())
-        LOG.info("%s, signal to noise: %s", recipe.name, ratios)
-        file = f"llm/{path.name}"
-        entry = {"file": file, "embedding": describe_embedding(path), **recipe.to_json(), "tensors": records.to_json()}
-        files = [file]
+        entry = described(path, checkpoint, recipe, named, progress)
         if adapter:
-            files.append(f"llm/{recipe.name}.lora.gguf")
-            write_adapter(writer.staging / files[1], whole, inventory.geometry.llm, named)
-            entry["adapter"] = files[1]
-        writer.add("llm", recipe.name, entry, files)
+            entry["adapter"] = f"llm/{recipe.name}.lora.gguf"
+            write_adapter(writer.staging / entry["adapter"], whole, llm, named)
+        writer.add("llm", recipe.name, entry, [entry[key] for key in ("file", "adapter") if key in entry])
+
+
+def described(
+    path: Path, checkpoint: Checkpoint, recipe: Recipe, named: dict[str, str], progress: Progress
+) -> dict[str, Any]:
+    """What the manifest says of a language model, each of whose tensors is read back."""
+    records = read_back(path, checkpoint, named, progress)
+    ratios = ", ".join(f"{kind} {exact_or(ratio)}" for kind, ratio in snr_by_class(records).items())
+    LOG.info("%s, signal to noise: %s", recipe.name, ratios)
+    stated = {"file": f"llm/{path.name}", "embedding": describe_embedding(path)}
+    return {**stated, **recipe.to_json(), "tensors": records.to_json()}
 
 
 def exact_or(ratio: float) -> str:

@@ -7,10 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadBundle, BadInput, MissingDependency
+from ..errors import BadBundle, BadInput, MissingDependency, StllmError
 from ..libraries import load_library
 
-__all__ = ["assign", "libllama", "load_adapter", "load_model", "logged", "metadata", "offloads", "overrides"]
+__all__ = [
+    "apply_adapter",
+    "assign",
+    "libllama",
+    "load_adapter",
+    "load_model",
+    "logged",
+    "metadata",
+    "offloads",
+    "overrides",
+]
 
 LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
@@ -69,6 +79,19 @@ def load_adapter(model: Any, path: Path) -> Any:
     if not adapter:
         raise BadInput(f"--adapter {path}: is no LoRA adapter of this model; the log (-v) has libllama's reason")
     return adapter
+
+
+def apply_adapter(context: Any, adapter: Any) -> None:
+    """Let a context add an adapter to the weights as they are used; a context that cannot is freed.
+
+    Raises:
+        StllmError: libllama refuses.
+    """
+    llama = libllama()
+    adapters, scales = (llama.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+    if llama.llama_set_adapters_lora(context, adapters, 1, scales):
+        llama.llama_free(context)
+        raise StllmError("libllama could not apply the adapter; the log (-v) has its reason")
 
 
 def metadata(model: Any, key: str) -> str | None:

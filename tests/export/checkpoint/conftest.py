@@ -2,14 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from stllm_edge.benchmarks.checkpoints import TRAINED
+from stllm_edge.benchmarks.checkpoints import TINY, TRAINED, write_checkpoint
+from stllm_edge.runtime.llm.vocabulary import Vocabulary
+from tokenizers import Tokenizer as Reference
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -102,3 +105,45 @@ def field_case(tmp_path: Path) -> Callable[[str], Path]:
         return tmp_path
 
     return make
+
+
+class Pair:
+    """A checkpoint's tokenizer in both implementations."""
+
+    def __init__(self, checkpoint: Path, gguf: Path):
+        self.vocabulary = Vocabulary(gguf)
+        self.reference = Reference.from_file(str(checkpoint / "tokenizer.json"))
+
+    def same(self, text: str, special: bool = True) -> bool:
+        self.reference.encode_special_tokens = not special
+        ids = self.reference.encode(text, add_special_tokens=False).ids
+        self.reference.encode_special_tokens = False
+        return self.vocabulary.tokenize(text, special) == ids
+
+
+@pytest.fixture(scope="session")
+def pair_of() -> Any:
+    """A checkpoint's tokenizer in both implementations, from its folder and a GGUF file."""
+    return Pair
+
+
+@pytest.fixture(scope="session")
+def qwen2_checkpoint(qwen2_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow model with as many rows as a 7B checkpoint has, more than the tokenizer has tokens."""
+    llm = replace(TINY.llm, width=32, heads=2, kv_heads=1, ffn=32, layers=1, vocabulary=152_064, tied=True)
+    aligner = replace(TINY.aligner, layers=1, cross_layers=(0,), ffn=64)
+    folder = write_checkpoint(tmp_path_factory.mktemp("qwen2") / "checkpoint", replace(TINY, llm=llm, aligner=aligner))
+    for file in qwen2_tokenizer.glob("*.*"):
+        shutil.copyfile(file, folder / file.name)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [151645, 151643]}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen2(qwen2_checkpoint: Path, stllm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    bundle = tmp_path_factory.mktemp("qwen2") / "bundle"
+    result = stllm("export", "gguf", "--ckpt", qwen2_checkpoint, "--out", bundle, "--quant", "BF16")
+    assert result.exit_code == 0, result.output
+    pair = Pair(qwen2_checkpoint, bundle / "llm" / "BF16.gguf")
+    yield pair
+    pair.vocabulary.close()
