@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter, Keys
 
-from ...runtime.bundle.geometry import LlmGeometry
 from ...runtime.errors import BadInput
 from ..checkpoint.checkpoint import Checkpoint
 from .types import EMBEDDING
@@ -33,7 +32,7 @@ def split_adapter(checkpoint: Checkpoint, names: dict[str, str]) -> Checkpoint:
     return checkpoint.without(updates)
 
 
-def write_adapter(path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, names: dict[str, str]) -> None:
+def write_adapter(path: Path, checkpoint: Checkpoint, names: dict[str, str]) -> None:
     """Write the updates of a checkpoint's adapter, their factors in float32 and their scales in the second of them."""
     updates = checkpoint.updates(names.values())
     writer = GGUFWriter(path, arch="qwen2")
@@ -41,7 +40,6 @@ def write_adapter(path: Path, checkpoint: Checkpoint, geometry: LlmGeometry, nam
     writer.add_string(Keys.Adapter.TYPE, "lora")
     # with 0, libllama takes the product as it is: alphas and ranks may differ from weight to weight
     writer.add_float32(Keys.Adapter.LORA_ALPHA, 0.0)
-    writer.add_block_count(geometry.layers)
     for new, old in sorted(names.items()):
         if (update := updates.get(old)) is not None:
             up = update.scale * update.up.float()

@@ -47,8 +47,7 @@ def add_llms(
 ) -> None:
     """Write the language model into a bundle, in one or more types.
 
-    What libllama quantises is one plain file for all types, in the bundle's staging folder, which goes at the end and
-    on any error; the bundle keeps it if its type is itself asked for.
+    What libllama quantises is one plain file for all types, which the bundle keeps if its type is itself asked for.
 
     Args:
         writer: the bundle.
@@ -60,18 +59,16 @@ def add_llms(
 
     Raises:
         BadInput: tokenizer, weights, recipes or matrices are not what they have to be.
-        DoesNotFit: the disk is full.
-        StllmError: libllama does not quantise.
+        DoesNotFit, StllmError: the disk is full, or libllama does not quantise.
     """
     folder, names = writer.staging / "llm", inventory.used["llm"]
     folder.mkdir(exist_ok=True)
-    named = gguf_names(names, inventory.geometry.llm)
-    whole, checkpoint = checkpoint, split_adapter(checkpoint, named) if adapter else checkpoint
+    named, whole = gguf_names(names, inventory.geometry.llm), checkpoint
+    checkpoint = split_adapter(checkpoint, named) if adapter else checkpoint
     matrices = require_possible(checkpoint, inventory, recipes, folder)
     source = lossless(checkpoint, names)
-    llm = inventory.geometry.llm
     for plain in plain_types([recipe.type for recipe in recipes], source):
-        write_gguf(folder / f"{plain}.gguf", checkpoint, llm, names, plain, progress)
+        write_gguf(folder / f"{plain}.gguf", checkpoint, inventory.geometry.llm, names, plain, progress)
     for recipe in recipes:
         path = folder / f"{recipe.name}.gguf"
         if recipe.type in QUANTISED:
@@ -82,7 +79,7 @@ def add_llms(
         entry = described(path, checkpoint, recipe, named, progress)
         if adapter:
             entry["adapter"] = f"llm/{recipe.name}.lora.gguf"
-            write_adapter(writer.staging / entry["adapter"], whole, llm, named)
+            write_adapter(writer.staging / entry["adapter"], whole, named)
         writer.add("llm", recipe.name, entry, [entry[key] for key in ("file", "adapter") if key in entry])
 
 

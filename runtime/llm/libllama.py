@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadBundle, BadInput, MissingDependency, StllmError
+from ..errors import BadBundle, BadInput, MissingDependency
 from ..libraries import load_library
 
 __all__ = [
     "apply_adapter",
     "assign",
     "libllama",
-    "load_adapter",
     "load_model",
     "logged",
     "metadata",
@@ -67,31 +66,21 @@ def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **op
     return model
 
 
-def load_adapter(model: Any, path: Path) -> Any:
-    """A LoRA adapter for a model, with which it is freed.
+def apply_adapter(model: Any, context: Any, path: Path) -> None:
+    """Let a context add a LoRA adapter to the weights as they are used; it is freed with the model.
 
     Raises:
-        BadInput: there is no such file, or it is of another model.
+        BadInput: there is no such file, or it is of another model; the context is freed.
     """
+    llama, said = libllama(), "is no LoRA adapter of this model; the log (-v) has libllama's reason"
     if not path.is_file():
-        raise BadInput(f"--adapter {path}: no such file; write one with stllm-export gguf --lora-as-adapter")
-    adapter = libllama().llama_adapter_lora_init(model, str(path).encode())
-    if not adapter:
-        raise BadInput(f"--adapter {path}: is no LoRA adapter of this model; the log (-v) has libllama's reason")
-    return adapter
-
-
-def apply_adapter(context: Any, adapter: Any) -> None:
-    """Let a context add an adapter to the weights as they are used; a context that cannot is freed.
-
-    Raises:
-        StllmError: libllama refuses.
-    """
-    llama = libllama()
-    adapters, scales = (llama.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
-    if llama.llama_set_adapters_lora(context, adapters, 1, scales):
-        llama.llama_free(context)
-        raise StllmError("libllama could not apply the adapter; the log (-v) has its reason")
+        said = "no such file; write one with stllm-export gguf --lora-as-adapter"
+    elif adapter := llama.llama_adapter_lora_init(model, str(path).encode()):
+        adapters, scales = (llama.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if not llama.llama_set_adapters_lora(context, adapters, 1, scales):
+            return
+    llama.llama_free(context)
+    raise BadInput(f"--adapter {path}: {said}")
 
 
 def metadata(model: Any, key: str) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
 from .kv_types import KV_TYPES, check_kv
-from .libllama import apply_adapter, assign, libllama, load_adapter, load_model
+from .libllama import apply_adapter, assign, libllama, load_model
 
 __all__ = ["LanguageModel"]
 
@@ -53,25 +53,23 @@ class LanguageModel:
             context: positions of prompt and answer.
             kv: type of keys and values, one of `KV_TYPES`.
             flash_attention: on, off, or None for libllama's own choice.
-            threads: CPU threads.
-            gpu_layers: layers on the GPU, -1 for all.
+            threads: CPU threads; gpu_layers: layers on the GPU, -1 for all.
             micro_batch: positions evaluated at once; bounds the compute buffer.
             repack: let libllama copy weights into its CPU kernels' layout; takes as much memory again.
-            outputs: last positions whose logits are kept.
-            adapter: GGUF file of a LoRA adapter.
+            outputs: last positions whose logits are kept; adapter: GGUF file of a LoRA adapter.
 
         Raises:
             BadBundle: libllama refuses the file.
-            BadInput: the options contradict each other, or the adapter is of another model.
+            BadInput: the options contradict each other, or the adapter does not fit.
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
-        self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
+        self._llama, self._outputs, self.vocabulary, self._adapter = libllama(), outputs, vocabulary, adapter
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
-        given = (kv, flash_attention, threads, micro_batch)
-        self._allocate = functools.partial(self._new_context, given=given)
+        self._allocate = functools.partial(
+            self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
+        )
         try:
-            self._adapter = load_adapter(self._model, adapter) if adapter else None
             self._open_context(context)
         except BaseException:
             self.close()
@@ -108,8 +106,7 @@ class LanguageModel:
             self._llama.llama_free(self._context)
             self._context = None
 
-    def _new_context(self, context: int, *, given: tuple[str, bool | None, int, int]) -> Any:
-        kv, flash, threads, micro_batch = given
+    def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
         # logits of a whole batch are held twice
         largest = BATCH if self._outputs == 1 else OUTPUTS_AT_ONCE
         parameters = self._llama.llama_context_default_params()
@@ -130,7 +127,7 @@ class LanguageModel:
         if not created:
             raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated")
         if self._adapter is not None:
-            apply_adapter(created, self._adapter)
+            apply_adapter(self._model, created, self._adapter)
         return created
 
     @property
