@@ -53,14 +53,15 @@ class LanguageModel:
             context: positions of prompt and answer.
             kv: type of keys and values, one of `KV_TYPES`.
             flash_attention: on, off, or None for libllama's own choice.
-            threads: CPU threads; gpu_layers: layers on the GPU, -1 for all.
+            threads: CPU threads.
+            gpu_layers: layers on the GPU, -1 for all.
             micro_batch: positions evaluated at once; bounds the compute buffer.
             repack: let libllama copy weights into its CPU kernels' layout; takes as much memory again.
-            outputs: last positions whose logits are kept; adapter: GGUF file of a LoRA adapter.
+            outputs: last positions whose logits are kept.
+            adapter: GGUF file of a LoRA adapter.
 
         Raises:
-            BadBundle: libllama refuses the file.
-            BadInput: the options contradict each other, or the adapter does not fit.
+            BadBundle, BadInput: libllama refuses the file, or the options or the adapter.
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
@@ -74,7 +75,6 @@ class LanguageModel:
         except BaseException:
             self.close()
             raise
-        self.width = int(self._llama.llama_model_n_embd_inp(self._model))
 
     def restart(self, context: int) -> None:
         """Forget all positions; a context for fewer positions than `context` is replaced by a larger one.
@@ -91,6 +91,7 @@ class LanguageModel:
 
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
+        self.width = int(self._llama.llama_model_n_embd_inp(self._model))
         # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
         self._batch = int(self._llama.llama_n_batch(self._context))
         self._capacity = int(self._llama.llama_n_ctx(self._context))
