@@ -27,6 +27,7 @@ COMMANDS: dict[str, Any] = {
         "Generate checkpoints of any size and measure on them.",
         {
             "checkpoint": "benchmarks.commands:checkpoint",
+            "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Any] = {
                 },
             ),
             "room": "benchmarks.commands:room",
+            "show": "benchmarks.reports.commands:show",
         },
     ),
 }
