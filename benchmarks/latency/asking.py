@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 from ...runtime.bundle.manifest import Bundle
@@ -89,7 +89,7 @@ class Timing:
         """
         moments = [(self.start, "other"), *self.events, (self.stop, "other")]
         found: dict[str, list[tuple[float, float]]] = {}
-        for (begin, stage), (end, _) in zip(moments, moments[1:], strict=False):
+        for (begin, stage), (end, _) in pairwise(moments):
             found.setdefault(stage, []).append((begin, end))
         found["other"] = found.pop("other")
         if self.first is not None:
@@ -104,10 +104,9 @@ class Timing:
     def intervals(self) -> list[Interval]:
         """Times between tokens, each taken when the token was chosen."""
         chosen = [end for _, end in self.spans().get("sampling", [])]
-        pairs = zip(chosen, chosen[1:], strict=False)
         return [
             Interval(place, after - before, self.prompt_tokens + place)
-            for place, (before, after) in enumerate(pairs, start=1)
+            for place, (before, after) in enumerate(pairwise(chosen), start=1)
         ]
 
     def items(self, stage: str) -> tuple[int | None, str | None]:
@@ -224,5 +223,3 @@ def has_descriptor(stream: Any) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return True
-
-

@@ -1,11 +1,5 @@
 """Options of stllm-bench latency."""
 
-import json
-import shlex
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,6 +9,8 @@ from ...runtime.options import Options, Recording
 from .schedule import Schedule
 
 __all__ = ["latency"]
+
+NEW_TOKENS = 32
 
 workload_options = options(
     click.option("--rea", "file", type=FOLDER, help="JSON file of the REA release."),
@@ -37,7 +33,7 @@ schedule_options = options(
 )
 
 
-@click.command()
+@click.command(context_settings={"default_map": {"max_new_tokens": NEW_TOKENS}})
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
 @click.option("--against", type=FOLDER, help="Another bundle, measured in turns with the first.")
 @workload_options
@@ -73,6 +69,22 @@ def latency(
 ) -> None:
     """Measure where the time of questions goes on this device: cold, warm, and asked again about what was seen.
 
-    Answers have exactly --max-new-tokens tokens. Rows go to results.jsonl as they come, and the same command goes on where
-    it was. Prints Markdown tables; the last line is one JSON object.
+    Answers have exactly --max-new-tokens tokens. Rows go to results.jsonl as they come, and the same command goes on
+    where it was. Prints Markdown tables; the last line is one JSON object.
     """
+    from ...runtime.errors import BadInput
+    from ..rea.dataset import ReaDataset
+    from ..rea.subset import Subset
+    from .measuring import measure
+    from .workload import of_recording, of_subset
+
+    given = (file is not None or root is not None, recording.scene is not None or recording.video is not None)
+    if given[0]:
+        if file is None or root is None or given[1] or questions:
+            raise BadInput("--rea goes with --root, and without --scene, --video and --question; give one or the other")
+        dataset, subset = ReaDataset(file, root, fps=recording.fps), Subset(spec, types, (), seed)
+        workload = of_subset(dataset, subset, frames=frames, new_tokens=max_new_tokens)
+    else:
+        workload = of_recording(recording, questions, frames=frames, new_tokens=max_new_tokens)
+    bundles = [bundle] if against is None else [bundle, against]
+    measure(bundles, options, workload, schedule, out, seed=seed, allow_unverified=allow_unverified, quiet=quiet)

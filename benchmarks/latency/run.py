@@ -20,10 +20,10 @@ from .machine.cache import drop_cache
 from .machine.monitor import Monitor
 from .machine.sensors import find_sensors, used_memory
 from .record import Record
-from .results import Results
 from .rows import Row
 from .schedule import Schedule, Step, steps
 from .statistics import Drift, drift
+from .store import Store
 from .subject import Subject
 from .workload import Workload
 
@@ -64,13 +64,13 @@ class Run:
 
     Attributes:
         task: what is asked for.
-        results: where rows go.
+        store: where rows go.
         root: the tree of files that tells of the machine.
         advance: called with a number of answers as they come.
     """
 
     task: Task
-    results: Results
+    store: Store
     root: Path = Path("/")
     advance: Callable[[int], None] = lambda answers: None
     # what each process looked at last
@@ -85,11 +85,11 @@ class Run:
             KeyboardInterrupt: what was measured before this, or before an error, is kept.
         """
         board = describe_board(self.root)
-        before = [row for row in self.results.rows if row["kind"] == "run"]
+        before = [row for row in self.store.rows if row["kind"] == "run"]
         self._require_same(before, board)
         done = self._done()
         if next(self._left(done), None) is None:
-            LOG.warning("%s: holds the whole run already; give another --out to measure again", self.results.path)
+            LOG.warning("%s: holds the whole run already; give another --out to measure again", self.store.path)
             return
         monitor = Monitor(find_sensors(self.root), used_memory(self.root))
         if self.task.schedule.cool_to is not None and monitor.hottest() is None:
@@ -144,7 +144,7 @@ class Run:
             time.sleep(COOLING_STEP)
 
     def _append(self, rows: list[Row], record: Record, monitor: Monitor) -> None:
-        self.results.append(record.readings(monitor.take()) + rows)
+        self.store.append(record.readings(monitor.take()) + rows)
 
     def _done(self) -> dict[Step, float]:
         """Steps that the file holds, and their seconds."""
@@ -154,7 +154,7 @@ class Run:
             Step(
                 bundles[row["bundle"]], questions[row["sample"]], row["phase"], row["repetition"], row["warm_up"]
             ): row["seconds"]
-            for row in self.results.rows
+            for row in self.store.rows
             if row["kind"] == "stage" and row["stage"] == "total"
         }
 
@@ -176,7 +176,7 @@ class Run:
                 name = other[0].removesuffix("_digest")
                 theirs, found = row[other[0]], "another" if ours is None else ours[other[0]]
                 raise BadInput(
-                    f"{self.results.path}: holds a run of another {name} ({shown(theirs)}, not {shown(found)}); "
+                    f"{self.store.path}: holds a run of another {name} ({shown(theirs)}, not {shown(found)}); "
                     "give another --out, or delete it to start again"
                 )
 
@@ -214,7 +214,7 @@ class Run:
             reason, message = "failed", str(error)
             raise
         finally:
-            found = drift_of(self.results.rows)
+            found = drift_of(self.store.rows)
             end = {
                 "reason": reason,
                 "message": message,

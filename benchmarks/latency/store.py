@@ -13,11 +13,11 @@ from ..folders import make_folder
 from ..rea.journal import whole_lines
 from .rows import Row, read_rows
 
-__all__ = ["Results", "finished"]
+__all__ = ["Store", "finished"]
 
 
-class Results:
-    """An open file; use `Results.open`.
+class Store:
+    """An open file; use `Store.open`.
 
     Attributes:
         path: the file.
@@ -29,7 +29,7 @@ class Results:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator["Results"]:
+    def open(cls, path: Path) -> Iterator["Store"]:
         """Create a file, or go on with one, of which rows of a question that did not come to its end are cut off.
 
         Raises:

@@ -106,9 +106,7 @@ def of_subset(dataset: ReaDataset, subset: Subset, *, frames: int | None, new_to
         for place, sample in enumerate(group):
             # the next one about the same clip
             other = group[(place + 1) % len(group)].question
-            questions.append(
-                Question(sample.id, sample.question, other if other != sample.question else OTHER, sample)
-            )
+            questions.append(Question(sample.id, sample.question, other if other != sample.question else OTHER, sample))
     chosen = ", ".join([subset.spec, *subset.types, *subset.scenes])
     if subset.spec.startswith("random"):
         chosen += f", seed {subset.seed}"

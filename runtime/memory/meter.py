@@ -87,9 +87,7 @@ class Meter:
 
     def copy(self) -> "Meter":
         """A meter that goes on from here."""
-        return Meter(
-            self.stages, dict(self.milliseconds), list(self.timeline), dict(self._own), dict(self._children)
-        )
+        return Meter(self.stages, dict(self.milliseconds), list(self.timeline), dict(self._own), dict(self._children))
 
     def _switch(self) -> None:
         """Let the time until now count for the stage that was on the clock, and from now for the innermost."""

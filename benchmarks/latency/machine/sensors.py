@@ -139,7 +139,9 @@ def used_memory(root: Path) -> Callable[[], float | None] | None:
         return None
 
     def read() -> float | None:
-        told = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text(root / "proc/meminfo") or "", re.MULTILINE))
+        told = dict(
+            re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text(root / "proc/meminfo") or "", re.MULTILINE)
+        )
         return (int(told["MemTotal"]) - int(told["MemAvailable"])) * 1024.0 if len(told) == 2 else None
 
     return read
