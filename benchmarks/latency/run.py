@@ -35,8 +35,8 @@ IDLE = 2.0
 SPINS, SPIN = 40, 2**18
 LONGEST_COOLING, COOLING_STEP = 900.0, 1.0
 # columns that two parts of one run have alike
-SAME = ("workload_digest", "bundle_digest", "precision", "quant", "kv", "flash_attention", "threads", "gpu_layers")
-SAME += ("resident", "provider", "device", "power_mode")
+SAME: tuple[str, ...] = ("workload_digest", "bundle_digest", "precision", "quant", "kv", "flash_attention", "threads")
+SAME += ("gpu_layers", "resident", "provider", "device", "power_mode")
 
 
 @dataclass(frozen=True)

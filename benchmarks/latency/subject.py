@@ -91,6 +91,6 @@ def require_verified(subject: Subject, allowed: bool) -> None:
         return
     found = "differs from the model" if subject.parity == FAILED else "was not compared with the model"
     raise BadBundle(
-        f"{subject.bundle.path}: {subject.setup.precision} and {subject.setup.quant} {found}, and a wrong bundle may be "
-        "fast; run stllm-export verify, or mark all rows with --allow-unverified"
+        f"{subject.bundle.path}: {subject.setup.precision} and {subject.setup.quant} {found}, and a wrong bundle "
+        "may be fast; run stllm-export verify, or mark all rows with --allow-unverified"
     )

@@ -1,7 +1,7 @@
 """The process that is measured: a session that answers one question after the other, and tells what was on its clock.
 
-It is told what to do over a socket. Times are those of `time.perf_counter`, which on Linux is one clock for all processes,
-so the process that started this one knows how long the start took, and reads the sensors meanwhile.
+It is told what to do over a socket. Times are those of `time.perf_counter`, which on Linux is one clock for all
+processes, so the process that started this one knows how long the start took, and reads the sensors meanwhile.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Sensors as files of the kernel: rails, temperatures and clocks, of a Jetson or of a PC.
 
-Rails are those of the INA3221 and INA238 monitors that Jetson boards have (Linux, Documentation/hwmon), on a PC those of
-RAPL (Documentation/power/powercap). None of them is the wall.
+Rails are those of the INA3221 and INA238 monitors that Jetson boards have (Linux, Documentation/hwmon), on a PC those
+of RAPL (Documentation/power/powercap). None of them is the wall.
 """
 
 import re
