@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .asking import Timing
+from .process.asking import Timing
 from .machine.monitor import Monitor, Reading
 from .rows import SCHEMA, Row
 from .schedule import Step

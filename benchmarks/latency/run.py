@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import BadInput, StllmError
-from .asking import Asker, Timing
+from .process.asking import Asker, Timing
 from .machine.board import Board, describe_board, versions
 from .machine.cache import drop_cache
 from .machine.monitor import Monitor

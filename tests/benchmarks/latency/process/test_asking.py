@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stllm_edge.benchmarks.latency.asking import Asker, Timing
+from stllm_edge.benchmarks.latency.process.asking import Asker, Timing
 from stllm_edge.benchmarks.latency.workload import Workload, of_recording
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.errors import StllmError
