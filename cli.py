@@ -29,6 +29,7 @@ COMMANDS: dict[str, Any] = {
             "checkpoint": "benchmarks.commands:checkpoint",
             "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
+            "latency": "benchmarks.latency.commands:latency",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {
