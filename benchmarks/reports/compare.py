@@ -192,23 +192,25 @@ def describe(work: Sequence[int | None]) -> str:
 
 
 def overall(changes: Sequence[Change]) -> str:
-    """The verdict on two runs."""
+    """The verdict on two runs: of what stands out, else of the headline of the phases that have an interval."""
     verdicts = {change.verdict for change in changes}
     for found in (SLOWER, FASTER):
         if found in verdicts:
             return found
-    return SAME if all(change.verdict == SAME for change in changes if change.stage in HEADLINE) else UNKNOWN
+    judged = {change.verdict for change in changes if change.stage in HEADLINE and change.low is not None}
+    return SAME if judged == {SAME} else UNKNOWN
 
 
 def reasons(first: Run, second: Run, changes: Sequence[Change], verdict: str) -> list[str]:
     """Why it cannot be told, and what is known of the machine that bears on it."""
-    found = []
-    if verdict == UNKNOWN:
-        found += [
-            f"{change.phase} {change.stage}: {change.reason}"
-            for change in changes
-            if change.stage in HEADLINE and change.verdict == UNKNOWN
-        ]
+    found = [
+        f"{change.phase} {change.stage}: {change.reason}"
+        for change in changes
+        if change.stage in HEADLINE
+        and change.verdict == UNKNOWN
+        # what has no interval is told once a phase, whatever the verdict
+        and (verdict == UNKNOWN if change.low is not None else change.stage == TOTAL)
+    ]
     for run in dict.fromkeys((first, second)):
         noise, end = run.about["noise"], run.end
         if noise is not None and noise > NOISY_SPIN:
