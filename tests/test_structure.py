@@ -54,6 +54,8 @@ TESTED_ELSEWHERE = {
     "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
     "benchmarks/rea": "tests/benchmarks/rea/test_run.py",
     "benchmarks/rea/commands.py": "tests/benchmarks/rea/test_check.py",
+    "benchmarks/reports/commands.py": "tests/benchmarks/reports/test_table.py",
+    "benchmarks/reports/phase.py": "tests/benchmarks/reports/test_compare.py",
     "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
     "benchmarks/scoring/chat.py": "tests/benchmarks/scoring/test_judge.py",
     "benchmarks/training": "tests/benchmarks/training/test_train.py",

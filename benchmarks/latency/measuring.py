@@ -15,7 +15,7 @@ import click
 from ...runtime.console import Progress
 from ...runtime.errors import BadInput
 from ...runtime.options import Options
-from .results import read_runs
+from ..reports.runs import read_runs
 from .run import Run, Task
 from .schedule import Schedule
 from .store import Store

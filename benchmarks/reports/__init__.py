@@ -1,4 +1,4 @@
-"""Runs as people read them: tables for a terminal and for Markdown, and a page that stands alone.
+"""Runs as people read them: against each other, as tables for a terminal and for Markdown, as a page that stands alone.
 
-In go results of `stllm-bench latency`, out come text, JSON and HTML; what a run was made of stands beside its figures.
+In go results of `stllm-bench latency`, out come verdicts, text, JSON and HTML, with what a run was made of.
 """

@@ -9,9 +9,10 @@ from math import ceil, floor, log10
 
 import numpy as np
 
-from ..latency.compare import Change, Comparison
-from ..latency.results import FIRST_TOKEN, TOKEN, TOTAL, Part, Run
 from ..latency.rows import Row
+from .compare import Comparison
+from .phase import Change
+from .runs import FIRST_TOKEN, TOKEN, TOTAL, Part, Run
 from .table import duration, short_duration, size
 
 __all__ = [

@@ -42,7 +42,7 @@ def show(files: tuple[Path, ...], html: Path | None, stages: bool | None, as_jso
 
     RESULTS are results.jsonl of runs; those of an interrupted run count as far as they go.
     """
-    from ..latency.results import read_runs
+    from .runs import read_runs
     from .table import headline
     from .table import show as tables
 
@@ -82,7 +82,7 @@ def compare(
     faster; where it lies within, there is no difference; where it straddles, it cannot tell, and says why.
     """
     from ...runtime.errors import BadInput
-    from ..latency.compare import MARGIN, compare_files
+    from .compare import MARGIN, compare_files
     from .table import comparison_table
 
     if len(files) > 2:

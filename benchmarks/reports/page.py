@@ -10,10 +10,10 @@ from typing import Any
 
 from ...runtime.bundle.files import atomic_path
 from ...runtime.errors import BadInput, MissingDependency
-from ..latency.compare import Comparison, compare, took_turns
-from ..latency.results import FIRST_TOKEN, PHASES, TOKEN, TOTAL, Part, Run
 from . import charts
-from .table import clean, duration, headline_cells, size, stage_cells
+from .compare import Comparison, compare, took_turns
+from .runs import FIRST_TOKEN, PHASES, TOKEN, TOTAL, Part, Run
+from .table import clean, duration, headline_cells, size, stage_cells, text
 
 __all__ = ["MOST_BYTES", "page", "write_page"]
 
@@ -31,7 +31,7 @@ FACTS: Mapping[str, Sequence[str]] = {
             "idle_watts", "rails"),
 }  # fmt: skip
 # how many runs are told in full, and dots a stage; the first that is small enough is taken
-DETAIL = ((12, 120), (12, 60), (8, 60), (6, 40), (4, 40), (2, 40), (1, 40), (1, 10), (0, 0))
+DETAIL = ((12, 120), (8, 60), (4, 40), (2, 40), (1, 40), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Told:
     """A run as the page shows it."""
 
     run: Run
-    tiles: list[tuple[str, str, str]]
     waterfalls: list[charts.Waterfall]
     strips: list[charts.Strips]
     tables: list[tuple[str, list[dict[str, str]]]]
@@ -66,10 +65,10 @@ def write_page(path: Path, runs: Sequence[Run]) -> None:
         BadInput: the file cannot be written.
         MissingDependency: jinja2 is not installed.
     """
-    text = page(runs)
+    whole = page(runs)
     try:
         with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(whole, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --html") from None
 
@@ -101,20 +100,21 @@ def page(runs: Sequence[Run]) -> str:
     common = {
         "runs": runs,
         "headline": [(run, [headline_cells(run, part) for part in run.parts]) for run in runs],
+        "tiles": tiles_of(runs[0]),
         "stacks": [(phase, bars) for phase in PHASES if (bars := charts.stacks(runs, phase))],
         "against": [against(runs[0], run) for run in runs[1:]],
         "kinds": [*charts.KINDS, "other"],
     }
     for full, dots in DETAIL:
-        text = template.render(**common, told=[tell(run, dots) for run in runs[:full]])
-        if len(text.encode()) <= MOST_BYTES:
-            return text
+        whole = template.render(**common, told=[tell(run, dots) for run in runs[:full]])
+        if len(whole.encode()) <= MOST_BYTES:
+            return whole
     raise BadInput(f"{len(runs)} runs are more than a page of {MOST_BYTES // 1000} kB holds; give fewer files")
 
 
-def short(text: str) -> str:
+def short(said: str) -> str:
     """A name that leaves room beside it on a phone."""
-    return text if len(text) <= MOST_NAME else f"{text[: MOST_NAME - 1]}…"
+    return said if len(said) <= MOST_NAME else f"{said[: MOST_NAME - 1]}…"
 
 
 def against(first: Run, run: Run) -> Against:
@@ -135,7 +135,6 @@ def tell(run: Run, dots: int) -> Told:
     held = charts.memory_of_stages(parts[0])
     return Told(
         run,
-        tiles=tiles_of(run),
         waterfalls=[charts.waterfall(part) for part in parts],
         strips=[charts.strips(part, dots) for part in parts],
         tables=[(title(part), table_of(part)) for part in run.parts],
@@ -162,11 +161,11 @@ def tiles_of(run: Run) -> list[tuple[str, str, str]]:
             asked = f"{part.questions} questions, {len(part.answers)} answers"
             found.append((f"First token, {phase}", duration(first.median), asked))
     part = next(iter(parts.values()))
-    if (between := part.between_tokens()) and between.value > 0:
+    if (between := part.between_tokens) and between.value > 0:
         bounds = "" if between.low is None else f"; {duration(between.low)} to {duration(between.high or 0)}"
         found.append(("Between tokens", duration(between.value), f"{1 / between.value:.3g} tokens a second{bounds}"))
     if total := part.summary(TOTAL):
-        found.append((f"Whole answer, {part.phase}", duration(total.median), f"{part.new_tokens} new tokens"))
+        found.append((f"Whole answer, {part.phase}", duration(total.median), f"{text(part.new_tokens)} new tokens"))
     peaks = [peak for one in parts.values() if (peak := one.largest(lambda answer: answer.peak_bytes))]
     if peaks:
         found.append(("Peak memory", size(max(peaks)), "of the stage that holds most"))
@@ -178,7 +177,7 @@ def tiles_of(run: Run) -> list[tuple[str, str, str]]:
 def title(part: Part) -> str:
     prompt = part.range_of(lambda answer: answer.prompt_tokens)
     length = "" if prompt is None else f", {prompt[0]} to {prompt[1]} prompt tokens"
-    return f"{part.phase}, {part.frames} frames{length}, {part.new_tokens} new"
+    return f"{part.phase}, {text(part.frames)} frames{length}, {text(part.new_tokens)} new"
 
 
 def table_of(part: Part) -> list[dict[str, str]]:
@@ -195,13 +194,12 @@ def facts_of(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     subjects = {subject: {key: run.about[key] for key in keys} for subject, keys in FACTS.items()}
     subjects["Software"] |= versions
     return [
-        (subject, [(said(key), value_of(key, value)) for key, value in known.items()])
+        (
+            subject,
+            [(key.removeprefix("version_").replace("_", " "), value_of(key, value)) for key, value in known.items()],
+        )
         for subject, known in subjects.items()
     ]
-
-
-def said(key: str) -> str:
-    return key.removeprefix("version_").replace("_", " ")
 
 
 def value_of(key: str, value: Any) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..latency.compare import Change, Comparison
-from ..latency.results import FIRST_TOKEN, TOKEN, TOTAL, Part, Run
 from ..latency.statistics import Interval, Summary
+from .compare import Comparison
+from .phase import Change
+from .runs import FIRST_TOKEN, TOKEN, TOTAL, Part, Run
 
 __all__ = [
     "clean",
@@ -45,7 +46,7 @@ def headline_table(runs: Sequence[Run]) -> str:
 
 
 def headline_cells(run: Run, part: Part) -> dict[str, str]:
-    first, total, between = part.summary(FIRST_TOKEN), part.summary(TOTAL), part.between_tokens()
+    first, total, between = part.summary(FIRST_TOKEN), part.summary(TOTAL), part.between_tokens
     joules, peak = part.largest(lambda answer: answer.joules), part.largest(lambda answer: answer.peak_bytes)
     marks = "" if run.about["verified"] else " (unverified)"
     return {
@@ -121,7 +122,7 @@ def headline(run: Run) -> dict[str, Any]:
 
 
 def part_data(part: Part) -> dict[str, Any]:
-    between = part.between_tokens()
+    between = part.between_tokens
     return {
         "phase": part.phase,
         "questions": part.questions,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stllm_edge.benchmarks.rea.dataset import ReaDataset, Sample
+from stllm_edge.benchmarks.reports.runs import Run, runs_of
 from stllm_edge.runtime import load_clip
 from stllm_edge.runtime.inputs.writing import write_frames
 
@@ -240,3 +241,9 @@ def write_run() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def run_of() -> Callable[[Recipe], Run]:
+    """The run that a recipe makes, without a file."""
+    return lambda recipe: runs_of(Path("run.jsonl"), list(rows_of(recipe)))[0]

@@ -17,14 +17,16 @@ from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
-    "--remote-debugging-pipe", "--disable-dev-shm-usage",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+    "--hide-scrollbars", "--remote-debugging-pipe", "--disable-dev-shm-usage",
 )  # fmt: skip
 # what is wrong with a page as it stands: texts over each other, cut off or outside, marks outside their picture
 FAULTS = """
 (() => {
-  const faults = [], seen = element => element.checkVisibility({visibilityProperty: true, opacityProperty: true});
+  // not innerWidth: a phone zooms out of a page that is too wide
+  const faults = [], wide = document.documentElement.clientWidth;
+  const seen = element => element.checkVisibility({visibilityProperty: true, opacityProperty: true});
   const say = (what, node) => faults.push(what + ': ' + node.textContent.trim().slice(0, 40));
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), texts = [];
   for (let node; node = walker.nextNode();) {
@@ -36,12 +38,13 @@ FAULTS = """
   texts.sort((one, other) => one.box.top - other.box.top);
   texts.forEach(({node, box}, place) => {
     const inner = node.parentElement.closest('.scroll');
-    if (!inner && (box.left < -0.5 || box.right > innerWidth + 0.5)) say('outside the page', node);
+    if (!inner && (box.left < -0.5 || box.right > wide + 0.5)) say('outside the page', node);
     for (let next = place + 1; next < texts.length && texts[next].box.top < box.bottom; next++) {
       const other = texts[next].box;
-      const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
+      const over = Math.min(box.right, other.right) - Math.max(box.left, other.left);
       const high = Math.min(box.bottom, other.bottom) - Math.max(box.top, other.top);
-      if (texts[next].node !== node && wide > 1 && high > 2) say('over "' + texts[next].node.textContent.trim() + '"', node);
+      if (texts[next].node !== node && over > 1 && high > 2)
+        say('over "' + texts[next].node.textContent.trim() + '"', node);
     }
   });
   for (const picture of document.querySelectorAll('svg:not(svg svg)')) {
@@ -50,21 +53,23 @@ FAULTS = """
     if (frame.width < 40 || frame.height < 10) { say('no picture', picture); continue; }
     for (const mark of picture.querySelectorAll('text, rect, line, circle, path')) {
       const box = mark.getBoundingClientRect();
-      if (box.left < frame.left - 2 || box.right > frame.right + 2 || box.top < frame.top - 2 || box.bottom > frame.bottom + 2)
+      if (box.left < frame.left - 2 || box.right > frame.right + 2
+          || box.top < frame.top - 2 || box.bottom > frame.bottom + 2)
         say('clipped <' + mark.tagName + '> ' + mark.getAttribute('class'), mark);
     }
   }
   for (const element of document.querySelectorAll('body *:not(svg *)'))
     if (seen(element) && !element.closest('.scroll, svg') && element.scrollWidth > element.clientWidth + 1
         && element.clientWidth && getComputedStyle(element).display !== 'inline') say('wider than its place', element);
-  if (document.documentElement.scrollWidth > innerWidth) faults.push('the page scrolls sideways');
+  if (document.documentElement.scrollWidth > wide) faults.push('the page scrolls sideways');
   return faults;
 })()
 """
 PICTURES = """
-[...document.querySelectorAll('svg:not(svg svg)')].filter(svg => svg.checkVisibility() && !svg.closest('.rule, .over > svg[aria-hidden]')
-  && !svg.getAttribute('aria-hidden')).map(svg => { const box = svg.getBoundingClientRect();
-  return [box.left, box.top + scrollY, box.width, box.height].map(Math.round); })
+[...document.querySelectorAll('svg:not(svg svg)')].filter(svg => svg.checkVisibility()).map(svg => {
+  const box = svg.getBoundingClientRect();
+  return [svg.getAttribute('class'), box.left, box.top + scrollY, box.width, box.height];
+})
 """
 
 
@@ -112,13 +117,14 @@ class Browser:
         return json.loads(message)
 
     def open(self, page: Path, width: int, scheme: str = "light", media: str = "") -> None:
-        """Load a page as a screen of that width, or paper, shows it."""
+        """Load a page as a screen of that width, or paper, shows it, and unfold what is folded."""
         self.events.clear()
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
         self.look(scheme, media)
         self.ask("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
+        self.value("document.querySelectorAll('details').forEach(part => part.open = true)")
 
     def look(self, scheme: str, media: str = "") -> None:
         """Change the colours that are wished for, or the medium, of the page that is open."""
@@ -129,7 +135,7 @@ class Browser:
         """What an expression gives in the page."""
         found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
-        return found["result"]["value"]
+        return found["result"].get("value")
 
     def faults(self) -> list[str]:
         """What is wrong with how the page stands."""
@@ -148,19 +154,24 @@ class Browser:
                 found.append(f"request: {about['request']['url']}")
         return found
 
-    def picture(self) -> np.ndarray:
+    def picture(self, scale: float = 1.0) -> np.ndarray:
         """The whole page, [height, width, 3] uint8."""
-        taken = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, optimizeForSpeed=True)
+        wide, high = self.value("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": wide, "height": high, "scale": scale}
+        settings = {"format": "jpeg", "quality": 90, "captureBeyondViewport": True, "optimizeForSpeed": True}
+        taken = self.ask("Page.captureScreenshot", clip=clip, **settings)
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB"))
 
     def empty_pictures(self) -> list[str]:
         """Pictures that show next to nothing: hardly anything but their ground."""
-        whole, found = self.picture(), []
-        for left, top, width, height in self.value(PICTURES):
-            shown = whole[top : top + height, left : left + width].reshape(-1, 3)
+        scale = 0.5
+        whole, found = self.picture(scale), []
+        for name, *box in self.value(PICTURES):
+            left, top, width, height = (round(scale * side) for side in box)
+            shown = whole[top : top + height, left : left + width].reshape(-1, 3).astype(int)
             ground = np.median(shown, axis=0) if len(shown) else 0
             if not len(shown) or (np.abs(shown - ground).max(axis=1) > 24).mean() < 0.002:
-                found.append(f"{width} x {height} at {left}, {top}")
+                found.append(f"{name}: nothing to see")
         return found
 
     def close(self) -> None:

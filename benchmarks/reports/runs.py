@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import BadInput
-from .rows import Row, read_rows
-from .statistics import Interval, Summary, bootstrap, summarise
+from ..latency.rows import Row, read_rows
+from ..latency.statistics import Interval, Summary, bootstrap, summarise
 
 __all__ = ["FIRST_TOKEN", "PHASES", "TOKEN", "TOTAL", "Answer", "Part", "Run", "read_run", "read_runs"]
 
@@ -121,6 +121,7 @@ class Part:
         seconds = self.seconds(stage)
         return summarise(seconds) if seconds else None
 
+    @cached_property
     def between_tokens(self) -> Interval | None:
         """Median seconds between two tokens, with an interval over questions; None for answers of one token."""
         groups: dict[str, list[float]] = {}
