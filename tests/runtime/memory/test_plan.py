@@ -17,7 +17,7 @@ from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
 from stllm_edge.runtime.inputs.clip import load_clip
 from stllm_edge.runtime.inputs.scene import load_scene
-from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
+from stllm_edge.runtime.memory.plan import Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session
 from stllm_edge.runtime.setup import Setup
@@ -106,9 +106,9 @@ def test_message_says_when_nothing_helps(plan: Plan, free: Any) -> None:
 
 
 def test_stages_that_stay_loaded_add_up(plan: Plan) -> None:
-    apart = [peak - PROCESS for peak in plan.stages().values()]
-    assert plan.peak() == PROCESS + max(apart)
-    assert replace(plan, resident=True).peak() == PROCESS + sum(apart)
+    both = plan.processes.main + plan.processes.worker
+    assert plan.peak() == max(plan.stages().values())
+    assert replace(plan, resident=True).peak() == int(both + sum(plan.taken().values()))
 
 
 def test_memory_that_is_held_counts_as_free(plan: Plan, free: Any) -> None:
