@@ -28,6 +28,7 @@ COMMANDS: dict[str, Any] = {
         {
             "checkpoint": "benchmarks.commands:checkpoint",
             "encoder": "benchmarks.commands:encoder",
+            "plan": "benchmarks.planner.commands:plan",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {
