@@ -30,6 +30,7 @@ COMMANDS: dict[str, Any] = {
             "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
             "latency": "benchmarks.latency.commands:latency",
+            "plan": "benchmarks.planner.commands:plan",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {
