@@ -41,6 +41,7 @@ COMMANDS: dict[str, Any] = {
                 },
             ),
             "room": "benchmarks.commands:room",
+            "tune": "benchmarks.tuning.commands:tune",
         },
     ),
 }

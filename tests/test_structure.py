@@ -22,6 +22,7 @@ RUNTIME_LAYERS = (
     ("__init__",),
     ("commands",),
     ("request",),
+    ("preset",),
     ("session",),
     ("answer",),
     ("stages",),
