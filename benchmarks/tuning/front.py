@@ -1,8 +1,8 @@
 """Which configurations are worth having: the Pareto front of time, memory and answers, with margins.
 
-A configuration *covers* another when it is no worse in anything by more than a margin, and better in something by more
-than the margin or, where nothing differs, the more exact of the two. Differences below the margins are those that
-another run of the same would not repeat.
+A configuration *covers* another when it is worse in nothing by more than a margin, and better in something by more than
+the margin or, where nothing differs, the more exact of the two. Differences that are smaller, or that the measurements do
+not show, another run of the same would not repeat.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -67,7 +67,8 @@ def covers(ours: Column, other: Column, *, more_exact: bool, sure: bool = False,
         ours: measured on the same questions.
         other: measured on the same questions.
         more_exact: whether ours is the more exact one of the two.
-        sure: whether the upper bounds of the 95 % intervals of the ratios of time count in place of the medians.
+        sure: whether ours has to be shown to be no slower; else it is enough that it is not shown to be slower. What
+            shows it is the 95 % interval of the median ratio on the same questions.
         margins: differences that count.
     """
     allowed = margins.share * len(ours)
@@ -77,12 +78,11 @@ def covers(ours: Column, other: Column, *, more_exact: bool, sure: bool = False,
     if max(fewer) > allowed or memory > np.log1p(margins.memory):
         return False
     ratios = [np.log(mine / theirs) for mine, theirs in pairs(ours, other, "first", "whole")]
-    medians = [float(np.median(ratio)) for ratio in ratios]
-    slower = [median_interval(ratio).high for ratio in ratios] if sure else medians
-    if max(slower) > np.log1p(margins.time):
+    intervals = [median_interval(ratio) for ratio in ratios]
+    if max(one.high if sure else one.low for one in intervals) > np.log1p(margins.time):
         return False
-    better = min(fewer) < -allowed or memory < -np.log1p(margins.memory) or min(medians) < -np.log1p(margins.time)
-    return more_exact or better
+    quicker = min(one.high for one in intervals) < -np.log1p(margins.time)
+    return more_exact or quicker or min(fewer) < -allowed or memory < -np.log1p(margins.memory)
 
 
 def front(
@@ -114,10 +114,11 @@ def kernel(count: int, covered: Callable[[int, int], bool]) -> dict[int, int]:
     while left:
         # margins are not transitive, so three may cover each other in a circle: then the most exact one is taken
         free = [place for place in left if not above[place] & set(left)] or left[:1]
-        chosen |= {place: place for place in free}
-        chosen |= {
-            place: min(above[place] & set(free)) for place in left if above[place] & set(free) and place not in free
-        }
+        for place in left:
+            if place in free:
+                chosen[place] = place
+            elif by := above[place] & set(free):
+                chosen[place] = min(by)
         left = [place for place in left if place not in chosen]
     return chosen
 

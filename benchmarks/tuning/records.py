@@ -161,12 +161,9 @@ class Recorded:
     ) -> Iterator[tuple[Candidate, str, Asked | Skipped | Unfit]]:
         for candidate, sample, outcome in self.bench.ask(wanted):
             if isinstance(outcome, Answered):
-                figures: dict[str, Any] = {
-                    "pred": outcome.text,
-                    "first": round(outcome.first, 6),
-                    "whole": round(outcome.whole, 6),
-                }
-                yield candidate, sample.id, self._keep(Line(candidate.digest, candidate.options, sample.id, **figures))
+                first, whole = round(outcome.first, 6), round(outcome.whole, 6)
+                line = Line(candidate.digest, candidate.options, sample.id, outcome.text, first, whole)
+                yield candidate, sample.id, self._keep(line)
                 self.measured += 1
                 continue
             if isinstance(outcome, Unfit):
