@@ -40,6 +40,7 @@ COMMANDS: dict[str, Any] = {
                     "synth": "benchmarks.rea.commands:synth",
                 },
             ),
+            "reference": "benchmarks.commands:reference",
             "room": "benchmarks.commands:room",
             "tune": "benchmarks.tuning.commands:tune",
         },

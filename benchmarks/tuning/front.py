@@ -1,8 +1,8 @@
 """Which configurations are worth having: the Pareto front of time, memory and answers, with margins.
 
-A configuration *covers* another when it is worse in nothing by more than a margin, and better in something by more than
-the margin or, where nothing differs, the more exact of the two. Differences that are smaller, or that the measurements do
-not show, another run of the same would not repeat.
+A configuration *covers* another when it is worse in nothing by more than a margin, and better in something by more
+than the margin or, where nothing differs, the more exact of the two. Differences that are smaller, or that the
+measurements do not show, another run of the same would not repeat.
 """
 
 from collections.abc import Callable, Hashable, Sequence

@@ -101,7 +101,7 @@ def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> t
     make_folder(out)
     header = Header(dataset.digest, machine(), shared(task, dataset))
     with (
-        silent_sessions(),
+        terse_sessions(),
         Bench(task.base, task.max_new_tokens) as bench,
         open_records(out / "measurements.jsonl", header) as journal,
     ):
@@ -181,12 +181,23 @@ def machine() -> str:
 
 
 @contextmanager
-def silent_sessions() -> Iterator[None]:
-    """Sessions say where they run each time they look at a clip; of a search, warnings are enough."""
-    logger = logging.getLogger("stllm_edge.runtime")
-    before = logger.level
+def terse_sessions() -> Iterator[None]:
+    """Of what sessions say each time they look at a clip, warnings are enough, and each of them once."""
+    logger, said = logging.getLogger("stllm_edge.runtime"), set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = not record.name.startswith(logger.name) or message not in said
+        said.add(message)
+        return new
+
+    before, handlers = logger.level, logging.getLogger("stllm_edge").handlers[:]
     logger.setLevel(max(logging.WARNING, logger.getEffectiveLevel()))
+    for handler in handlers:
+        handler.addFilter(is_new)
     try:
         yield
     finally:
         logger.setLevel(before)
+        for handler in handlers:
+            handler.removeFilter(is_new)
