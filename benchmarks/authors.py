@@ -1,11 +1,10 @@
 """ST-LLM run the way its authors run it: in PyTorch, whole, in float32, with transformers' modules.
 
 The tower and the projector run twice, once for the aligner and once for the prompt, on all frames together. The
-Q-Former holds all attention scores of a layer and updates all rows in all layers. The language model gives the logits of
-all positions. What each part will take in memory is predicted from sizes alone.
+Q-Former holds all attention scores of a layer and updates all rows in all layers. The language model gives the logits
+of all positions. What each part will take in memory is predicted from sizes alone.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..export.model.aligner import RAY_COLUMNS, encode_all
 from ..export.model.parts import load_part
 from ..export.model.peers import Qformer, Tower, fill, qwen2_config
 from ..export.model.points import MapTensors
+from ..runtime.bundle.geometry import Geometry
 from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
 
@@ -126,17 +126,15 @@ class AuthorsLlm:
         return last
 
 
-def bytes_needed(checkpoint: Checkpoint, inventory: Inventory, frames: int, voxels: int, text: int) -> dict[str, int]:
+def bytes_needed(geometry: Geometry, frames: int, voxels: int, text: int) -> dict[str, int]:
     """Bytes that each part takes at its peak, from sizes alone: float32 weights, and the largest arrays of a run.
 
     Args:
-        checkpoint: whose tensors' sizes count.
-        inventory: which tensors belong to which part.
+        geometry: of the model.
         frames: frames of the clip.
         voxels: voxels of the scene.
         text: tokens of the prompt, and of the answer.
     """
-    geometry = inventory.geometry
     vision, aligner, llm = geometry.vision, geometry.aligner, geometry.llm
     patches, pooled = frames * vision.patches, frames * vision.grid**2
     rows = aligner.latents + pooled + text
@@ -153,9 +151,11 @@ def bytes_needed(checkpoint: Checkpoint, inventory: Inventory, frames: int, voxe
         # logits of all positions; keys and values of all layers; a layer's feed-forward part
         "llm": positions * (llm.vocabulary + 2 * llm.layers * llm.kv_heads * llm.head_width + 3 * llm.ffn),
     }
-    return {part: LIBRARIES + FLOAT * (weights(checkpoint, inventory, part) + n) for part, n in values.items()}
+    return {part: LIBRARIES + FLOAT * (weights(geometry, part) + count) for part, count in values.items()}
 
 
-def weights(checkpoint: Checkpoint, inventory: Inventory, part: str) -> int:
+def weights(geometry: Geometry, part: str) -> int:
     """Numbers that a part holds."""
-    return sum(math.prod(checkpoint.shape(name)) for name in inventory.used[part])
+    count = sum(tensor.numel() for tensor in build(geometry)[part].state_dict().values())
+    shared = part == "llm" and geometry.llm.tied
+    return count - shared * geometry.llm.vocabulary * geometry.llm.width

@@ -110,7 +110,7 @@ class Comparison:
             raise BadBundle(f"{session.bundle.path}: was made from a model of other sizes than {checkpoint.path}")
         if not session.bundle.is_of(checkpoint.digest()):
             LOG.warning("%s is not the checkpoint that %s was made from", checkpoint.path, session.bundle.path)
-        self.checkpoint, self.authors = checkpoint, Authors(checkpoint, self.inventory)
+        self.authors = Authors(checkpoint, self.inventory)
         self._views: dict[int, View] = {}
 
     def rows(self) -> Iterator[Row]:
@@ -138,13 +138,13 @@ class Comparison:
         wanted = self.question.frames or self.session.bundle.defaults.frames
         notes: list[str] = []
         while True:
-            needed = bytes_needed(self.checkpoint, self.inventory, wanted, self._voxels, self._text())[part]
+            needed = bytes_needed(self.inventory.geometry, wanted, self._voxels, self._text())[part]
             ours = self.session.setup.plan(wanted, self._voxels, self.question.new_tokens)
             room = (available() or 0) + self.session.stages.held(ours)
             if needed + ours.peak() <= room:
                 return wanted, needed, "; ".join(notes)
             notes.append(
-                f"{wanted} frames do not fit: theirs needs {needed / 1e9:.1f} GB beside {ours.peak() / 1e9:.1f} GB "
+                f"at {wanted} frames it does not fit: theirs needs {needed / 1e9:.1f} GB beside {ours.peak() / 1e9:.1f} GB "
                 f"of ours, {room / 1e9:.1f} GB are free"
             )
             if wanted == 1:

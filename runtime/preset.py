@@ -77,6 +77,12 @@ class Measured:
     answer: float
     memory: int
 
+    def __post_init__(self) -> None:
+        for name in ("first_token", "exact", "agreement"):
+            bounds = getattr(self, name)
+            if len(bounds) != 3 or not 0 <= bounds[1] <= bounds[0] <= bounds[2]:
+                raise ValueError(f"{name}: expected a value and its two bounds")
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -58,6 +58,7 @@ TESTED_ELSEWHERE = {
     "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
     "benchmarks/scoring/chat.py": "tests/benchmarks/scoring/test_judge.py",
     "benchmarks/training": "tests/benchmarks/training/test_train.py",
+    "benchmarks/tuning": "tests/benchmarks/tuning/test_tune.py",
     "benchmarks/variants.py": "tests/export/test_verify.py",
     "benchmarks/world/furniture.py": "tests/benchmarks/world/test_room.py",
     "benchmarks/world/picture.py": "tests/benchmarks/training/test_answer.py",

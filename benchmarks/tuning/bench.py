@@ -63,10 +63,6 @@ class Bench:
             self._sessions.popitem()[1].close()
         self._warm.clear()
 
-    def device(self, candidate: Candidate) -> str:
-        """Where the encoders of a candidate run."""
-        return self._kept(candidate).setup.placement.name
-
     def ask(
         self, wanted: Mapping[Candidate, Sequence[Sample]]
     ) -> Iterator[tuple[Candidate, Sample, Answered | Skipped | Unfit]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-from ...runtime.bundle.manifest import Bundle
+from ...runtime.bundle.manifest import MOST_FRAMES, Bundle
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.llm.kv_types import check_kv
 from ...runtime.options import Options
@@ -41,7 +41,8 @@ class Candidate:
     def __str__(self) -> str:
         options = self.options
         told = f"{self.bundle.name} " if self.named else ""
-        return f"{told}{options.precision} {options.quant}, {options.frames} frames, kv {options.kv}"
+        plural = "s" * (options.frames != 1)
+        return f"{told}{options.precision} {options.quant}, {options.frames} frame{plural}, kv {options.kv}"
 
     @property
     def frames(self) -> int | None:
@@ -74,6 +75,8 @@ class Choices:
         """Raise BadInput for a value that cannot be."""
         for frames in self.frames:
             require_at_least({"--frames": (frames, 1)})
+            if frames > MOST_FRAMES:
+                raise BadInput(f"--frames {frames}: expected at most {MOST_FRAMES}")
         for kv in self.kinds:
             check_kv(kv, flash_attention)
 

@@ -81,8 +81,8 @@ def covers(ours: Column, other: Column, *, more_exact: bool, sure: bool = False,
     intervals = [median_interval(ratio) for ratio in ratios]
     if max(one.high if sure else one.low for one in intervals) > np.log1p(margins.time):
         return False
-    quicker = min(one.high for one in intervals) < -np.log1p(margins.time)
-    return more_exact or quicker or min(fewer) < -allowed or memory < -np.log1p(margins.memory)
+    quicker = min(one.high for one in intervals) < -float(np.log1p(margins.time))
+    return more_exact or quicker or min(fewer) < -allowed or memory < -float(np.log1p(margins.memory))
 
 
 def front(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 
+from ...runtime.bundle.manifest import Bundle
 from ...runtime.console import Progress
+from ...runtime.encoders.providers import place
 from ...runtime.errors import DoesNotFit, require_at_least
 from ...runtime.options import Options
 from ...runtime.preset import Measured, Preset
@@ -77,23 +79,26 @@ def tune_bundles(
         BadInput: an option or the data set cannot be used, or no configuration meets the limits.
         DoesNotFit: no configuration runs here.
     """
-    found, device = find(task, dataset, out, quiet=quiet)
+    found, new = find(task, dataset, out, quiet=quiet)
     chosen = task.limits.choose([(name, found.columns[name]) for name in found.front]) if found.front else None
     path = preset or out / "preset.json"
     if chosen is not None:
-        preset_of(task, dataset, found, chosen, device).write(path)
+        preset_of(task, dataset, found, chosen).write(path)
+    elif preset is None:
+        # that of an earlier search would be taken for this one's
+        path.unlink(missing_ok=True)
     if found.columns:
         write_plot(out / "front.svg", found, chosen)
     report = to_json(found, chosen, path if chosen else None)
     click.echo(json.dumps(report) if as_json else table(found, chosen))
-    LOG.info("%d questions asked of %d configurations", found.asked, len(found.memory))
+    LOG.info("%d questions asked of %d configurations, %d of them new", found.asked, len(found.memory), new)
     if chosen is None:
         raise DoesNotFit(f"no configuration meets {task.limits}; the nearest, {nearest(task.limits, found)}")
     LOG.info("%s is chosen and written to %s", chosen, path)
 
 
-def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> tuple[Found[Candidate], str]:
-    """The search itself, and where the encoders of the most exact configuration run; errors as `tune_bundles`."""
+def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> tuple[Found[Candidate], int]:
+    """The search itself, and how many questions were asked now and not before; errors as `tune_bundles`."""
     task.check()
     candidates = grid(task.bundles, task.choices, task.base.flash_attention)
     samples = [sample for clip in shuffled(task.subset.of(dataset.samples), task.subset.seed) for sample in clip]
@@ -110,7 +115,7 @@ def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> t
         found = search(candidates, rounds, recorded, limits=task.limits, exhaustive=task.exhaustive)
         for question, reason in found.skipped.items():
             LOG.warning("skipped %s: %s", question, reason)
-        return found, bench.device(found.reference)
+        return found, recorded.measured
 
 
 def shuffled(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
@@ -145,16 +150,16 @@ def nearest(limits: Limits, found: Found[Candidate]) -> str:
     return f"{name}, has {has}"
 
 
-def preset_of(task: Task, dataset: ReaDataset, found: Found[Candidate], chosen: Candidate, device: str) -> Preset:
+def preset_of(task: Task, dataset: ReaDataset, found: Found[Candidate], chosen: Candidate) -> Preset:
     """The chosen configuration as a preset."""
-    figures = figures_of(found.columns[chosen])
+    base, figures = task.base, figures_of(found.columns[chosen])
     bounds = {key: getattr(figures, key) for key in ("first", "exact", "agreement")}
     triples = {key: (bound.value, bound.low, bound.high) for key, bound in bounds.items()}
     measured = Measured(
         bundle=chosen.bundle.resolve().name,
         machine=machine(),
-        device=device,
-        threads=task.base.threads or len(os.sched_getaffinity(0)),
+        device=place(base.device, base.strict, Bundle(chosen.bundle), chosen.options.precision).name,
+        threads=base.threads or len(os.sched_getaffinity(0)),
         rea=dataset.digest,
         questions=figures.questions,
         max_new_tokens=task.max_new_tokens,
