@@ -144,8 +144,8 @@ class Comparison:
             if needed + ours.peak() <= room:
                 return wanted, needed, "; ".join(notes)
             notes.append(
-                f"at {wanted} frames it does not fit: theirs needs {needed / 1e9:.1f} GB beside {ours.peak() / 1e9:.1f} GB "
-                f"of ours, {room / 1e9:.1f} GB are free"
+                f"at {wanted} frames it does not fit: theirs needs {needed / 1e9:.1f} GB "
+                f"beside {ours.peak() / 1e9:.1f} GB of ours, {room / 1e9:.1f} GB are free"
             )
             if wanted == 1:
                 return None, needed, notes[-1]
