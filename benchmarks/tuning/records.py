@@ -81,19 +81,24 @@ def open_records(path: Path, header: Header) -> Iterator[Journal]:
     def read(whole: bytes) -> list[Item]:
         lines = whole.splitlines()
         try:
-            found = json.loads(lines[0])["header"]
-            expected = json.loads(json.dumps(asdict(header)))
-            differing = [key for key in expected if found.get(key) != expected[key]]
+            found, expected = flat(json.loads(lines[0])["header"]), flat(asdict(header))
+            differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadInput(f"{path}: its first line is no header; give another --out") from None
         if differing:
             key = differing[0]
-            reason = f"{key} {brief(found.get(key))}, not {brief(expected[key])}"
+            reason = f"{key} {brief(found.get(key))}, not {brief(expected.get(key))}"
             raise BadInput(f"{path}: is from another measurement ({reason}); give another --out")
         return [read_line(path, number, line) for number, line in enumerate(lines[1:], start=2)]
 
     with Journal.open(path, asdict(header), read) as journal:
         yield journal
+
+
+def flat(header: Mapping[str, Any]) -> dict[str, Any]:
+    """A header with its options beside the rest."""
+    rest = {key: value for key, value in header.items() if key != "options"}
+    return {**rest, **header["options"]}
 
 
 def read_line(path: Path, number: int, line: bytes) -> Item:

@@ -191,7 +191,10 @@ def test_a_preset_goes_where_it_is_wanted(tune: Any, out: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace('"threads": 1', '"threads": 2', 1), "is from another measurement (options {"),
+        (
+            lambda text: text.replace('"threads": 1', '"threads": 2', 1),
+            "is from another measurement (threads 2, not 1)",
+        ),
         (
             lambda text: text.replace('"machine": "', '"machine": "other ', 1),
             'is from another measurement (machine "other',
