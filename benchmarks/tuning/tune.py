@@ -82,6 +82,8 @@ def tune_bundles(
     found, new = find(task, dataset, out, quiet=quiet)
     chosen = task.limits.choose([(name, found.columns[name]) for name in found.front]) if found.front else None
     path = preset or out / "preset.json"
+    report = to_json(found, chosen, path if chosen else None)
+    click.echo(json.dumps(report) if as_json else table(found, chosen))
     if chosen is not None:
         preset_of(task, dataset, found, chosen).write(path)
     elif preset is None:
@@ -89,12 +91,10 @@ def tune_bundles(
         path.unlink(missing_ok=True)
     if found.columns:
         write_plot(out / "front.svg", found, chosen)
-    report = to_json(found, chosen, path if chosen else None)
-    click.echo(json.dumps(report) if as_json else table(found, chosen))
     LOG.info("%d questions asked of %d configurations, %d of them new", found.asked, len(found.memory), new)
     if chosen is None:
         raise DoesNotFit(f"no configuration meets {task.limits}; the nearest, {nearest(task.limits, found)}")
-    LOG.info("%s is chosen and written to %s", chosen, path)
+    LOG.info("%s is chosen and written to %s; the front is drawn in %s", chosen, path, out / "front.svg")
 
 
 def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> tuple[Found[Candidate], int]:
