@@ -57,9 +57,9 @@ def run(
         from .bundle.manifest import Bundle
         from .preset import read_preset
 
-        chosen = read_preset(preset)
-        chosen.require_for(Bundle(bundle), preset)
-        options, request = chosen.applied(options, request, given())
+        chosen, opened = read_preset(preset), Bundle(bundle)
+        chosen.require_for(opened, preset)
+        options, request = chosen.applied(opened, options, request, given())
     answer_request(bundle, recording, request, options, as_json=as_json, dump=dump)
 
 

@@ -118,13 +118,18 @@ class Preset:
                 "measure it with stllm-bench tune, or give its options"
             )
 
-    def applied(self, options: Options, request: Request, explicit: Collection[str]) -> tuple[Options, Request]:
+    def applied(
+        self, bundle: Bundle, options: Options, request: Request, explicit: Collection[str]
+    ) -> tuple[Options, Request]:
         """Options and request with what the preset sets, but for the options named in `explicit`."""
         chosen = {name: value for name, value in asdict(self.options).items() if name not in explicit}
         LOG.info("preset: %s; measured on %s", self.options, self.measured.machine)
         if kept := [name for name in asdict(self.options) if name in explicit]:
             LOG.info("given beside the preset and so not taken from it: %s", ", ".join(kept))
         frames = chosen.pop("frames", request.frames)
+        if "frames" not in explicit and frames == bundle.defaults.frames:
+            # the bundle's own number repeats the frames of a short clip, a number that was asked for is refused
+            frames = None
         return replace(options, **chosen), replace(request, frames=frames)
 
 

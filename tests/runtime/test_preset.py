@@ -47,13 +47,13 @@ def test_the_digest_is_that_of_a_session(tiny_bundle: Path) -> None:
         assert session.digest != Bundle(tiny_bundle).digest_of("fp32", "Q8_0")
 
 
-def test_explicit_options_win(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_explicit_options_win(file: Path, tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    preset, request = read_preset(file), Request("Where?", frames=7)
-    options, asked = preset.applied(Options(threads=2), request, set())
+    preset, request, bundle = read_preset(file), Request("Where?", frames=7), Bundle(tiny_bundle)
+    options, asked = preset.applied(bundle, Options(threads=2), request, set())
     assert options == Options("fp16", "Q8_0", threads=2, kv="q8_0")
     assert asked == replace(request, frames=3)
-    options, asked = preset.applied(Options(kv="f32"), request, {"kv", "frames", "question"})
+    options, asked = preset.applied(bundle, Options(kv="f32"), request, {"kv", "frames", "question"})
     assert (options.kv, options.quant, asked.frames) == ("f32", "Q8_0", 7)
     assert "measured on a board, 6 cores, 8.0 GB" in caplog.text
     assert "not taken from it: frames, kv" in caplog.text
@@ -65,6 +65,13 @@ def test_a_question_is_answered_as_the_preset_says(file: Path, ask: Callable[...
     # the default's own value counts as well where it is typed
     report = json.loads(ask("--preset", file, "--precision", "fp32", "-f", 2, "--kv", "f16").stdout)
     assert (report["precision"], report["quant"], report["frames"]) == ("fp32", "Q8_0", 2)
+
+
+def test_the_bundles_own_number_of_frames_repeats_those_of_a_short_clip(file: Path, ask: Callable[..., Any]) -> None:
+    nested(file, "options", frames=32)
+    result = ask("--preset", file)
+    assert json.loads(result.stdout)["frames"] == 32
+    assert "32 frames are sampled from 4 with a pose" in result.stderr
 
 
 def changed(file: Path, **fields: Any) -> None:
