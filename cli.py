@@ -43,8 +43,10 @@ COMMANDS: dict[str, Any] = {
                     "synth": "benchmarks.rea.commands:synth",
                 },
             ),
+            "reference": "benchmarks.commands:reference",
             "room": "benchmarks.commands:room",
             "show": "benchmarks.reports.commands:show",
+            "tune": "benchmarks.tuning.commands:tune",
         },
     ),
 }

@@ -222,4 +222,5 @@ def run_host(image_size: int, patch_size: int, grid: int, seconds_each: float) -
 
 if __name__ == "__main__":
     *sizes, each = sys.argv[1:]
-    print(*run_host(*map(int, sizes), float(each)))
+    image_size, patch_size, grid = map(int, sizes)
+    print(*run_host(image_size, patch_size, grid, float(each)))
