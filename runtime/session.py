@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .answer import Answer, Transcript, View
-from .bundle.manifest import CPU, ENCODERS, Bundle
+from .bundle.manifest import ENCODERS, Bundle
 from .bundle.table import CLOCKED
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
@@ -75,10 +75,7 @@ class Session:
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        return self.bundle.digest_of(self.setup.precision, self.setup.quant)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
