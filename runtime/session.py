@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .answer import Answer, Transcript, View
-from .bundle.manifest import CPU, ENCODERS, Bundle
+from .bundle.manifest import ENCODERS, Bundle
 from .bundle.table import CLOCKED
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
@@ -23,7 +23,7 @@ from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
 from .llm.sampling import sample
-from .llm.vocabulary import decode_text
+from .llm.vocabulary import Vocabulary, decode_text
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options
@@ -75,10 +75,7 @@ class Session:
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        return self.bundle.digest_of(self.setup.precision, self.setup.quant)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -205,7 +202,8 @@ class Session:
         choose = partial(sample, temperature=temperature, generator=np.random.default_rng(seed))
         steps = stages.generate(prompt, prefix, video, choose, max_new_tokens, meter)
         transcript = Transcript(steps, self.bundle.stop_ids)
-        answer = Answer(view, prompt, prefix, meter, transcript, self._pieces(transcript, assistant_header, meter))
+        pieces = text_of(transcript, stages.speaker.vocabulary, assistant_header, meter)
+        answer = Answer(view, prompt, prefix, meter, transcript, pieces)
         self._answers.add(answer)
         return answer
 
@@ -216,17 +214,6 @@ class Session:
         timing = view.selection.timing() if self._timed(time_instruction) else None
         tokenize = self.stages.speaker.vocabulary.tokenize
         return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
-
-    def _pieces(self, transcript: Transcript, assistant_header: bool, meter: Meter) -> Iterator[str]:
-        """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
-        vocabulary = self.stages.speaker.vocabulary
-        header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
-
-        def piece(token: int) -> bytes:
-            with meter.clock("detokenise"):
-                return vocabulary.piece(token)
-
-        return decode_text(map(piece, without_header(iter(transcript), header)))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
@@ -244,6 +231,17 @@ class Session:
 
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
+
+
+def text_of(transcript: Transcript, vocabulary: Vocabulary, assistant_header: bool, meter: Meter) -> Iterator[str]:
+    """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
+    header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
+
+    def piece(token: int) -> bytes:
+        with meter.clock("detokenise"):
+            return vocabulary.piece(token)
+
+    return decode_text(map(piece, without_header(iter(transcript), header)))
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .asking import Timing
 from .machine.monitor import Monitor, Reading
+from .process.asking import Timing
 from .rows import SCHEMA, Row
 from .schedule import Step
 from .subject import Subject

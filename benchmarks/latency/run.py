@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import BadInput, StllmError
-from .asking import Asker, Timing
 from .machine.board import Board, describe_board, versions
 from .machine.cache import drop_cache
 from .machine.monitor import Monitor
 from .machine.sensors import find_sensors, used_memory
+from .process.asking import Asker, Timing
 from .record import Record
 from .rows import Row
 from .schedule import Schedule, Step, steps

@@ -129,8 +129,10 @@ class Monitor:
         if np.isnan(power).any():
             return None
         summed = np.concatenate([[0.0], np.cumsum(np.diff(times) * (power[1:] + power[:-1]) / 2)])
-        edges = np.interp(np.array(spans), times, summed)
-        return float((edges[:, 1] - edges[:, 0]).sum())
+        edges = np.array(spans)
+        place = np.clip(np.searchsorted(times, edges, side="right") - 1, 0, None)
+        since = summed[place] + (edges - times[place]) * (power[place] + np.interp(edges, times, power)) / 2
+        return float((since[:, 1] - since[:, 0]).sum())
 
     def _note(self, name: str, unit: str, moment: float, value: float | None) -> None:
         """Keep a reading; a sensor that was there and is no longer is None once, and said once."""

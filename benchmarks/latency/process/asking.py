@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from ...runtime.bundle.manifest import Bundle
-from ...runtime.encoders.channel import Channel
-from ...runtime.errors import StllmError
-from ...runtime.memory.counters import Usage
-from ...runtime.options import Options
-from .workload import Question
+from ....runtime.bundle.manifest import Bundle
+from ....runtime.encoders.channel import Channel
+from ....runtime.errors import StllmError
+from ....runtime.memory.counters import Usage
+from ....runtime.options import Options
+from ..workload import Question
 
 __all__ = ["Asker", "Interval", "Timing"]
 

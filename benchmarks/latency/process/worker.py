@@ -12,18 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...runtime.answer import Answer, View
-from ...runtime.bundle.manifest import Bundle
-from ...runtime.bundle.table import CLOCKED
-from ...runtime.encoders.channel import Channel
-from ...runtime.encoders.local import onnx_runtime
-from ...runtime.encoders.worker import end_with_parent
-from ...runtime.errors import StllmError
-from ...runtime.llm.libllama import libllama
-from ...runtime.memory.meter import Meter
-from ...runtime.options import Options
-from ...runtime.session import Session
-from .workload import Question
+from ....runtime.answer import Answer, View
+from ....runtime.bundle.manifest import Bundle
+from ....runtime.bundle.table import CLOCKED
+from ....runtime.encoders.channel import Channel
+from ....runtime.encoders.local import onnx_runtime
+from ....runtime.encoders.worker import end_with_parent
+from ....runtime.errors import StllmError
+from ....runtime.llm.libllama import libllama
+from ....runtime.memory.meter import Meter
+from ....runtime.options import Options
+from ....runtime.session import Session
+from ..workload import Question
 
 __all__ = ["Work", "main"]
 
