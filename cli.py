@@ -42,6 +42,7 @@ COMMANDS: dict[str, Any] = {
                 },
             ),
             "room": "benchmarks.commands:room",
+            "sweep": "benchmarks.planner.commands:sweep",
         },
     ),
 }

@@ -221,5 +221,5 @@ def run_host(image_size: int, patch_size: int, grid: int, seconds_each: float) -
 
 
 if __name__ == "__main__":
-    *sizes, each = sys.argv[1:]
-    print(*run_host(*map(int, sizes), float(each)))
+    side, patch, pooled, each = sys.argv[1:]
+    print(*run_host(int(side), int(patch), int(pooled), float(each)))
