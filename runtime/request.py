@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,9 @@ def ask(session: Session, recording: Recording, request: Request) -> Answer:
     """Read scene and clip and begin the answer; raises BadInput where a file is not what it has to be."""
     reading = Reading.of(recording.scale, recording.intrinsics_of)
     scene, clip = read(recording)
-    return session.ask(
-        scene,
-        clip,
-        request.question,
-        frames=request.frames,
-        time_instruction=request.time_instruction,
-        assistant_header=not request.bare_prompt,
-        max_new_tokens=request.max_new_tokens,
-        temperature=request.temperature,
-        seed=request.seed,
-        reading=reading,
-    )
+    how = {field.name: getattr(request, field.name) for field in fields(request)}
+    question, bare = how.pop("question"), how.pop("bare_prompt")
+    return session.ask(scene, clip, question, assistant_header=not bare, reading=reading, **how)
 
 
 def read(recording: Recording) -> tuple[Scene, Clip]:

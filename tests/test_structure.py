@@ -23,7 +23,9 @@ RUNTIME_LAYERS = (
     ("commands",),
     ("request",),
     ("session",),
+    ("dialogue",),
     ("answer",),
+    ("cache",),
     ("stages",),
     ("setup",),
     ("options",),
@@ -32,6 +34,7 @@ RUNTIME_LAYERS = (
     ("bundle",),
     ("console",),
     ("memory",),
+    ("control",),
     ("libraries",),
     ("errors",),
 )

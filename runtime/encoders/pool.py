@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..control.control import Control
 from ..memory.counters import Usage
 from ..memory.holdings import Holdings
 from .child import ChildEncoder
@@ -58,19 +59,30 @@ class EncoderPool:
             self._started[name].load()
 
     @contextmanager
-    def use(self, name: str, count: Callable[[Usage], None]) -> Iterator[Callable[..., Any]]:
-        """An encoder, loaded; its process, if it has one, ends with the block, and `count` gets what it used."""
+    def use(
+        self, name: str, count: Callable[[Usage], None], control: Control | None = None
+    ) -> Iterator[Callable[..., Any]]:
+        """An encoder, loaded; its process, if it has one, ends with the block, and `count` gets what it used.
+
+        With a control, cancelling ends the call that is running.
+        """
+        control = control or Control()
         if self._resident:
             if name not in self._loaded:
                 kept = name in self._outputs_kept
                 encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
                 self._loaded[name] = self._kept.enter_context(encoder)
-            yield partial(self._holdings.work, name, self._loaded[name])
+            kept_encoder = self._loaded[name]
+            try:
+                with control.stopping(kept_encoder.stop):
+                    yield partial(self._holdings.work, name, kept_encoder)
+            finally:
+                kept_encoder.resume()
             return
         self.prepare(name)
-        with self._started.pop(name) as encoder:
-            yield encoder
-            count(encoder.usage)
+        with self._started.pop(name) as child, control.stopping(child.kill):
+            yield child
+            count(child.usage)
 
     def close(self) -> None:
         """Free what is loaded and end what was started; it is loaded again when it is used."""

@@ -9,11 +9,38 @@ from typing import Any
 from ..errors import BadBundle, MissingDependency
 from ..libraries import load_library
 
-__all__ = ["assign", "libllama", "load_model", "offloads"]
+__all__ = ["Flag", "assign", "libllama", "load_model", "offloads"]
 
 LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
 _LOG_CALLBACK: Any = None
+
+
+class Flag:
+    """What libllama asks between two operations whether to go on, set from any thread.
+
+    It asks for every node of a graph, so the function is none of Python's, which would cost a third of the time of a
+    small model: `strlen` of two bytes is 0 or 1, and so false or true.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(2)
+        self._strlen = ctypes.CDLL(None).strlen
+
+    def set(self) -> None:
+        """What runs is to end."""
+        self._bytes[0] = b"\1"
+
+    def clear(self) -> None:
+        """What comes next may run."""
+        self._bytes[0] = b"\0"
+
+    def watch(self, context: Any) -> None:
+        """Let a context's evaluations on the CPU end when the flag is set; it must live as long as the context."""
+        llama = libllama()
+        address = ctypes.cast(self._strlen, ctypes.c_void_p).value
+        callback = llama.ggml_abort_callback(address)
+        llama.llama_set_abort_callback(context, callback, ctypes.cast(self._bytes, ctypes.c_void_p))
 
 
 def libllama() -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
 from .kv_types import KV_TYPES, check_kv
-from .libllama import assign, libllama, load_model
+from .libllama import Flag, assign, libllama, load_model
 
 __all__ = ["LanguageModel"]
 
@@ -64,6 +64,7 @@ class LanguageModel:
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
+        self._flag, self._position = Flag(), 0
         self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self._allocate = functools.partial(
@@ -89,8 +90,59 @@ class LanguageModel:
         self._free_context()
         self._open_context(context)
 
+    def reserve(self, context: int) -> None:
+        """Room for at least so many positions; those decoded so far stay.
+
+        Raises:
+            DoesNotFit: the larger context cannot be allocated; all positions are forgotten then.
+        """
+        if context <= self._capacity:
+            return
+        state, position = self.state(), self._position
+        self.restart(context)
+        self.restore(state, position)
+
+    def forget(self, position: int) -> None:
+        """Forget all positions from one on."""
+        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, position, -1)
+        self._position = min(self._position, position)
+
+    def state(self) -> np.ndarray:
+        """Keys and values of all positions as libllama stores them, [bytes] uint8."""
+        size = int(self._llama.llama_state_seq_get_size(self._context, 0))
+        state = np.empty(size, np.uint8)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if self._llama.llama_state_seq_get_data(self._context, pointer, size, 0) != size:
+            raise StllmError("libllama could not copy its keys and values")
+        return state
+
+    def restore(self, state: np.ndarray, position: int) -> None:
+        """Take keys and values of `state` of a model like this one, after so many positions.
+
+        Raises:
+            BadInput: they are not those of a model and a type of keys and values like these.
+        """
+        self._forget()
+        held = np.ascontiguousarray(state, np.uint8)
+        pointer = held.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        done = int(self._llama.llama_state_seq_set_data(self._context, pointer, held.size, 0))
+        last = int(self._llama.llama_memory_seq_pos_max(self._llama.llama_get_memory(self._context), 0))
+        if done != held.size or last + 1 != position:
+            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+            raise BadInput("the keys and values that were kept are not of this model and --kv; ask without them")
+        self._position = position
+
+    def interrupt(self) -> None:
+        """End what is being decoded, from another thread, and refuse more until `resume`."""
+        self._flag.set()
+
+    def resume(self) -> None:
+        """Decode again after `interrupt`."""
+        self._flag.clear()
+
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
+        self._flag.watch(self._context)
         # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
         self._batch = int(self._llama.llama_n_batch(self._context))
         self._capacity = int(self._llama.llama_n_ctx(self._context))
@@ -170,6 +222,8 @@ class LanguageModel:
             # without positions and flags it continues after the last position, and makes logits for the last row alone
             batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part), **every)
             if code := self._llama.llama_decode(self._context, batch):
+                # an interrupted batch leaves the parts of it that were done
+                self.forget(self._position)
                 raise StllmError(f"llama_decode returned {code} at position {self._position}")
             self._position += len(part)
             if every:

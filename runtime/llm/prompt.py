@@ -60,6 +60,15 @@ class Prompt:
         """Tokens of text; the placeholders do not count."""
         return len(self.head) + len(self.between) + len(self.tail)
 
+    def segments(self, prefix: np.ndarray, video: np.ndarray) -> list[np.ndarray]:
+        """What the language model reads, piece by piece: ids [L] int64, or embeddings [L, d] in place of placeholders.
+
+        Args:
+            prefix: [latents, d] float32, in place of the point cloud.
+            video: [V, d] float32, in place of the video.
+        """
+        return [np.array(self.head), prefix, np.array(self.between), video, np.array(self.tail)]
+
     @property
     def token_ids(self) -> np.ndarray:
         """All ids with -300 for the point cloud and -200 for the video, [L] int64."""
