@@ -123,6 +123,7 @@ class Answer:
         prompt: the prompt and its ids.
         prefix_tokens: [latents, d] float32, what the aligner made of scene, clip and question.
         meter: time and memory, by stage.
+        prompt_tokens: positions that the prompt takes in the language model, with the history of a conversation.
         text: generated so far.
         finished: whether it was read to its end.
     """
@@ -135,10 +136,11 @@ class Answer:
         meter: Meter,
         transcript: Transcript,
         pieces: Iterator[str],
+        prompt_tokens: int,
         at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         self.view, self.prompt, self.prefix_tokens, self.meter = view, prompt, prefix_tokens, meter
-        self.text, self.finished = "", False
+        self.prompt_tokens, self.text, self.finished = prompt_tokens, "", False
         self._transcript, self._pieces, self._closed, self._at_work = transcript, pieces, False, at_work
 
     def __iter__(self) -> Iterator[str]:
@@ -214,12 +216,6 @@ class Answer:
     def logits_last_prompt(self) -> np.ndarray | None:
         """[vocabulary] float32, once the prompt has been read."""
         return self._transcript.logits
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Positions that the prompt takes in the language model."""
-        tokens = self.view.video_tokens
-        return len(self.prompt) + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
 
     def stages(self) -> dict[str, np.ndarray]:
         """Arrays of all stages by the names that reference tensors carry.

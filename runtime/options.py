@@ -1,6 +1,6 @@
 """How to run a bundle, and what to ask it, as a user chooses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import BadInput, require_at_least
@@ -119,6 +119,10 @@ class Request(Sampling):
     bare_prompt: bool = False
     max_new_tokens: int = 256
     max_time: float | None = None
+
+    def about(self, question: str) -> "Request":
+        """The same with another question."""
+        return replace(self, question=question)
 
     def check(self) -> None:
         """Raise BadInput for what cannot be asked, before anything is computed for it."""

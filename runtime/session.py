@@ -2,30 +2,29 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
-from .answer import Answer, Transcript, View
+from .answer import Answer, View
 from .bundle.manifest import CPU, ENCODERS, Bundle
 from .bundle.table import STAGES
 from .cache.features import Features
 from .cache.store import Folder, Store
 from .control.control import Control
 from .control.events import Listener
+from .dialogue.asker import Asker
+from .dialogue.conversation import Conversation, Turn
 from .dialogue.gate import Gate
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
-from .errors import BadInput
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
 from .inputs.scene import Scene
 from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
-from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, without_header
-from .llm.vocabulary import decode_text, until_stop
+from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options, Request
@@ -62,8 +61,7 @@ class Session:
         folder = Folder(self.options.cache, self.options.cache_size) if self.options.cache else None
         self.store = Store(self.options.cache_memory, folder)
         self._gate = Gate()
-        # weak: an answer that its caller drops frees itself
-        self._answers: WeakSet[Answer] = WeakSet()
+        self._asker = Asker(self.stages, self._gate)
 
     def __enter__(self) -> "Session":
         return self
@@ -74,8 +72,7 @@ class Session:
     def close(self) -> None:
         """End answers that are not read to their end, and free what is loaded; a later question loads it again."""
         with self._gate.closing():
-            for answer in list(self._answers):
-                answer.close()
+            self._asker.close()
             self.stages.close()
             self.store.clear()
 
@@ -109,13 +106,13 @@ class Session:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
         request = Request(question=question, bare_prompt=not assistant_header, **how)
         request.check()
-        self.require_positions(request.max_new_tokens)
-        if self._timed(request.time_instruction):
+        self._asker.require_positions(request.max_new_tokens)
+        if self._asker.timed(request):
             # a clip that has no times is refused before encoders run
             clip.timing()
         with self._gate.question(Control(listen, request.max_time)) as control:
             view = self._look(scene, clip, request.frames, request.max_new_tokens, reading, control)
-            return self._answer(view, request, view.meter)
+            return self._asker.begin(view, self._asker.open(view, request, view.meter), request, view.meter)
 
     def look(
         self,
@@ -209,24 +206,12 @@ class Session:
         request = Request(question=question, bare_prompt=not assistant_header, **how)
         request.check()
         with self._gate.question(Control(listen, request.max_time)) as control:
-            return self._answer(view, request, view.meter.copy(control))
+            meter = view.meter.copy(control)
+            return self._asker.begin(view, self._asker.open(view, request, meter), request, meter)
 
-    def _answer(self, view: View, request: Request, meter: Meter) -> Answer:
-        stages, header = self.stages, not request.bare_prompt
-        prompt = self.prompt(view, request.question, time_instruction=request.time_instruction, assistant_header=header)
-        rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        text = stages.embed(prompt.aligner_token_ids)
-        prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
-        segments = prompt.segments(prefix, view.video)
-        self.require_positions(sum(map(len, segments)) + request.max_new_tokens)
-        choose = stages.sampler(request)
-        steps = stages.generate(segments, choose, request.max_new_tokens, meter)
-        transcript = Transcript(steps, self.bundle.stop_ids)
-        pieces = self._pieces(transcript, header, request.stop)
-        answer = Answer(view, prompt, prefix, meter, transcript, pieces, self._gate.entered)
-        self._answers.add(answer)
-        self._gate.reading(answer)
-        return answer
+    def converse(self, view: View, turns: Sequence[Turn] = ()) -> Conversation:
+        """Questions about a view that follow each other, after those of a transcript if there is one."""
+        return Conversation(self._asker, view, turns)
 
     def cancel(self) -> None:
         """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
@@ -236,33 +221,17 @@ class Session:
         self, view: View, question: str, *, time_instruction: bool | None = None, assistant_header: bool = True
     ) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        timing = view.selection.timing() if self._timed(time_instruction) else None
-        tokenize = self.stages.speaker.vocabulary.tokenize
-        return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
-
-    def _pieces(self, transcript: Transcript, header: bool, stops: Sequence[str]) -> Iterator[str]:
-        """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
-        vocabulary = self.stages.speaker.vocabulary
-        left_out = () if header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
-        text = decode_text(vocabulary.piece(token) for token in without_header(iter(transcript), left_out))
-        return until_stop(text, stops, transcript.stop_found) if stops else text
+        bare = not assistant_header
+        return self._asker.prompt(view, Request(question=question, time_instruction=time_instruction, bare_prompt=bare))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
-        limit = self.bundle.geometry.llm.context
-        if positions > limit:
-            raise BadInput(
-                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
-                "lower --frames or --max-new-tokens"
-            )
+        self._asker.require_positions(positions)
 
     def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
         """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
         plan = self.setup.plan(frames, voxels, max_new_tokens)
         require_memory(plan, self.stages.held(plan))
-
-    def _timed(self, time_instruction: bool | None) -> bool:
-        return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:

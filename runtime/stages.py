@@ -254,6 +254,8 @@ class Stages:
         positions = sum(map(len, segments)) + new_tokens
         control = meter.control if meter else Control()
         with opened or self.speaker.model(positions) as (model, require_turn), interrupting(model, control):
+            if meter:
+                meter.reused["prefill"] = {"hits": model.position, "misses": positions - new_tokens - model.position}
             with measured(meter, "prefill"):
                 # the compute buffers are touched here for the first time
                 logits = self.holdings.work(LLM, self.prefill, model, segments)

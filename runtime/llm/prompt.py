@@ -16,6 +16,7 @@ __all__ = [
     "Prompt",
     "build_prompt",
     "check_question",
+    "follow_up",
     "time_instruction",
     "without_header",
 ]
@@ -28,6 +29,7 @@ SYSTEM = (
 POINT_CLOUD, IMAGE = "<pointcloud>", "<image>"
 POINT_CLOUD_ID, IMAGE_ID = -300, -200
 ASSISTANT_HEADER = "<|im_start|>assistant\n"
+USER, END = "<|im_start|>user\n", "<|im_end|>\n"
 
 
 class Tokenize(Protocol):
@@ -100,10 +102,10 @@ def build_prompt(
     """
     check_question(question)
     question = unicodedata.normalize("NFC", question)
-    system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
+    system, user = f"<|im_start|>system\n{SYSTEM}{END}", USER
     line = f"{time_instruction(*timing)}\n" if timing else ""
     # a tokenizer cuts at special tokens before all else, so that a cut before one changes no id
-    said, end = f"\n{line}{question}", "<|im_end|>\n"
+    said, end = f"\n{line}{question}", END
     header = ASSISTANT_HEADER if assistant_header else ""
     system_ids, tail_ids = tokenize(system), [*tokenize(said, special=False), *tokenize(end)]
     return Prompt(
@@ -114,6 +116,14 @@ def build_prompt(
         user_start=len(system_ids),
         user_length=len(tail_ids),
     )
+
+
+def follow_up(question: str, tokenize: Tokenize, *, assistant_header: bool = True) -> list[int]:
+    """Ids of a question after an answer, from the end of the answer's turn on; arguments as in `build_prompt`."""
+    check_question(question)
+    said = tokenize(unicodedata.normalize("NFC", question), special=False)
+    end = f"{END}{ASSISTANT_HEADER if assistant_header else ''}"
+    return [*tokenize(f"{END}{USER}"), *said, *tokenize(end)]
 
 
 def check_question(question: str) -> None:
