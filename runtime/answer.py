@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class View:
         """[T, n*n, d] float32, the video tokens without row ends."""
         frames, grid, _, width = self.video_tokens.shape
         return self.video_tokens[:, :, :-1].reshape(frames, grid * grid, width)
+
+    def again(self) -> "View":
+        """The same for a further question, whose meter begins anew: all of it was known."""
+        reused = {stage: {"hits": sum(counts.values()), "misses": 0} for stage, counts in self.meter.reused.items()}
+        return replace(self, meter=Meter(self.meter.stages, reused=reused))
 
     @property
     def video(self) -> np.ndarray:

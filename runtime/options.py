@@ -1,12 +1,12 @@
 """How to run a bundle, and what to ask it, as a user chooses."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import BadInput, require_at_least
 from .llm.kv_types import check_kv
 from .llm.placement import ALL_LAYERS
-from .llm.prompt import check_question
 from .llm.sampling import Sampling
 
 __all__ = ["Options", "Recording", "Request"]
@@ -120,12 +120,28 @@ class Request(Sampling):
     max_new_tokens: int = 256
     max_time: float | None = None
 
+    @classmethod
+    def of(cls, question: str, *, assistant_header: bool = True, **how: Any) -> "Request":
+        """A request from the keywords of `Session.answer`; raises BadInput for what cannot be asked."""
+        request = cls(question=question, bare_prompt=not assistant_header, **how)
+        request.check()
+        return request
+
+    def how(self) -> dict[str, Any]:
+        """All but the question, as keywords of `Session.answer`."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        del named["question"]
+        return {"assistant_header": not named.pop("bare_prompt"), **named}
+
     def about(self, question: str) -> "Request":
         """The same with another question."""
         return replace(self, question=question)
 
     def check(self) -> None:
         """Raise BadInput for what cannot be asked, before anything is computed for it."""
+        # not above: it imports numpy, and every --help passes by here
+        from .llm.prompt import check_question
+
         check_question(self.question)
         require_at_least({"--max-new-tokens": (self.max_new_tokens, 1)})
         if self.max_time is not None and not 0 < self.max_time < MOST_SECONDS:

@@ -24,7 +24,6 @@ from .inputs.clip import Clip
 from .inputs.scene import Scene
 from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
-from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options, Request
@@ -98,14 +97,12 @@ class Session:
         clip: Clip,
         question: str,
         *,
-        assistant_header: bool = True,
         reading: Reading | None = None,
         listen: Listener | None = None,
         **how: Any,
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
-        request = Request(question=question, bare_prompt=not assistant_header, **how)
-        request.check()
+        request = Request.of(question, **how)
         self._asker.require_positions(request.max_new_tokens)
         if self._asker.timed(request):
             # a clip that has no times is refused before encoders run
@@ -183,7 +180,6 @@ class Session:
         view: View,
         question: str,
         *,
-        assistant_header: bool = True,
         listen: Listener | None = None,
         **how: Any,
     ) -> Answer:
@@ -194,17 +190,16 @@ class Session:
         Args:
             view: from `look`.
             question: in words.
-            assistant_header: whether the prompt ends with the assistant's header.
             listen: is called with each event.
-            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices` and `time_instruction`.
+            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices`, `time_instruction`; and
+                `assistant_header=False` for a prompt whose header the model writes itself.
 
         Raises:
             BadInput: the question or an option cannot be used.
             Cancelled: `cancel` was called, or the time is over before there is a token.
             StllmError: another thread is at work with the session.
         """
-        request = Request(question=question, bare_prompt=not assistant_header, **how)
-        request.check()
+        request = Request.of(question, **how)
         with self._gate.question(Control(listen, request.max_time)) as control:
             meter = view.meter.copy(control)
             return self._asker.begin(view, self._asker.open(view, request, meter), request, meter)
@@ -216,13 +211,6 @@ class Session:
     def cancel(self) -> None:
         """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
         self._gate.cancel()
-
-    def prompt(
-        self, view: View, question: str, *, time_instruction: bool | None = None, assistant_header: bool = True
-    ) -> Prompt:
-        """The prompt for a question about a view; arguments as in `answer`."""
-        bare = not assistant_header
-        return self._asker.prompt(view, Request(question=question, time_instruction=time_instruction, bare_prompt=bare))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""

@@ -28,7 +28,8 @@ from .inputs.scene import Scene
 from .inputs.selection import Selection
 from .llm.embeddings import embedding_rows
 from .llm.model import LanguageModel
-from .llm.sampling import Sampler, Sampling
+from .llm.sampler import Sampler
+from .llm.sampling import Sampling
 from .llm.speaker import LLM, Opened, Speaker
 from .llm.vocabulary import Vocabulary
 from .memory.holdings import Holdings

@@ -21,6 +21,7 @@ LAYERS = (("cli",), ("benchmarks",), ("calib",), ("export",), ("runtime",))
 RUNTIME_LAYERS = (
     ("__init__",),
     ("commands",),
+    ("chat",),
     ("request",),
     ("session",),
     ("dialogue",),
@@ -75,6 +76,7 @@ TESTED_ELSEWHERE = {
     "export/tensorrt": "tests/export/tensorrt/test_engines.py",
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
+    "runtime/dialogue/asker.py": "tests/runtime/dialogue/test_conversation.py",
     "runtime/encoders": "tests/runtime/encoders/test_engines.py",
     "runtime/fit/evidence.py": "tests/runtime/fit/test_fit.py",
     "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ __all__ = ["Folder", "Store"]
 LOG = logging.getLogger(__name__)
 SUFFIX = ".features"
 MARK, FORMAT = "stllm-cache", "1\n"
+OURS = rf"\.?{MARK}.*|[0-9a-f]{{2}}"
 # what others write is counted again after so many own files
 RECOUNT = 64
 # parts of files of processes that were killed, seconds
@@ -104,7 +106,8 @@ class Folder:
             if mark.exists() and mark.read_text() != FORMAT:
                 raise BadInput(f"--cache {path}: was written by another version; delete it or name another folder")
             if not mark.exists():
-                if any(path.iterdir()):
+                # another process may be making the same folder
+                if any(not re.fullmatch(OURS, entry.name) for entry in path.iterdir()):
                     raise BadInput(f"--cache {path}: holds other files; name a new folder")
                 with atomic_path(mark) as temporary:
                     temporary.write_text(FORMAT)

@@ -61,6 +61,8 @@ class Conversation:
         self._asker = asker
         self._opening: Opening | None = None
         self._segments: list[np.ndarray] = []
+        # positions up to which what the language model has read is this transcript
+        self._common = 0
         self._asked: tuple[Request, Answer] | None = None
         self._stack = ExitStack()
         self._opened: Opened | None = None
@@ -70,8 +72,7 @@ class Conversation:
 
         An answer before it that was not read to its end is closed, and counts as far as it was read.
         """
-        request = Request(question=question, **how)
-        request.check()
+        request = Request.of(question, **how)
         with self._asker.gate.question(Control(listen, request.max_time)) as control:
             self._settle()
             # looking counts for the first question
@@ -87,7 +88,7 @@ class Conversation:
         """Read what was said before, or begin."""
         asked = request.about(self.turns[0].question) if self.turns else request
         self._opening = self._asker.open(self.view, asked, meter)
-        self._segments = list(self._opening.segments)
+        self._segments, self._common = list(self._opening.segments), 0
         for number, turn in enumerate(self.turns):
             if number:
                 self._segments.append(self._follow(request.about(turn.question)))
@@ -115,6 +116,7 @@ class Conversation:
             self._segments.append(self._follow(request))
         self._segments.append(np.array(ids, np.int64))
         self.turns.append(Turn(request.question, ids))
+        self._common = sum(map(len, self._segments))
 
     @contextmanager
     def _lend(self, positions: int) -> Iterator[Opened]:
@@ -122,7 +124,7 @@ class Conversation:
         model, require_turn = self._kept() or self._reopen(positions)
         model.reserve(positions)
         # what a question that was ended early left behind
-        model.forget(min(model.position, sum(map(len, self._segments))))
+        model.forget(min(model.position, self._common))
         yield model, require_turn
 
     def _kept(self) -> Opened | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
 from .kv_types import KV_TYPES, check_kv
-from .libllama import Flag, assign, libllama, load_model
+from .libllama import Context, Flag, libllama, load_model
 
 __all__ = ["LanguageModel"]
 
@@ -65,6 +65,7 @@ class LanguageModel:
         """
         check_kv(kv, flash_attention)
         self._flag, self._position = Flag(), 0
+        self._context: Any = None
         self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self._allocate = functools.partial(
@@ -83,8 +84,8 @@ class LanguageModel:
         Raises:
             DoesNotFit: the larger context cannot be allocated.
         """
-        if self._context is not None and context <= self._capacity:
-            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+        if self._context is not None and context <= self._context.capacity:
+            self._context.forget(0)
             self._forget()
             return
         self._free_context()
@@ -96,25 +97,19 @@ class LanguageModel:
         Raises:
             DoesNotFit: the larger context cannot be allocated; all positions are forgotten then.
         """
-        if context <= self._capacity:
-            return
-        state, position = self.state(), self._position
-        self.restart(context)
-        self.restore(state, position)
+        if self._context is None or context > self._context.capacity:
+            state, position = self.state(), self._position
+            self.restart(context)
+            self.restore(state, position)
 
     def forget(self, position: int) -> None:
         """Forget all positions from one on."""
-        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, position, -1)
+        self._context.forget(position)
         self._position = min(self._position, position)
 
     def state(self) -> np.ndarray:
         """Keys and values of all positions as libllama stores them, [bytes] uint8."""
-        size = int(self._llama.llama_state_seq_get_size(self._context, 0))
-        state = np.empty(size, np.uint8)
-        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        if self._llama.llama_state_seq_get_data(self._context, pointer, size, 0) != size:
-            raise StllmError("libllama could not copy its keys and values")
-        return state
+        return np.asarray(self._context.state())
 
     def restore(self, state: np.ndarray, position: int) -> None:
         """Take keys and values of `state` of a model like this one, after so many positions.
@@ -123,13 +118,7 @@ class LanguageModel:
             BadInput: they are not those of a model and a type of keys and values like these.
         """
         self._forget()
-        held = np.ascontiguousarray(state, np.uint8)
-        pointer = held.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        done = int(self._llama.llama_state_seq_set_data(self._context, pointer, held.size, 0))
-        last = int(self._llama.llama_memory_seq_pos_max(self._llama.llama_get_memory(self._context), 0))
-        if done != held.size or last + 1 != position:
-            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
-            raise BadInput("the keys and values that were kept are not of this model and --kv; ask without them")
+        self._context.restore(state, position)
         self._position = position
 
     def interrupt(self) -> None:
@@ -142,10 +131,7 @@ class LanguageModel:
 
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
-        self._flag.watch(self._context)
-        # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
-        self._batch = int(self._llama.llama_n_batch(self._context))
-        self._capacity = int(self._llama.llama_n_ctx(self._context))
+        self._flag.watch(self._context.pointer)
         self._forget()
 
     def _forget(self) -> None:
@@ -153,32 +139,29 @@ class LanguageModel:
         self._kept: list[np.ndarray] = []
 
     def _free_context(self) -> None:
-        # it is not there where the first one could not be allocated
-        if getattr(self, "_context", None) is not None:
-            self._llama.llama_free(self._context)
+        if self._context is not None:
+            self._context.close()
             self._context = None
 
     def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
         # logits of a whole batch are held twice
         largest = BATCH if self._outputs == 1 else OUTPUTS_AT_ONCE
-        parameters = self._llama.llama_context_default_params()
-        assign(
-            parameters,
-            n_ctx=context,
-            n_batch=largest,
-            n_ubatch=min(micro_batch, largest),
-            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
-            n_outputs_max=1 if self._outputs == 1 else largest,
-            n_threads=threads,
-            n_threads_batch=threads,
-            type_k=KV_TYPES[kv],
-            type_v=KV_TYPES[kv],
-            flash_attn_type=-1 if flash is None else int(flash),
-        )
-        created = self._llama.llama_init_from_model(self._model, parameters)
-        if not created:
-            raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated")
-        return created
+        try:
+            return Context(
+                self._model,
+                n_ctx=context,
+                n_batch=largest,
+                n_ubatch=min(micro_batch, largest),
+                # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
+                n_outputs_max=1 if self._outputs == 1 else largest,
+                n_threads=threads,
+                n_threads_batch=threads,
+                type_k=KV_TYPES[kv],
+                type_v=KV_TYPES[kv],
+                flash_attn_type=-1 if flash is None else int(flash),
+            )
+        except MemoryError:
+            raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated") from None
 
     @property
     def position(self) -> int:
@@ -211,17 +194,18 @@ class LanguageModel:
 
     def _decode(self, rows: np.ndarray, arguments: Any) -> None:
         # before the first batch: libllama refuses only the one that does not fit, with the others decoded
-        if self._position + len(rows) > self._capacity:
+        if self._position + len(rows) > self._context.capacity:
             raise BadInput(
                 f"the prompt and the answer need {self._position + len(rows)} positions, the context has "
-                f"{self._capacity}; lower --frames or --max-new-tokens"
+                f"{self._context.capacity}; lower --frames or --max-new-tokens"
             )
-        for start in range(0, len(rows), self._batch):
-            part = rows[start : start + self._batch]
+        context, most = self._context.pointer, self._context.batch
+        for start in range(0, len(rows), most):
+            part = rows[start : start + most]
             every = {} if self._outputs == 1 else {"logits": (ctypes.c_int8 * len(part))(*[1] * len(part))}
             # without positions and flags it continues after the last position, and makes logits for the last row alone
             batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part), **every)
-            if code := self._llama.llama_decode(self._context, batch):
+            if code := self._llama.llama_decode(context, batch):
                 # an interrupted batch leaves the parts of it that were done
                 self.forget(self._position)
                 raise StllmError(f"llama_decode returned {code} at position {self._position}")
@@ -229,12 +213,12 @@ class LanguageModel:
             if every:
                 self._keep(len(part))
         # on a GPU, decoding returns before it is done, and the time would count for whatever comes next
-        self._llama.llama_synchronize(self._context)
+        self._llama.llama_synchronize(context)
 
     def logits(self) -> np.ndarray:
         """Logits after the last position, [vocabulary] float32."""
         # null where no output was asked for: as an array it would end the process
-        pointer = self._llama.llama_get_logits_ith(self._context, -1)
+        pointer = self._llama.llama_get_logits_ith(self._context.pointer, -1)
         if not pointer:
             raise StllmError("libllama holds no logits; decode something first")
         # the next decode overwrites libllama's own
@@ -246,7 +230,7 @@ class LanguageModel:
 
     def _keep(self, count: int) -> None:
         """Copy the logits of the positions just decoded, and drop what is older than the last `outputs`."""
-        pointer = self._llama.llama_get_logits(self._context)
+        pointer = self._llama.llama_get_logits(self._context.pointer)
         self._kept.append(np.ctypeslib.as_array(pointer, (count, self.vocabulary)).copy())
         surplus = sum(map(len, self._kept)) - self._outputs
         while surplus > 0:
