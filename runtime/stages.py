@@ -301,10 +301,10 @@ class Stages:
 def interrupting(model: LanguageModel, control: Control) -> Iterator[None]:
     """Let a control end what the language model decodes."""
     try:
-        with control.stopping(model.interrupt):
+        with control.stopping(model.flag.set):
             yield
     finally:
-        model.resume()
+        model.flag.clear()
 
 
 def counted(meter: Meter | None, stage: str) -> AbstractContextManager[None]:

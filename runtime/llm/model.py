@@ -28,6 +28,8 @@ class LanguageModel:
     Attributes:
         vocabulary: rows of the logits.
         width: columns of an embedding.
+        position: positions decoded so far.
+        flag: set from another thread, it ends what is being decoded, until it is cleared.
     """
 
     def __init__(
@@ -64,13 +66,11 @@ class LanguageModel:
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
-        self._flag, self._position = Flag(), 0
+        self.flag, self.position = Flag(), 0
         self._context: Any = None
         self._llama, self._outputs, self.vocabulary = libllama(), outputs, vocabulary
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
-        self._allocate = functools.partial(
-            self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
-        )
+        self._allocate = functools.partial(allocate, self._model, outputs, kv, flash_attention, threads, micro_batch)
         try:
             self._open_context(context)
         except BaseException:
@@ -98,14 +98,14 @@ class LanguageModel:
             DoesNotFit: the larger context cannot be allocated; all positions are forgotten then.
         """
         if self._context is None or context > self._context.capacity:
-            state, position = self.state(), self._position
+            state, position = self.state(), self.position
             self.restart(context)
             self.restore(state, position)
 
     def forget(self, position: int) -> None:
         """Forget all positions from one on."""
         self._context.forget(position)
-        self._position = min(self._position, position)
+        self.position = min(self.position, position)
 
     def state(self) -> np.ndarray:
         """Keys and values of all positions as libllama stores them, [bytes] uint8."""
@@ -119,54 +119,21 @@ class LanguageModel:
         """
         self._forget()
         self._context.restore(state, position)
-        self._position = position
-
-    def interrupt(self) -> None:
-        """End what is being decoded, from another thread, and refuse more until `resume`."""
-        self._flag.set()
-
-    def resume(self) -> None:
-        """Decode again after `interrupt`."""
-        self._flag.clear()
+        self.position = position
 
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
-        self._flag.watch(self._context.pointer)
+        self.flag.watch(self._context.pointer)
         self._forget()
 
     def _forget(self) -> None:
-        self._position = 0
+        self.position = 0
         self._kept: list[np.ndarray] = []
 
     def _free_context(self) -> None:
         if self._context is not None:
             self._context.close()
             self._context = None
-
-    def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
-        # logits of a whole batch are held twice
-        largest = BATCH if self._outputs == 1 else OUTPUTS_AT_ONCE
-        try:
-            return Context(
-                self._model,
-                n_ctx=context,
-                n_batch=largest,
-                n_ubatch=min(micro_batch, largest),
-                # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
-                n_outputs_max=1 if self._outputs == 1 else largest,
-                n_threads=threads,
-                n_threads_batch=threads,
-                type_k=KV_TYPES[kv],
-                type_v=KV_TYPES[kv],
-                flash_attn_type=-1 if flash is None else int(flash),
-            )
-        except MemoryError:
-            raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated") from None
-
-    @property
-    def position(self) -> int:
-        """Positions decoded so far."""
-        return self._position
 
     def decode_tokens(self, ids: Sequence[int] | np.ndarray) -> None:
         """Append tokens; raises BadInput for an id outside the vocabulary."""
@@ -194,9 +161,9 @@ class LanguageModel:
 
     def _decode(self, rows: np.ndarray, arguments: Any) -> None:
         # before the first batch: libllama refuses only the one that does not fit, with the others decoded
-        if self._position + len(rows) > self._context.capacity:
+        if self.position + len(rows) > self._context.capacity:
             raise BadInput(
-                f"the prompt and the answer need {self._position + len(rows)} positions, the context has "
+                f"the prompt and the answer need {self.position + len(rows)} positions, the context has "
                 f"{self._context.capacity}; lower --frames or --max-new-tokens"
             )
         context, most = self._context.pointer, self._context.batch
@@ -207,9 +174,9 @@ class LanguageModel:
             batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part), **every)
             if code := self._llama.llama_decode(context, batch):
                 # an interrupted batch leaves the parts of it that were done
-                self.forget(self._position)
-                raise StllmError(f"llama_decode returned {code} at position {self._position}")
-            self._position += len(part)
+                self.forget(self.position)
+                raise StllmError(f"llama_decode returned {code} at position {self.position}")
+            self.position += len(part)
             if every:
                 self._keep(len(part))
         # on a GPU, decoding returns before it is done, and the time would count for whatever comes next
@@ -261,3 +228,27 @@ def without_tokenizer(vocabulary: int) -> dict[str, int | str]:
     be given it; it compares the number with the matrices, and refuses a wrong one.
     """
     return {"tokenizer.ggml.model": "none", "qwen2.vocab_size": vocabulary}
+
+
+def allocate(
+    model: Any, outputs: int, kv: str, flash: bool | None, threads: int, micro_batch: int, context: int
+) -> Context:
+    """A context for so many positions; raises DoesNotFit where it cannot be allocated."""
+    # logits of a whole batch are held twice
+    largest = BATCH if outputs == 1 else OUTPUTS_AT_ONCE
+    try:
+        return Context(
+            model,
+            n_ctx=context,
+            n_batch=largest,
+            n_ubatch=min(micro_batch, largest),
+            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
+            n_outputs_max=1 if outputs == 1 else largest,
+            n_threads=threads,
+            n_threads_batch=threads,
+            type_k=KV_TYPES[kv],
+            type_v=KV_TYPES[kv],
+            flash_attn_type=-1 if flash is None else int(flash),
+        )
+    except MemoryError:
+        raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated") from None
