@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .console import FOLDER, gathered, logging_options, options, reports_errors, session_options, view_options
 from .errors import BadInput
@@ -78,6 +79,7 @@ sampling_options = options(
 @input_options
 @click.option("-q", "--question", "questions", multiple=True, help="What to ask; may be given several times.")
 @click.option("--questions", "file", type=FOLDER, help="File of questions, one a line; - for standard input.")
+@click.option("--preset", type=FOLDER, help="File of stllm-bench tune: options for this bundle; those given here win.")
 @session_options
 @sampling_options
 @click.option("--time-instruction/--no-time-instruction", default=None, help="By default as the bundle records it.")
@@ -99,6 +101,7 @@ def run(
     options: Options,
     questions: tuple[str, ...],
     file: Path | None,
+    preset: Path | None,
     as_json: bool,
     dump: Path | None,
     quiet: bool,
@@ -106,6 +109,13 @@ def run(
     """Answer questions about a scene and a clip: those that are given, or else those that are typed."""
     from .request import answer_request, read_questions
 
+    if preset is not None:
+        from .bundle.manifest import Bundle
+        from .preset import read_preset
+
+        chosen, opened = read_preset(preset), Bundle(bundle)
+        chosen.require_for(opened, preset)
+        options, request = chosen.applied(opened, options, request, given())
     held = read_questions(questions, file)
     if held:
         answer_request(bundle, recording, request, options, held, as_json=as_json, dump=dump, quiet=quiet)
@@ -146,3 +156,9 @@ def check(
     click.echo(json.dumps(fit.to_json(), indent=1) if as_json else str(fit))
     if any(finding.certain for finding in fit.findings):
         sys.exit(1)
+
+
+def given() -> set[str]:
+    """Names of the parameters that the user typed."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}

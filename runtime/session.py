@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .answer import Answer, View
-from .bundle.manifest import CPU, ENCODERS, Bundle
-from .bundle.table import STAGES
+from .bundle.manifest import ENCODERS, Bundle
+from .bundle.table import CLOCKED
 from .cache.features import Features
 from .cache.store import Folder, Store
 from .control.control import Control
@@ -24,6 +24,7 @@ from .inputs.clip import Clip
 from .inputs.scene import Scene
 from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
+from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options, Request
@@ -78,10 +79,7 @@ class Session:
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        return self.bundle.digest_of(self.setup.precision, self.setup.quant)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -153,10 +151,11 @@ class Session:
         reading: Reading | None,
         control: Control,
     ) -> View:
-        stages, meter, defaults = self.stages, Meter(STAGES, control=control), self.bundle.defaults
-        scene = upright(scene, clip)
-        selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
-        fit = examine(scene, selection, reading, voxel_size=defaults.voxel_size)
+        stages, meter, defaults = self.stages, Meter(CLOCKED, control=control), self.bundle.defaults
+        with meter.measure("scene"):
+            scene = upright(scene, clip)
+            selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
+            fit = examine(scene, selection, reading, voxel_size=defaults.voxel_size)
         fit.require()
         known = Features(stages, self.store, fit.scene, fit.selection, meter)
         voxels = known.voxels()
@@ -211,6 +210,10 @@ class Session:
     def cancel(self) -> None:
         """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
         self._gate.cancel()
+
+    def prompt(self, view: View, question: str, **how: Any) -> Prompt:
+        """The prompt for a question about a view; arguments as in `answer`."""
+        return self._asker.prompt(view, Request.of(question, **how))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""

@@ -5,7 +5,7 @@ training calls a single one here.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -111,7 +111,7 @@ class HostStages:
 
     def pixels(self, frame: np.ndarray, meter: Meter | None = None) -> np.ndarray:
         """A frame [H, W, 3] uint8 as the tower takes it, [3, S, S] float32."""
-        with counted(meter, "video"):
+        with counted(meter, "video"), clocked(meter, "resize"):
             return pixel_values(frame, self.vision.image_size)
 
 
@@ -254,7 +254,10 @@ class Stages:
         """
         positions = sum(map(len, segments)) + new_tokens
         control = meter.control if meter else Control()
-        with opened or self.speaker.model(positions) as (model, require_turn), interrupting(model, control):
+        with ExitStack() as stack:
+            with counted(meter, "load_llm"):
+                model, require_turn = stack.enter_context(opened or self.speaker.model(positions))
+            stack.enter_context(interrupting(model, control))
             if meter:
                 meter.reused["prefill"] = {"hits": model.position, "misses": positions - new_tokens - model.position}
             with measured(meter, "prefill"):
@@ -269,7 +272,8 @@ class Stages:
                         if token is not None:
                             model.decode_tokens([token])
                             logits = model.logits()
-                        token = choose(logits)
+                        with clocked(meter, "sampling"):
+                            token = choose(logits)
                     yield Step(token, logits)
                     if token in self.setup.bundle.stop_ids:
                         break
@@ -279,7 +283,8 @@ class Stages:
         """An encoder, loaded; what it takes counts for the stage of its name."""
         count = (lambda usage: None) if meter is None else partial(meter.note, name)
         control = meter.control if meter else None
-        with measured(meter, name), self.encoders.use(name, count, control) as encode:
+        loading = partial(counted, meter, f"load_{name}")
+        with measured(meter, name), self.encoders.use(name, count, loading, control) as encode:
             yield encode
 
     def require_profiles(self, voxels: Voxels, maps: KernelMaps | None, frames: int) -> None:
@@ -322,3 +327,8 @@ def measured(meter: Meter | None, stage: str) -> Iterator[None]:
     """Both."""
     with told(meter, stage), counted(meter, stage):
         yield
+
+
+def clocked(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+    """Count time alone, where a meter is given."""
+    return nullcontext() if meter is None else meter.clock(stage)

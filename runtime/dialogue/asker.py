@@ -57,9 +57,12 @@ class Asker:
 
     def open(self, view: View, request: Request, meter: Meter) -> Opening:
         """Run the aligner for a question; it is not the same for two questions, and neither is what follows it."""
-        stages, prompt = self.stages, self.prompt(view, request)
+        stages = self.stages
+        # the vocabulary is read here the first time
+        with meter.measure("prompt"):
+            prompt = self.prompt(view, request)
+            text = stages.embed(prompt.aligner_token_ids)
         rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        text = stages.embed(prompt.aligner_token_ids)
         prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
         return Opening(prompt, prefix, prompt.segments(prefix, view.video))
 
@@ -91,17 +94,22 @@ class Asker:
         choose = self.stages.sampler(request)
         steps = self.stages.generate(read, choose, request.max_new_tokens, meter, opened)
         transcript = Transcript(steps, self._bundle.stop_ids)
-        pieces = self._pieces(transcript, request)
+        pieces = self._pieces(transcript, request, meter)
         answer = Answer(view, opening.prompt, opening.prefix, meter, transcript, pieces, positions, self.gate.entered)
         self._answers.add(answer)
         self.gate.reading(answer)
         return answer
 
-    def _pieces(self, transcript: Transcript, request: Request) -> Iterator[str]:
+    def _pieces(self, transcript: Transcript, request: Request, meter: Meter) -> Iterator[str]:
         """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
         vocabulary = self.stages.speaker.vocabulary
         header = tuple(vocabulary.tokenize(ASSISTANT_HEADER)) if request.bare_prompt else ()
-        text = decode_text(vocabulary.piece(token) for token in without_header(iter(transcript), header))
+
+        def piece(token: int) -> bytes:
+            with meter.clock("detokenise"):
+                return vocabulary.piece(token)
+
+        text = decode_text(map(piece, without_header(iter(transcript), header)))
         return until_stop(text, request.stop, transcript.stop_found) if request.stop else text
 
     def require_positions(self, positions: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..answer import Answer, View
-from ..bundle.table import STAGES
+from ..bundle.table import CLOCKED
 from ..control.control import Control
 from ..control.events import Listener
 from ..errors import StllmError
@@ -76,7 +76,7 @@ class Conversation:
         with self._asker.gate.question(Control(listen, request.max_time)) as control:
             self._settle()
             # looking counts for the first question
-            meter = Meter(STAGES, control=control) if self._opening else self.view.meter.copy(control)
+            meter = Meter(CLOCKED, control=control) if self._opening else self.view.meter.copy(control)
             opening = self._opening or self._open(request, meter)
             segments = [*self._segments, *([] if not self.turns else [self._follow(request)])]
             lent = self._lend(sum(map(len, segments)) + request.max_new_tokens)
