@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["COMMANDS", "bench", "command", "export", "run"]
+__all__ = ["COMMANDS", "bench", "calib", "command", "export", "run"]
 
 COMMANDS: dict[str, Any] = {
     "stllm-export": (
@@ -23,6 +23,12 @@ COMMANDS: dict[str, Any] = {
         },
     ),
     "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-calib": (
+        "Collect real inputs of the encoders, and measure on them what number formats cost.",
+        {
+            "collect": "benchmarks.commands:collect",
+        },
+    ),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {
@@ -106,6 +112,11 @@ def export(*arguments: Any, **settings: Any) -> Any:
 def run(*arguments: Any, **settings: Any) -> Any:
     """stllm-run: a question about a scene and a clip."""
     return command("stllm-run")(*arguments, **settings)
+
+
+def calib(*arguments: Any, **settings: Any) -> Any:
+    """stllm-calib: number formats of the encoders, chosen on real inputs."""
+    return command("stllm-calib")(*arguments, **settings)
 
 
 def bench(*arguments: Any, **settings: Any) -> Any:

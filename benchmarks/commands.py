@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
-from ..runtime.console import FOLDER, logging_options, reports_errors
+from ..runtime.bundle.manifest import Defaults
+from ..runtime.console import FOLDER, Progress, gathered, logging_options, reports_errors, view_options
+from ..runtime.options import Recording
 
-__all__ = ["checkpoint", "encoder", "room"]
+__all__ = ["checkpoint", "collect", "encoder", "room"]
 
 
 @click.command()
@@ -57,3 +59,43 @@ def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_js
 
     comparison = compare(stage, voxels=voxels, frames=frames, runs=runs)
     click.echo(comparison.to_json() if as_json else str(comparison))
+
+
+@click.command()
+@click.option("--ckpt", "checkpoint", type=FOLDER, required=True, help="Checkpoint folder that the set is for.")
+@click.option("--rea", type=FOLDER, help="JSON file of REA, or of a data set in its layout.")
+@click.option("--root", type=FOLDER, help="Folder that the paths in it are relative to.")
+@click.option("--subset", default="all", show_default=True, help="Of the file, as stllm-bench rea run takes it.")
+@click.option("--scene", type=FOLDER, help="In the place of --rea: a scene, with --video.")
+@click.option("--video", type=FOLDER, help="A clip through that scene.")
+@view_options
+@click.option("--out", type=FOLDER, required=True, help="Folder of the set; started again, it goes on where it was.")
+@click.option("--samples", type=int, default=16, show_default=True, help="Questions; one in four is held out.")
+@click.option("--frames", type=int, default=4, show_default=True, help="Frames of each clip.")
+@click.option("--voxel-size", type=float, default=0.06, show_default=True, help="Edge of a voxel, metres.")
+@click.option("--time-instruction/--no-time-instruction", default=True, show_default=True, help="As at the export.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@logging_options
+@reports_errors
+@gathered(Recording, "recording")
+@gathered(Defaults, "defaults")
+def collect(
+    checkpoint: Path,
+    rea: Path | None,
+    root: Path | None,
+    subset: str,
+    recording: Recording,
+    out: Path,
+    samples: int,
+    defaults: Defaults,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Collect encoder inputs for calibration: a sample over all types of question and scenes."""
+    from ..calib.collection import Collection
+    from .calibration import candidates
+
+    collection = Collection.open(out, checkpoint, defaults, seed)
+    found = candidates(rea, root, subset, recording, samples)
+    collection.run(found, samples, Progress(quiet))
+    click.echo(f"{out}: {samples} samples of {defaults.frames} frames")

@@ -49,6 +49,7 @@ OF_NO_MODULE = {
 }
 # modules, or folders of modules, without a test file of their name: the file that tests them
 TESTED_ELSEWHERE = {
+    "benchmarks/calibration.py": "tests/calib/test_collection.py",
     "benchmarks/commands.py": "tests/benchmarks/test_checkpoints.py",
     "benchmarks/demo.py": "tests/benchmarks/training/test_train.py",
     "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
@@ -64,6 +65,7 @@ TESTED_ELSEWHERE = {
     "export/model": "tests/export/model/test_model.py",
     "export/onnx": "tests/export/onnx/test_graphs.py",
     "export/onnx/ranges.py": "tests/export/onnx/test_fp16.py",
+    "export/int8": "tests/export/int8/test_record.py",
     "export/encoders.py": "tests/export/test_mutations.py",
     "export/language.py": "tests/export/test_mutations.py",
     "export/material.py": "tests/export/test_verify.py",
@@ -72,7 +74,9 @@ TESTED_ELSEWHERE = {
     "export/tensorrt": "tests/export/tensorrt/test_engines.py",
     "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
     "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
+    "runtime/bundle/precisions.py": "tests/export/int8/test_record.py",
     "runtime/encoders": "tests/runtime/encoders/test_engines.py",
+    "runtime/encoders/cpu.py": "tests/export/int8/test_record.py",
     "runtime/fit/evidence.py": "tests/runtime/fit/test_fit.py",
     "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",
     "runtime/inputs/cameras": "tests/runtime/inputs/cameras/test_reading.py",
