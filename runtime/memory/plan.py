@@ -1,8 +1,10 @@
 """What a question will need in memory, stage by stage, said before anything is loaded.
 
-The terms are those of the largest arrays of each stage. Their factors were fitted to peaks measured on the released
-model's size, and err on the side of more. For a TensorRT engine its builder's report takes their place: on a board the
-GPU's memory is the host's. All is computed from numbers, so a plan can be made where neither bundle nor device is.
+Two processes are resident at the peak of an encoder: the one that reads the inputs, and the encoder's own; what one
+sends to the other is in both. The terms are those of the largest arrays of each. Their factors were fitted to peaks
+measured on models of three sizes, and err on the side of more. For a TensorRT engine its builder's report takes their
+place: on a board the GPU's memory is the host's. All is computed from numbers, so a plan can be made where neither
+bundle nor device is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +16,17 @@ from .counters import available
 __all__ = ["EncoderBytes", "Plan", "Sizes", "require_memory"]
 
 FLOAT = 4
-# this process and one that works for it, with their libraries
-PROCESS = 150 * 2**20
+# this process and one that works for it, with their libraries: 72 and 58 MB where files were read before and bytecode
+# was compiled, 86 and 67 MB in the first run after an installation. Compiling leaves 11 MB in the allocator, and the
+# kernel maps more of a file that it has just read in one piece
+MAIN, WORKER = 88 * 10**6, 70 * 10**6
+PROCESS = MAIN + WORKER
+# a voxel's kernel maps, and in this process its index, colour and direction too
+MAP_BYTES, VOXEL_BYTES = 300, 380
+# what the point encoder's first layers take of a voxel, whatever their widths are, besides its kernel maps
+STEM_BYTES = 950
+# for how many heads the aligner holds keys and values of the points together
+HEADS_AT_ONCE = 4
 # as the language model is run, a layer above this module
 MICRO_BATCH = 512
 TEXT_TOKENS = 160
@@ -32,9 +43,10 @@ class Sizes:
         vision_width: hidden size of the vision tower.
         vision_mlp: hidden size of its feed-forward part.
         grid: pooled patches along one side of a frame.
-        point_width: width of the point encoder's last level.
+        point_features: width of a point feature.
         ray_columns: columns of an encoded view direction.
         aligner_width: hidden size of the aligner.
+        aligner_heads: its attention heads.
         latents: its queries, which become the prefix tokens.
         llm_width: hidden size of the language model.
         llm_ffn: hidden size of its feed-forward part.
@@ -46,9 +58,10 @@ class Sizes:
     vision_width: int
     vision_mlp: int
     grid: int
-    point_width: int
+    point_features: int
     ray_columns: int
     aligner_width: int
+    aligner_heads: int
     latents: int
     llm_width: int
     llm_ffn: int
@@ -106,20 +119,34 @@ class Plan:
         sizes, patches = self.sizes, self.frames * self.sizes.grid**2
         video = self.frames * sizes.grid * (sizes.grid + 1)
         tokens = video * sizes.llm_width * FLOAT
-        features = self.voxels * sizes.aligner_width * FLOAT
+        features = self.voxels * sizes.point_features * FLOAT
         rays = (self.voxels + patches) * sizes.ray_columns * FLOAT
         rows = patches + sizes.latents + TEXT_TOKENS
-        positions = video + sizes.latents + TEXT_TOKENS + self.new_tokens
+        host, sent = VOXEL_BYTES * self.voxels + tokens, features + rays + tokens
+        return {
+            "vision": host + self._encoder("vision", 12 * sizes.patches * (sizes.vision_mlp + 4 * sizes.vision_width)),
+            "points": host
+            + self._encoder("points", self.voxels * STEM_BYTES + features)
+            + self.voxels * MAP_BYTES
+            + 2 * features,
+            "aligner": host
+            + self._encoder("aligner", self._crossing() + 8 * rows * sizes.aligner_width * FLOAT)
+            + 2 * sent,
+            "llm": host + self._language_model(video) + tokens + features,
+        }
+
+    def _crossing(self) -> float:
+        """Bytes of the points in the aligner: with their rays, and as keys and values of some heads, each twice."""
+        sizes = self.sizes
+        share = min(HEADS_AT_ONCE, sizes.aligner_heads) / sizes.aligner_heads
+        return self.voxels * sizes.aligner_width * FLOAT * (2.5 + 4 * share)
+
+    def _language_model(self, video: int) -> float:
+        """Bytes of weights, of keys and values after so many video tokens, and of libllama's buffers."""
+        sizes, positions = self.sizes, video + self.sizes.latents + TEXT_TOKENS + self.new_tokens
         kv = 2 * positions * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv]
         buffer = MICRO_BATCH * (3 * sizes.llm_ffn + 8 * sizes.llm_width) * FLOAT + positions * MICRO_BATCH * 2
-        return {
-            "vision": self._encoder("vision", 12 * sizes.patches * (sizes.vision_mlp + 4 * sizes.vision_width))
-            + tokens,
-            "points": self._encoder("points", self.voxels * FLOAT * (12 * sizes.point_width)) + 2 * features,
-            "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * sizes.aligner_width * FLOAT)
-            + 2 * (features + rays + tokens),
-            "llm": self.llm + kv + buffer + 2 * tokens + features,
-        }
+        return self.llm + kv + buffer
 
     def peak(self) -> int:
         """Bytes of the stage that needs most, or of all together when they stay loaded."""
@@ -146,7 +173,7 @@ class Plan:
             yield f"--frames {half}", replace(self, frames=half)
         yield "all of these together", together
 
-    def _encoder(self, name: str, activations: int) -> int:
+    def _encoder(self, name: str, activations: float) -> float:
         """Bytes of an encoder's weights and of what it computes, which the report of its builder knows better."""
         encoder = self.encoders[name]
         return 0 if encoder.on_card else encoder.weights + (encoder.activations or activations)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stllm_edge.benchmarks.world.rooms import write_room
 from stllm_edge.export.sample import write_sample
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.encoders import pool
@@ -20,6 +21,9 @@ from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session
 from stllm_edge.runtime.setup import Setup
+
+# bytes that an allocator keeps or gives back as it likes
+ALLOCATOR = 6e6
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +49,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("more", "stages"),
     [
-        ({"voxels": 22_000}, {"points", "aligner", "llm"}),
-        ({"frames": 8}, {"vision", "aligner", "llm"}),
+        ({"voxels": 22_000}, {"vision", "points", "aligner", "llm"}),
+        ({"frames": 8}, {"vision", "points", "aligner", "llm"}),
         ({"kv": "f32"}, {"llm"}),
         ({"new_tokens": 2000}, {"llm"}),
     ],
@@ -130,11 +134,24 @@ def test_nothing_is_loaded_when_it_does_not_fit(
         Session(tiny_bundle, Options(quant="F32")).look(load_scene(scene), load_clip(video), frames=2)
 
 
-def test_a_plan_is_not_below_what_the_stages_took(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
-    scene, video = write_sample(tmp_path)
-    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", tiny_bundle, "--quant", "F32"]
+def test_a_plan_is_what_the_stages_take(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
+    planned, measured = {}, {}
+    for voxels in (4_000, 30_000):
+        measured[voxels] = peaks(tiny_bundle, tmp_path / f"{voxels}", voxels)
+        planned[voxels] = replace(plan, voxels=voxels, new_tokens=4).stages()
+        for stage, peak in measured[voxels].items():
+            assert peak <= planned[voxels][stage], (voxels, stage)
+    # what the processes take by themselves differs from machine to machine and from run to run; it is no part of growth
+    for stage in plan.stages():
+        growth, said = (sizes[30_000][stage] - sizes[4_000][stage] for sizes in (measured, planned))
+        assert abs(said - growth) <= 0.1 * growth + ALLOCATOR, (stage, said, growth)
+
+
+def peaks(bundle: Path, folder: Path, voxels: int) -> dict[str, float]:
+    """What the stages of a question about a room took at most, bytes, by their names in a plan."""
+    scene, video = write_room(folder, voxels, 4)
+    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", bundle, "--quant", "F32"]
     options = ["--scene", scene, "--video", video, "-q", "Where is the cup?", "--frames", "4", "-n", "4", "--json"]
     printed = json.loads(subprocess.run([*command, *options], check=True, capture_output=True).stdout)
-    planned = replace(plan, voxels=printed["voxels"], new_tokens=4).stages()
-    for stage, measured in {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}.items():
-        assert printed["peak_mb"][measured] * 1e6 <= planned[stage], stage
+    stages = {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}
+    return {stage: printed["peak_mb"][measured] * 1e6 for stage, measured in stages.items()}
