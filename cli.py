@@ -26,7 +26,9 @@ COMMANDS: dict[str, Any] = {
     "stllm-calib": (
         "Collect real inputs of the encoders, and measure on them what number formats cost.",
         {
+            "audit": "calib.commands:audit",
             "collect": "benchmarks.commands:collect",
+            "sensitivity": "calib.commands:sensitivity",
         },
     ),
     "stllm-bench": (
@@ -34,6 +36,7 @@ COMMANDS: dict[str, Any] = {
         {
             "checkpoint": "benchmarks.commands:checkpoint",
             "encoder": "benchmarks.commands:encoder",
+            "encoders": "benchmarks.commands:encoders",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {

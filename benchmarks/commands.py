@@ -1,5 +1,6 @@
 """Options of stllm-bench: checkpoints and rooms of any size, and measurements on them."""
 
+import json
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from ..runtime.bundle.manifest import Defaults
 from ..runtime.console import FOLDER, Progress, gathered, logging_options, reports_errors, view_options
 from ..runtime.options import Recording
 
-__all__ = ["checkpoint", "collect", "encoder", "room"]
+__all__ = ["checkpoint", "collect", "encoder", "encoders", "room"]
 
 
 @click.command()
@@ -59,6 +60,38 @@ def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_js
 
     comparison = compare(stage, voxels=voxels, frames=frames, runs=runs)
     click.echo(comparison.to_json() if as_json else str(comparison))
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder; it holds fp32 and others.")
+@click.option("--precision", "precisions", multiple=True, help="Beside fp32; by default all that it holds.")
+@click.option("--scene", type=FOLDER, help="Scene to run on; by default a small one that is built in.")
+@click.option("--video", type=FOLDER, help="Clip to run on.")
+@view_options
+@click.option("--runs", type=int, default=5, show_default=True, help="Pairs of runs.")
+@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+@gathered(Recording, "recording")
+def encoders(
+    bundle: Path,
+    precisions: tuple[str, ...],
+    recording: Recording,
+    runs: int,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a bundle's encoders in all precisions, side by side: time, size, memory, error against fp32."""
+    from .precisions import measure
+
+    rows = measure(bundle, precisions, recording, runs=runs, threads=threads)
+    if as_json:
+        click.echo(json.dumps([row.to_json() for row in rows], indent=1))
+        return
+    for row in rows:
+        click.echo(str(row))
 
 
 @click.command()

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def stratified(candidates: Sequence[Candidate], count: int, seed: int) -> list[C
     left = sorted(candidates, key=rank)
     kinds: Counter[str] = Counter({candidate.kind: 0 for candidate in left})
     scenes: Counter[str] = Counter()
-    chosen = []
+    chosen: list[Candidate] = []
     while left and len(chosen) < count:
         best = min(left, key=lambda one: (kinds[one.kind], scenes[one.scene], rank(one)))
         left.remove(best)
@@ -85,13 +86,13 @@ def stratified(candidates: Sequence[Candidate], count: int, seed: int) -> list[C
 def from_recording(scene: Scene, clip: Clip, count: int) -> list[Candidate]:
     """So many candidates of one recording: each takes other frames of the clip, evenly over its length."""
 
-    def load(place: int, frames: int) -> tuple[Scene, Selection]:
+    def load(frames: int, place: int) -> tuple[Scene, Selection]:
         every = select_frames(clip, scene.poses, frames=None, default=count * frames, offset=scene.offset)
         part = slice(place, None, count)
         return upright(scene, clip), Selection(clip, every.indices[part], every.poses[part])
 
     return [
-        Candidate(f"{place}", "recording", "recording", question, lambda frames, place=place: load(place, frames))
+        Candidate(f"{place}", "recording", "recording", question, partial(load, place=place))
         for place, question in zip(range(count), QUESTIONS * count, strict=False)
     ]
 

@@ -55,6 +55,8 @@ TESTED_ELSEWHERE = {
     "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
     "benchmarks/rea": "tests/benchmarks/rea/test_run.py",
     "benchmarks/rea/commands.py": "tests/benchmarks/rea/test_check.py",
+    "calib/commands.py": "tests/calib/test_sensitivity.py",
+    "calib/plot.py": "tests/calib/test_sensitivity.py",
     "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
     "benchmarks/scoring/chat.py": "tests/benchmarks/scoring/test_judge.py",
     "benchmarks/training": "tests/benchmarks/training/test_train.py",

@@ -32,8 +32,9 @@ def convert(model: ir.Model, thresholds: Mapping[str, float], provider: str) -> 
     pass_ = Quantiser(model.graph, static=provider == TENSORRT)
     for node in list(model.graph):
         weight = node.inputs[1] if node.op_type in OPERATORS else None
-        if weight is not None and weight.is_initializer() and weight.name in thresholds:
-            pass_.replace(node, weight, thresholds[weight.name])
+        name = str(weight.name) if weight is not None and weight.is_initializer() else ""
+        if weight is not None and name in thresholds:
+            pass_.replace(node, weight, thresholds[name])
     # float32 weights that nothing reads would be written beside their integers
     graph = model.graph
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:

@@ -1,6 +1,6 @@
 """What real inputs do to each product of an encoder: ranges, channels, and rows to try number formats on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..onnx.graphs import Projection
+from ..onnx.sparse import ChildrenConv, GatherConv, Pointwise, RunConv, gathered_rows
 
 __all__ = ["Observation", "observe"]
 
 # of one run, and of all: enough to tell formats apart, and little beside the weights
 ROWS_A_RUN, ROWS = 16, 192
+# modules of one product; the sparse convolutions that gather their kernels too are not among them
+PRODUCTS = (Projection, GatherConv, RunConv, ChildrenConv, Pointwise)
 
 
 @dataclass
@@ -50,36 +53,57 @@ class Observation:
         rows = torch.cat(self.kept)
         return rows[torch.linspace(0, len(rows) - 1, min(ROWS, len(rows))).long()]
 
-    def add(self, inputs: Tensor) -> None:
-        """Count one run."""
-        rows = inputs.flatten(0, -2)
-        if not len(rows):
-            return
-        self.lows, self.highs = torch.minimum(self.lows, rows.amin(dim=0)), torch.maximum(self.highs, rows.amax(dim=0))
-        self.kept.append(rows[torch.linspace(0, len(rows) - 1, min(ROWS_A_RUN, len(rows))).long()].clone())
+    def add(self, rows: Tensor, lows: Tensor, highs: Tensor) -> None:
+        """Count one run: some of its rows, and the bounds of all."""
+        self.lows, self.highs = torch.minimum(self.lows, lows), torch.maximum(self.highs, highs)
+        self.kept.append(rows.clone())
         if sum(map(len, self.kept)) > 2 * ROWS:
             self.kept = [self.rows]
 
 
 @contextmanager
 def observe(module: nn.Module) -> Iterator[dict[str, Observation]]:
-    """Observe each product with a weight [in, out] below a module, while inside; by the weight's name."""
+    """Observe each product with one weight [in, out] below a module, while inside; by the weight's name."""
     seen: dict[str, Observation] = {}
     hooks = []
 
-    def watch(name: str, projection: Projection) -> Any:
-        seen[name] = Observation(*torch.zeros(2, projection.weight.shape[0]))
+    def watch(name: str, weight: Tensor) -> Callable[..., None]:
+        seen[name] = Observation(*torch.zeros(2, weight.shape[0]))
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name].add(inputs[0])
+        def hook(submodule: nn.Module, inputs: tuple[Any, ...], _: Tensor) -> None:
+            if len(inputs[0]):
+                seen[name].add(*factors(submodule, inputs))
 
-        return projection.register_forward_hook(hook)
+        return hook
 
     for path, submodule in module.named_modules():
-        if isinstance(submodule, Projection):
-            hooks.append(watch(f"{path}.weight", submodule))
+        for name, weight in submodule.named_parameters(recurse=False):
+            if isinstance(submodule, PRODUCTS) and name in ("weight", "kernel"):
+                hooks.append(submodule.register_forward_hook(watch(f"{path}.{name}", weight)))
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def factors(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Some rows [R, in] of what a module multiplies by its weight, and the bounds [in] of all; 0 is within them."""
+    hidden = inputs[0].flatten(0, -2)
+    lows, highs = hidden.amin(dim=0).clamp_max(0), hidden.amax(dim=0).clamp_min(0)
+    if isinstance(module, GatherConv):
+        table = evenly(inputs[1])
+        rows = gathered_rows(hidden, table)
+    elif isinstance(module, RunConv):
+        runs, stem = inputs[1]
+        rows = gathered_rows(gathered_rows(hidden, runs), evenly(stem))
+    else:
+        rows = evenly(hidden)
+    # what is gathered has the channels once for each neighbour
+    times = rows.shape[1] // hidden.shape[1]
+    return rows, lows.repeat(times), highs.repeat(times)
+
+
+def evenly(rows: Tensor) -> Tensor:
+    """Some of the rows, evenly from all."""
+    return rows[torch.linspace(0, len(rows) - 1, min(ROWS_A_RUN, len(rows))).long()]

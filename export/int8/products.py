@@ -16,7 +16,7 @@ from .numerics import quantise_weight, symmetric
 from .observed import Observation
 from .smooth import Fold, product_error
 
-__all__ = ["FORMS", "Choice", "choose"]
+__all__ = ["FORMS", "LEFT_OUT", "Choice", "choose", "matches"]
 
 INT8, FLOAT32 = FORMS = ("int8", "float32")
 # a product that is further off takes the encoder with it
@@ -65,7 +65,11 @@ class Choice:
 
 
 def choose(
-    module: nn.Module, observed: Mapping[str, Observation], folds: Collection[Fold], kept: Collection[str] = ()
+    module: nn.Module,
+    observed: Mapping[str, Observation],
+    folds: Collection[Fold],
+    kept: Collection[str] = (),
+    encoder: str = "",
 ) -> list[Choice]:
     """What each product of an encoder becomes.
 
@@ -73,7 +77,8 @@ def choose(
         module: the encoder as it is traced.
         observed: what the calibration set does to its products.
         folds: factors of channels that will be folded.
-        kept: patterns of weights that are to stay float32.
+        kept: patterns of weights that are to stay float32, with or without the encoder before them.
+        encoder: its name.
     """
     parameters = dict(module.named_parameters())
     factors, divisors, gains = spread(folds)
@@ -81,7 +86,7 @@ def choose(
     for name, seen in observed.items():
         if name in LEFT_OUT:
             choices.append(Choice(name, FLOAT32, LEFT_OUT[name]))
-        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in kept):
+        elif any(matches(pattern, encoder, name) for pattern in kept):
             choices.append(Choice(name, FLOAT32, "asked for"))
         elif not seen.kept:
             choices.append(Choice(name, FLOAT32, "the calibration set never reaches it"))
@@ -93,6 +98,11 @@ def choose(
                 seen, weight = seen.divided(factors[name]), weight * factors[name][:, None]
             choices.append(tried(name, seen, weight, gains.get(name, 1.0)))
     return choices
+
+
+def matches(pattern: str, encoder: str, name: str) -> bool:
+    """Whether a pattern means a weight, as `layers.3.*` or `vision.layers.3.*`."""
+    return any(fnmatch.fnmatchcase(one, pattern) for one in (name, f"{encoder}.{name}"))
 
 
 def spread(folds: Collection[Fold]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:

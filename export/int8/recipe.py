@@ -46,10 +46,10 @@ class Recipe:
     choices: tuple[Choice, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, observed: Mapping[str, Observation], options: Calibrating) -> "Recipe":
+    def of(cls, encoder: str, module: nn.Module, observed: Mapping[str, Observation], options: Calibrating) -> "Recipe":
         """From what a calibration set does to an encoder's products."""
         folds = find_folds(module, observed) if options.smooth else []
-        return cls(tuple(folds), tuple(choose(module, observed, folds, options.keep_float)))
+        return cls(tuple(folds), tuple(choose(module, observed, folds, options.keep_float, encoder)))
 
     def prepare(self, model: ir.Model) -> None:
         """Fold the factors into a traced graph; changes `model`."""

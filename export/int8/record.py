@@ -1,7 +1,7 @@
 """What is judged before encoders are written, and what the manifest says of it."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ...runtime.bundle.precisions import FP16, FP32, INT8, formats_of
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.errors import BadInput
 from .gates import Judgement
+from .products import matches
 from .recipe import Calibrating, Recipe
 from .runs import SetRun
 
@@ -38,6 +39,7 @@ def record_calibration(
     formats = formats_of(precision)
     if not isinstance(sample, SetRun) or set(formats.values()) == {FP32}:
         return
+    require_matched(options.keep_float, recipes)
     judged = list(judgements(writer.staging, formats, entry, sample))
     for judgement in judged:
         LOG.info("%s", judgement)
@@ -56,12 +58,22 @@ def record_calibration(
         "seed": sample.calibration.description.seed,
         "verified": not failed,
         "gates": [judgement.to_json() for judgement in judged],
+        "islands": {name: sample.islands[name] for name, form in formats.items() if form == FP16},
         "products": {
             name: [choice.to_json() for choice in recipes[name].choices]
             for name, form in formats.items()
             if form == INT8
         },
     }
+
+
+def require_matched(patterns: Sequence[str], recipes: Mapping[str, Recipe]) -> None:
+    """Raise BadInput for a pattern that means no product of an encoder in INT8."""
+    products = [(name, choice.weight) for name, recipe in recipes.items() for choice in recipe.choices]
+    for pattern in patterns:
+        if recipes and not any(matches(pattern, *product) for product in products):
+            first = ", ".join(".".join(product) for product in products[:3])
+            raise BadInput(f"--keep-float {pattern}: is no product of these encoders; there are {first} and others")
 
 
 def judgements(

@@ -1,5 +1,6 @@
 """A calibration set through the encoders as they are traced, in float32: what is seen on the way, what comes out."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ...runtime.bundle.geometry import Geometry
 from ...runtime.bundle.manifest import Defaults
 from ...runtime.encoders.local import LocalEncoder
 from ..checkpoint.checkpoint import Checkpoint
+from ..model.rounding import half
 from ..onnx import fp16
 from ..onnx.costs import exact_attentions, run
 from .calibration import CalibrationSet, preprocessing
@@ -21,6 +23,12 @@ from .gates import Judgement, judge
 from .observed import Observation, observe
 
 __all__ = ["SetRun"]
+
+LOG = logging.getLogger(__name__)
+# a set holds many scenes and clips, so others are less likely to have larger values than with the one built-in sample
+MARGIN = 2.0
+# FP16 changes a product by about 3e-4: more means that its factors are too small or too far apart
+MOST_ROUNDING = 2e-3
 
 
 @dataclass
@@ -32,12 +40,14 @@ class SetRun:
         checkpoint: whose embeddings the aligner reads.
         observed: what was seen at each product, by encoder and weight.
         threads: of ONNX Runtime.
+        islands: weights whose products stay float32 in FP16, and why, by encoder.
     """
 
     calibration: CalibrationSet
     checkpoint: Checkpoint
     threads: int = 2
     observed: dict[str, dict[str, Observation]] = field(default_factory=dict)
+    islands: dict[str, dict[str, str]] = field(default_factory=dict)
     _outputs: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     # of graphs, by their files: the outputs that the aligner of the same precision reads
     _computed: dict[tuple[str, ...], dict[int, Tensor]] = field(default_factory=dict)
@@ -59,7 +69,11 @@ class SetRun:
             for place in self.calibration.held_out:
                 outputs[place] = run(module, self._inputs(name, place, self._outputs))
         self.observed[name] = seen
-        return fp16.safe_weights(module, ranges)
+        kept = fp16.islands(module, ranges, MARGIN) | rounded_too_far(module, seen)
+        self.islands[name] = {weight: reason for weight, reason in kept.items() if is_product(module, weight)}
+        for weight, reason in self.islands[name].items():
+            LOG.info("FP16: %s: %s stays float32: %s", name, weight, reason)
+        return ranges.keys() - kept.keys()
 
     def exact_attentions(self, name: str, module: nn.Module) -> list[str]:
         """Attentions of an encoder's graph whose factors stay float32; after `safe_weights` of those before it."""
@@ -101,6 +115,26 @@ class SetRun:
     ) -> dict[str, Any]:
         inputs = self.calibration.inputs(place, self.checkpoint, maps or "slabs")
         return inputs.of(name, {each: found[place] for each, found in outputs.items() if place in found})
+
+
+def rounded_too_far(module: nn.Module, observed: Mapping[str, Observation]) -> dict[str, str]:
+    """Products that FP16's rounding of their factors and results changes more than usual, and by how much."""
+    parameters = dict(module.named_parameters())
+    found = {}
+    for name, seen in observed.items():
+        if not seen.kept:
+            continue
+        exact = seen.rows @ parameters[name]
+        ours = half(half(seen.rows) @ half(parameters[name]))
+        error = float(torch.linalg.vector_norm(ours - exact) / torch.linalg.vector_norm(exact).clamp_min(1e-30))
+        if not error <= MOST_ROUNDING:
+            found[name] = f"FP16 changes it by {error:.1e}, more than {MOST_ROUNDING:.0e}"
+    return found
+
+
+def is_product(module: nn.Module, name: str) -> bool:
+    """Whether a weight is a factor of a product, and not of a norm."""
+    return module.get_parameter(name).ndim > 1
 
 
 def encode_all(encode: LocalEncoder, inputs: Mapping[str, Any]) -> np.ndarray:

@@ -72,7 +72,7 @@ def add_encoders(
                 exact[name] = sample.exact_attentions(name, module)
         if INT8 in forms and isinstance(sample, SetRun):
             with progress.stage(f"choose INT8 products of {name}"):
-                recipes[name] = Recipe.of(module, sample.observed[name], options)
+                recipes[name] = Recipe.of(name, module, sample.observed[name], options)
                 LOG.info("%s: %s", name, recipes[name].summary())
         for form in forms:
             with progress.stage(f"export {name} ({form})"):
