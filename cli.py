@@ -27,7 +27,7 @@ COMMANDS: dict[str, Any] = {
         "Collect real inputs of the encoders, and measure on them what number formats cost.",
         {
             "audit": "calib.commands:audit",
-            "collect": "benchmarks.commands:collect",
+            "collect": "benchmarks.precisions.commands:collect",
             "sensitivity": "calib.commands:sensitivity",
         },
     ),
@@ -35,8 +35,11 @@ COMMANDS: dict[str, Any] = {
         "Generate checkpoints of any size and measure on them.",
         {
             "checkpoint": "benchmarks.commands:checkpoint",
+            "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
-            "encoders": "benchmarks.commands:encoders",
+            "encoders": "benchmarks.precisions.commands:encoders",
+            "latency": "benchmarks.latency.commands:latency",
+            "plan": "benchmarks.planner.commands:plan",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {
@@ -49,7 +52,10 @@ COMMANDS: dict[str, Any] = {
                     "synth": "benchmarks.rea.commands:synth",
                 },
             ),
+            "reference": "benchmarks.commands:reference",
             "room": "benchmarks.commands:room",
+            "show": "benchmarks.reports.commands:show",
+            "tune": "benchmarks.tuning.commands:tune",
         },
     ),
 }

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .console import FOLDER, gathered, logging_options, options, reports_errors, session_options, view_options
 from .options import Options, Recording, Request
@@ -25,6 +26,7 @@ input_options = options(
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
 @input_options
 @click.option("-q", "--question", required=True, help="What to ask.")
+@click.option("--preset", type=FOLDER, help="File of stllm-bench tune: options for this bundle; those given here win.")
 @session_options
 @click.option("-t", "--temperature", type=float, default=0.0, show_default=True, help="0 takes the best token.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws above temperature 0.")
@@ -43,6 +45,7 @@ def run(
     recording: Recording,
     request: Request,
     options: Options,
+    preset: Path | None,
     as_json: bool,
     dump: Path | None,
     quiet: bool,
@@ -50,6 +53,13 @@ def run(
     """Answer a question about a scene and a clip."""
     from .request import answer_request
 
+    if preset is not None:
+        from .bundle.manifest import Bundle
+        from .preset import read_preset
+
+        chosen, opened = read_preset(preset), Bundle(bundle)
+        chosen.require_for(opened, preset)
+        options, request = chosen.applied(opened, options, request, given())
     answer_request(bundle, recording, request, options, as_json=as_json, dump=dump)
 
 
@@ -80,3 +90,9 @@ def check(
     click.echo(json.dumps(fit.to_json(), indent=1) if as_json else str(fit))
     if any(finding.certain for finding in fit.findings):
         sys.exit(1)
+
+
+def given() -> set[str]:
+    """Names of the parameters that the user typed."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}

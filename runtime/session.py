@@ -10,9 +10,9 @@ from weakref import WeakSet
 import numpy as np
 
 from .answer import Answer, Transcript, View
-from .bundle.manifest import CPU, ENCODERS, Bundle
+from .bundle.manifest import ENCODERS, Bundle
 from .bundle.precisions import INT8, canonical, formats_of
-from .bundle.table import STAGES
+from .bundle.table import CLOCKED
 from .encoders.cpu import has_int8_dot_product
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
@@ -25,7 +25,7 @@ from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
 from .llm.sampling import sample
-from .llm.vocabulary import decode_text
+from .llm.vocabulary import Vocabulary, decode_text
 from .memory.meter import Meter
 from .memory.plan import require_memory
 from .options import Options
@@ -77,10 +77,7 @@ class Session:
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        return self.bundle.digest_of(self.setup.precision, self.setup.quant)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -143,12 +140,13 @@ class Session:
             BadInput: scene and clip do not belong together, or are certainly not what they are taken for.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
         """
-        stages, meter = self.stages, Meter(STAGES)
-        scene = upright(scene, clip)
-        selection = select_frames(
-            clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
-        )
-        fit = examine(scene, selection, reading, voxel_size=self.bundle.defaults.voxel_size)
+        stages, meter = self.stages, Meter(CLOCKED)
+        with meter.measure("scene"):
+            scene = upright(scene, clip)
+            selection = select_frames(
+                clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
+            )
+            fit = examine(scene, selection, reading, voxel_size=self.bundle.defaults.voxel_size)
         fit.require()
         scene, selection = fit.scene, fit.selection
         voxels = stages.host.voxels(scene, meter)
@@ -195,16 +193,19 @@ class Session:
         """
         check_request(question, max_new_tokens, temperature, seed)
         stages, meter = self.stages, view.meter.copy()
-        prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
+        # the vocabulary is read here the first time
+        with meter.measure("prompt"):
+            prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
+            text = stages.embed(prompt.aligner_token_ids)
         rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        text = stages.embed(prompt.aligner_token_ids)
         prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
         video = view.video_tokens.reshape(-1, view.video_tokens.shape[-1])
         self.require_positions(len(prompt) + len(prefix) + len(video) + max_new_tokens)
         choose = partial(sample, temperature=temperature, generator=np.random.default_rng(seed))
         steps = stages.generate(prompt, prefix, video, choose, max_new_tokens, meter)
         transcript = Transcript(steps, self.bundle.stop_ids)
-        answer = Answer(view, prompt, prefix, meter, transcript, self._pieces(transcript, assistant_header))
+        pieces = text_of(transcript, stages.speaker.vocabulary, assistant_header, meter)
+        answer = Answer(view, prompt, prefix, meter, transcript, pieces)
         self._answers.add(answer)
         return answer
 
@@ -215,12 +216,6 @@ class Session:
         timing = view.selection.timing() if self._timed(time_instruction) else None
         tokenize = self.stages.speaker.vocabulary.tokenize
         return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
-
-    def _pieces(self, transcript: Transcript, assistant_header: bool) -> Iterator[str]:
-        """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
-        vocabulary = self.stages.speaker.vocabulary
-        header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
-        return decode_text(vocabulary.piece(token) for token in without_header(iter(transcript), header))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
@@ -238,6 +233,17 @@ class Session:
 
     def _timed(self, time_instruction: bool | None) -> bool:
         return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
+
+
+def text_of(transcript: Transcript, vocabulary: Vocabulary, assistant_header: bool, meter: Meter) -> Iterator[str]:
+    """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
+    header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
+
+    def piece(token: int) -> bytes:
+        with meter.clock("detokenise"):
+            return vocabulary.piece(token)
+
+    return decode_text(map(piece, without_header(iter(transcript), header)))
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:

@@ -149,4 +149,5 @@ def sizes_of(geometry: Geometry) -> Sizes:
         llm_ffn=llm.ffn,
         llm_layers=llm.layers,
         llm_kv=llm.kv_heads * llm.head_width,
+        vocabulary=llm.vocabulary,
     )

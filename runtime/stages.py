@@ -5,7 +5,7 @@ training calls a single one here.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
@@ -97,7 +97,9 @@ class HostStages:
         source = selection.clip.read(selection.indices)
         for _ in range(len(selection)):
             with measured(meter, "video"):
-                pixels = pixel_values(next(source), self.vision.image_size)
+                frame = next(source)
+                with clocked(meter, "resize"):
+                    pixels = pixel_values(frame, self.vision.image_size)
             yield pixels
 
 
@@ -229,7 +231,10 @@ class Stages:
             new_tokens: longest answer.
             meter: what it took.
         """
-        with self.speaker.model(len(prompt) + len(prefix) + len(video) + new_tokens) as (model, require_turn):
+        positions = len(prompt) + len(prefix) + len(video) + new_tokens
+        with ExitStack() as stack:
+            with measured(meter, "load_llm"):
+                model, require_turn = stack.enter_context(self.speaker.model(positions))
             with measured(meter, "prefill"):
                 # the compute buffers are touched here for the first time
                 logits = self.holdings.work(LLM, self.prefill, model, prompt, prefix, video)
@@ -241,7 +246,8 @@ class Stages:
                     if token is not None:
                         model.decode_tokens([token])
                         logits = model.logits()
-                    token = choose(logits)
+                    with clocked(meter, "sampling"):
+                        token = choose(logits)
                 yield Step(token, logits)
                 if token in self.setup.bundle.stop_ids:
                     return
@@ -250,7 +256,8 @@ class Stages:
     def _encoder(self, name: str, meter: Meter | None) -> Iterator[Callable[..., Any]]:
         """An encoder, loaded; what it takes counts for the stage of its name."""
         count = (lambda usage: None) if meter is None else partial(meter.note, name)
-        with measured(meter, name), self.encoders.use(name, count) as encode:
+        loading = partial(measured, meter, f"load_{name}")
+        with measured(meter, name), self.encoders.use(name, count, loading) as encode:
             yield encode
 
     def require_profiles(self, voxels: Voxels, maps: KernelMaps, frames: int) -> None:
@@ -270,3 +277,8 @@ class Stages:
 def measured(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
     """Count time and memory for a stage, where a meter is given."""
     return nullcontext() if meter is None else meter.measure(stage)
+
+
+def clocked(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+    """Count time alone, where a meter is given."""
+    return nullcontext() if meter is None else meter.clock(stage)

@@ -1,10 +1,12 @@
 """The encoders of a session: each in a process of its own, started ahead of its use, or all kept loaded in this one."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..memory.counters import Usage
 from ..memory.holdings import Holdings
@@ -58,18 +60,37 @@ class EncoderPool:
             self._started[name].load()
 
     @contextmanager
-    def use(self, name: str, count: Callable[[Usage], None]) -> Iterator[Callable[..., Any]]:
-        """An encoder, loaded; its process, if it has one, ends with the block, and `count` gets what it used."""
+    def use(
+        self,
+        name: str,
+        count: Callable[[Usage], None],
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Iterator[Callable[..., Any]]:
+        """An encoder, loaded at the latest when it is called.
+
+        Args:
+            name: of the encoder.
+            count: gets what its process used, if it has one, which ends with the block.
+            loading: what to wait in until it is loaded.
+        """
         if self._resident:
             if name not in self._loaded:
                 kept = name in self._outputs_kept
-                encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
+                with loading():
+                    encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
                 self._loaded[name] = self._kept.enter_context(encoder)
             yield partial(self._holdings.work, name, self._loaded[name])
             return
         self.prepare(name)
         with self._started.pop(name) as encoder:
-            yield encoder
+
+            def encode(**inputs: Any) -> np.ndarray:
+                if not encoder.loaded:
+                    with loading():
+                        encoder.wait()
+                return encoder(**inputs)
+
+            yield encode
             count(encoder.usage)
 
     def close(self) -> None:

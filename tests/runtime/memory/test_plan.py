@@ -1,6 +1,7 @@
 """What a question will need in memory is said before anything is loaded."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
 from stllm_edge.runtime.inputs.clip import load_clip
 from stllm_edge.runtime.inputs.scene import load_scene
-from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
+from stllm_edge.runtime.memory.plan import Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session
 from stllm_edge.runtime.setup import Setup
@@ -106,9 +107,9 @@ def test_message_says_when_nothing_helps(plan: Plan, free: Any) -> None:
 
 
 def test_stages_that_stay_loaded_add_up(plan: Plan) -> None:
-    apart = [peak - PROCESS for peak in plan.stages().values()]
-    assert plan.peak() == PROCESS + max(apart)
-    assert replace(plan, resident=True).peak() == PROCESS + sum(apart)
+    both = plan.processes.main + plan.processes.worker
+    assert plan.peak() == max(plan.stages().values())
+    assert replace(plan, resident=True).peak() == int(both + sum(plan.taken().values()))
 
 
 def test_memory_that_is_held_counts_as_free(plan: Plan, free: Any) -> None:
@@ -155,3 +156,21 @@ def peaks(bundle: Path, folder: Path, voxels: int) -> dict[str, float]:
     printed = json.loads(subprocess.run([*command, *options], check=True, capture_output=True).stdout)
     stages = {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}
     return {stage: printed["peak_mb"][measured] * 1e6 for stage, measured in stages.items()}
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+def test_terms_of_libllama_are_those_that_it_reports(
+    plan: Plan, tiny_bundle: Path, kv: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = Setup(Bundle(tiny_bundle), "fp32", "F32", kv=kv, placement=Placement("CPU"))
+    # 16 frames, so that the context is some cells long
+    said = replace(plan, kv=kv, frames=128).libllama()
+    with caplog.at_level("DEBUG", "stllm_edge"), setup.load_llm(1024):
+        pass
+    names = {"weights": "CPU_Mapped model", "kv": "CPU KV", "compute": "CPU compute"}
+    for term, name in names.items():
+        (reported,) = {
+            float(found) * 2**20 for found in re.findall(rf"{name} buffer size = +([\d.]+) MiB", caplog.text)
+        }
+        # of compute, so narrow a model has a matrix of 1 MiB less than a wide one
+        assert said[term] == pytest.approx(reported, rel=0.06, abs=1.1 * 2**20 if term == "compute" else 0), term

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ..export.material import Material
-from ..export.views import opened
-from ..runtime.bundle.manifest import CPU, ENCODERS, Bundle
-from ..runtime.bundle.precisions import FP32, INT8, canonical, formats_of
-from ..runtime.bundle.table import STAGES
-from ..runtime.encoders.cpu import has_int8_dot_product
-from ..runtime.encoders.local import LocalEncoder
-from ..runtime.errors import BadInput, require_at_least
-from ..runtime.options import Recording
-from .encoders import alternate, growth
+from ...export.material import Material
+from ...export.views import opened
+from ...runtime.bundle.manifest import CPU, ENCODERS, Bundle
+from ...runtime.bundle.precisions import FP32, INT8, canonical, formats_of
+from ...runtime.bundle.table import STAGES
+from ...runtime.encoders.cpu import has_int8_dot_product
+from ...runtime.encoders.local import LocalEncoder
+from ...runtime.errors import BadInput, require_at_least
+from ...runtime.options import Recording
+from ..encoders import alternate, growth
 
 __all__ = ["Measured", "measure"]
 

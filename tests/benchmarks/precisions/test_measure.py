@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stllm_edge.benchmarks.precisions import conclude
+from stllm_edge.benchmarks.precisions.measure import conclude
 
 
 def test_precisions_stand_side_by_side(int8_bundle: Path, world: list[object], stllm: Any) -> None:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from ..calib.collection import Candidate, chosen_frames, from_recording
-from ..runtime.errors import BadInput
-from ..runtime.inputs.scene import Scene
-from ..runtime.inputs.selection import Selection
-from ..runtime.options import Recording
-from ..runtime.request import read
-from .rea.dataset import ReaDataset, Sample
-from .rea.subset import Subset
+from ...calib.collection import Candidate, chosen_frames, from_recording
+from ...runtime.errors import BadInput
+from ...runtime.inputs.scene import Scene
+from ...runtime.inputs.selection import Selection
+from ...runtime.options import Recording
+from ...runtime.request import read
+from ..rea.dataset import ReaDataset, Sample
+from ..rea.subset import Subset
 
 __all__ = ["candidates"]
 
