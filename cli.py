@@ -28,6 +28,7 @@ COMMANDS: dict[str, Any] = {
         {
             "audit": "calib.commands:audit",
             "collect": "benchmarks.precisions.commands:collect",
+            "gate": "benchmarks.precisions.commands:gate",
             "sensitivity": "calib.commands:sensitivity",
         },
     ),

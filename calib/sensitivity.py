@@ -15,7 +15,7 @@ from ..export.checkpoint.checkpoint import Checkpoint
 from ..export.checkpoint.geometry import take_inventory
 from ..export.comparison import log_probabilities, relative
 from ..export.int8.calibration import CalibrationSet, preprocessing
-from ..export.int8.numerics import asymmetric, quantise_weight
+from ..export.int8.numerics import quantise_weight, rounding
 from ..export.int8.observed import PRODUCTS
 from ..export.int8.products import LEFT_OUT
 from ..export.model.parts import load_part
@@ -262,9 +262,7 @@ def quantised(module: nn.Module, names: set[str]) -> Iterator[None]:
                 integers, scale = quantise_weight(weight)
                 kept.append((weight, weight.clone()))
                 weight.copy_(integers.float() * scale)
-                hooks.append(
-                    submodule.register_forward_pre_hook(lambda _, inputs: (asymmetric(inputs[0]), *inputs[1:]))
-                )
+                hooks.append(submodule.register_forward_pre_hook(rounding(None)))
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from .checkpoint.geometry import Inventory
 from .comparison import Row
 from .int8.convert import int8_weights
 from .int8.numerics import quantise_products
+from .int8.smooth import fold, folds_of
 from .material import Material
 from .model.reference import Reference
 from .onnx.costs import Costs, fuse, halve
@@ -116,7 +117,9 @@ class EncoderComparison:
             if formats[name] == FP16:
                 halve(module, halved_weights(graph), exact.get(name, ()))
             elif formats[name] == INT8:
-                quantise_products(module, int8_weights(ir.load(graph).graph))
+                held = ir.load(graph).graph
+                fold(module, folds_of(module, held))
+                quantise_products(module, int8_weights(held))
 
         return lower
 

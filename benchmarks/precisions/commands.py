@@ -1,6 +1,7 @@
 """Options of what calibration starts from, and of what came of it: collecting a set, precisions side by side."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from ...runtime.bundle.manifest import Defaults
 from ...runtime.console import FOLDER, Progress, gathered, logging_options, reports_errors, view_options
 from ...runtime.options import Recording
 
-__all__ = ["collect", "encoders"]
+__all__ = ["collect", "encoders", "gate"]
 
 
 @click.command()
@@ -82,3 +83,41 @@ def collect(
     found = candidates(rea, root, subset, recording, samples)
     collection.run(found, samples, Progress(quiet))
     click.echo(f"{out}: {samples} samples of {defaults.frames} frames")
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder; it holds fp32 and a language model.")
+@click.option("--precision", required=True, help="Encoders to hold against fp32.")
+@click.option("--calibration", type=FOLDER, required=True, help="Set of stllm-calib collect; its held-out samples.")
+@click.option("--quant", help="Language model; by default the bundle's first.")
+@click.option("--rea", type=FOLDER, help="JSON file of REA: its questions are answered with both.")
+@click.option("--root", type=FOLDER, help="Folder that the paths in it are relative to.")
+@click.option("--subset", default="all", show_default=True, help="Of the file, as stllm-bench rea run takes it.")
+@click.option("-n", "--max-new-tokens", type=int, default=32, show_default=True, help="Longest answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+def gate(
+    bundle: Path,
+    precision: str,
+    calibration: Path,
+    quant: str | None,
+    rea: Path | None,
+    root: Path | None,
+    subset: str,
+    max_new_tokens: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Hold encoders against fp32 at the end: the language model's next token, and answers; kept in the manifest."""
+    from ...calib.end import compare_logits, record
+    from .answers import compare_answers, questions
+
+    asked = questions(rea, root, subset)
+    end = compare_logits(bundle, precision, calibration, quant)
+    if asked:
+        end = compare_answers(bundle, end, asked, quant, max_new_tokens, Progress(quiet))
+    record(bundle, end)
+    click.echo(json.dumps(end.to_json(), indent=1) if as_json else str(end))
+    if not end.passed:
+        sys.exit(1)

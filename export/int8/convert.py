@@ -15,9 +15,9 @@ import torch
 from ...runtime.bundle.manifest import TENSORRT
 from .numerics import MOST, quantise_weight
 
-__all__ = ["INTEGERS", "convert", "int8_weights"]
+__all__ = ["INTEGERS", "SCALE", "convert", "int8_weights"]
 
-INTEGERS, SCALE = ".int8", ".scale"
+INTEGERS, SCALE, STEP = ".int8", ".scale", ".step"
 OPERATORS = ("MatMul", "Gemm")
 
 
@@ -41,9 +41,15 @@ def convert(model: ir.Model, thresholds: Mapping[str, float], provider: str) -> 
         del graph.initializers[name]
 
 
-def int8_weights(graph: ir.Graph) -> set[str]:
-    """Names of the weights in a graph whose products are INT8."""
-    return {name.removesuffix(INTEGERS) for name in graph.initializers if name.endswith(INTEGERS)}
+def int8_weights(graph: ir.Graph) -> dict[str, float | None]:
+    """Names of the weights in a graph whose products are INT8, with their ranges where these were set before."""
+    found: dict[str, float | None] = {}
+    for name in graph.initializers:
+        if name.endswith(INTEGERS):
+            step = graph.initializers.get(f"{name}{STEP}")
+            known = step is not None and step.const_value is not None
+            found[name.removesuffix(INTEGERS)] = MOST * float(step.const_value.numpy()) if known else None
+    return found
 
 
 class Quantiser:
@@ -97,7 +103,7 @@ class Quantiser:
         """Quantisation and its inverse before both factors."""
         rows = node.inputs[0]
         assert rows is not None
-        step = self._constant(f"{integers.name}.step", np.float32(threshold / MOST))
+        step = self._constant(f"{integers.name}{STEP}", np.float32(threshold / MOST))
         zero = self._constant("int8.zero", np.int8(0))
         if (rows, threshold) not in self._inputs:
             quantised = ir.node("QuantizeLinear", [rows, step, zero])

@@ -1,9 +1,12 @@
 """INT8 arithmetic as the graphs compute it, in PyTorch: weights by output channel, activations by tensor."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MOST", "asymmetric", "quantise_products", "quantise_weight", "symmetric"]
+__all__ = ["MOST", "asymmetric", "quantise_products", "quantise_weight", "rounding", "symmetric"]
 
 # symmetric: -128 has no counterpart
 MOST = 127
@@ -38,11 +41,21 @@ def symmetric(values: Tensor, threshold: float) -> Tensor:
     return (values / scale).round().clamp(-MOST - 1, MOST).mul(scale)
 
 
-def quantise_products(module: nn.Module, names: set[str]) -> None:
-    """Give products with the weights of these names INT8 factors; changes the module."""
+def quantise_products(module: nn.Module, weights: Mapping[str, float | None]) -> None:
+    """Give products INT8 factors, by their weights' names, with the ranges that were set before; changes the module."""
     for path, submodule in module.named_modules():
         for name, weight in submodule.named_parameters(recurse=False):
-            if f"{path}.{name}" in names:
+            if f"{path}.{name}" in weights:
                 integers, scale = quantise_weight(weight)
                 weight.copy_(integers.float() * scale)
-                submodule.register_forward_pre_hook(lambda _, inputs: (asymmetric(inputs[0]), *inputs[1:]))
+                submodule.register_forward_pre_hook(rounding(weights[f"{path}.{name}"]))
+
+
+def rounding(threshold: float | None) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """A hook that rounds what goes into a module; without a threshold, by the range of what is there."""
+
+    def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = inputs[0]
+        return (asymmetric(rows) if threshold is None else symmetric(rows, threshold), *inputs[1:])
+
+    return hook

@@ -69,7 +69,7 @@ class SetRun:
             for place in self.calibration.held_out:
                 outputs[place] = run(module, self._inputs(name, place, self._outputs))
         self.observed[name] = seen
-        kept = fp16.islands(module, ranges, MARGIN) | rounded_too_far(module, seen)
+        kept = rounded_too_far(module, seen) | fp16.islands(module, ranges, MARGIN)
         self.islands[name] = {weight: reason for weight, reason in kept.items() if is_product(module, weight)}
         for weight, reason in self.islands[name].items():
             LOG.info("FP16: %s: %s stays float32: %s", name, weight, reason)

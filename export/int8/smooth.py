@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..onnx.graphs import Attention, TowerLayer
-from .numerics import asymmetric, quantise_weight
+from .convert import INTEGERS, SCALE
+from .numerics import MOST, asymmetric, quantise_weight
 from .observed import Observation
 
-__all__ = ["Fold", "apply", "find_folds", "product_error"]
+__all__ = ["Fold", "apply", "find_folds", "fold", "folds_of", "product_error"]
 
 # how much of the difficulty goes into the weights
 STRENGTHS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
@@ -106,6 +107,43 @@ def best(
         if plain > 0 and error / plain < found.gain:
             found = Fold(names, before, factors, error / plain)
     return found
+
+
+def folds_of(module: nn.Module, graph: ir.Graph) -> list[Fold]:
+    """The folds that an INT8 graph was made with, found by comparing it with the module that it was traced from."""
+    parameters = dict(module.named_parameters())
+    found = []
+    for weights, before in groups(module):
+        axis = before[0][1]
+        names = [before[0][0]] if axis == 0 else [name for name, _ in before]
+        ours = torch.cat([magnitudes(parameters[name], axis) for name in names])
+        theirs = torch.cat([stored_magnitudes(graph, name, axis) for name in names])
+        factors = torch.where((ours != 0) & (theirs != 0), ours / theirs, torch.ones_like(ours))
+        if not torch.allclose(factors, torch.ones_like(factors), rtol=1e-4):
+            found.append(Fold(weights, before, factors, 1.0))
+    return found
+
+
+def magnitudes(values: Tensor, axis: int) -> Tensor:
+    """What a factor of each channel scales: a norm's weight, or the largest magnitude of each column."""
+    return values if axis == 0 else values.abs().amax(dim=0)
+
+
+def stored_magnitudes(graph: ir.Graph, name: str, axis: int) -> Tensor:
+    """The same of an initialiser; a weight in INT8 has them as its scales."""
+    integers = f"{name}{INTEGERS}" in graph.initializers
+    held = graph.initializers[f"{name}{SCALE}" if integers else name].const_value
+    assert held is not None
+    values = torch.from_numpy(np.array(held.numpy()))
+    return values * MOST if integers else magnitudes(values, axis)
+
+
+def fold(module: nn.Module, folds: Sequence[Fold]) -> None:
+    """Multiply and divide the parameters of a module; changes `module`."""
+    parameters = dict(module.named_parameters())
+    for name, axis, factors in (scaling for one in folds for scaling in one.scalings()):
+        shape = [-1 if place == axis else 1 for place in range(parameters[name].ndim)]
+        parameters[name].mul_(torch.from_numpy(np.array(factors, np.float32)).reshape(shape))
 
 
 def apply(model: ir.Model, folds: Sequence[Fold]) -> None:

@@ -29,7 +29,7 @@ def test_graphs_pass_the_full_check(name: str, int8_bundle: Path) -> None:
 
 def test_products_are_integers_and_what_was_left_out_is_not(int8_bundle: Path) -> None:
     graph = ir.load(int8_bundle / "onnx/vision.int8.cpu.onnx").graph
-    products = int8_weights(graph)
+    products = set(int8_weights(graph))
     assert {"layers.0.attention.query.weight", "layers.0.feed_forward.outer.weight", "project_in.weight"} <= products
     assert "project_out.weight" in graph.initializers
     assert operators(int8_bundle / "onnx/vision.int8.cpu.onnx").count("MatMulInteger") == len(products)

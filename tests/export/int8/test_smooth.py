@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from stllm_edge.export.int8.numerics import quantise_products
 from stllm_edge.export.int8.observed import observe
 from stllm_edge.export.int8.products import choose
-from stllm_edge.export.int8.smooth import Fold, find_folds
+from stllm_edge.export.int8.smooth import find_folds, fold
 from stllm_edge.export.model.vision import Layer as PlainLayer
 from stllm_edge.export.onnx.graphs import TowerLayer, transpose_linears
 from stllm_edge.runtime.bundle.geometry import VisionGeometry
@@ -60,14 +59,6 @@ def observed(layer: Layer) -> dict[str, Any]:
     return seen
 
 
-def fold(layer: Layer, folds: list[Fold]) -> None:
-    """What `apply` does to a graph's initialisers, on the module."""
-    parameters = dict(layer.named_parameters())
-    for name, axis, factors in (scaling for one in folds for scaling in one.scalings()):
-        shape = [-1 if place == axis else 1 for place in range(parameters[name].ndim)]
-        parameters[name].mul_(torch.from_numpy(np.array(factors)).reshape(shape))
-
-
 def test_folding_keeps_the_function_and_what_is_beside_outliers(layer: Layer) -> None:
     rows = torch.randn(ROWS, WIDTH)
     with torch.inference_mode():
@@ -78,7 +69,7 @@ def test_folding_keeps_the_function_and_what_is_beside_outliers(layer: Layer) ->
         products = set(seen)
         fold(layer, folds)
         assert error(layer(rows) - rows, reference) < 1e-5
-        quantise_products(layer, products)
+        quantise_products(layer, dict.fromkeys(products))
         folded = error(layer(rows) - rows, reference)
     assert {choice.form for choice in choices} == {"int8"}
     assert folded < 0.03
@@ -93,7 +84,7 @@ def test_without_folding_the_outliers_take_the_others_with_them(layer: Layer) ->
         seen = observed(layer)
         # the products that lose most are named and left out
         kept = [choice for choice in choose(layer, seen, ()) if choice.form == "float32"]
-        quantise_products(layer, set(seen))
+        quantise_products(layer, dict.fromkeys(seen))
         assert error(layer(rows) - rows, reference) > 0.06
     assert kept
     assert all("INT8 changes it by" in choice.reason for choice in kept)
