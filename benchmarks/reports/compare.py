@@ -102,12 +102,17 @@ def compare(
     wander = max(phase.wander(TOTAL) for phase in phases)
     changes = tuple(phase.judge(stage, wander, margin) for phase in phases for stage in phase.stages)
     verdict = overall(changes)
+    partial = [
+        f"{phase.name}: not in every answer and so not compared: {', '.join(phase.partial)}"
+        for phase in phases
+        if phase.partial
+    ]
     return Comparison(
         first=label(first),
         second=label(second),
         margin=margin,
         verdict=verdict,
-        reasons=tuple(dict.fromkeys(reasons(first, second, changes, verdict))),
+        reasons=tuple(dict.fromkeys([*reasons(first, second, changes, verdict), *partial])),
         alternated=alternated,
         differences=tuple(
             f"{name}: {first.about.get(name)}, {second.about.get(name)}"

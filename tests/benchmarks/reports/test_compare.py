@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_a_phase_of_too_few_pairs_does_not_hide_the_others(run_recipe: Any, run_
     comparison = compare(first, second)
     assert comparison.verdict == "no difference"
     assert comparison.reasons == ("cold total: too few pairs: 5, at least 6 are needed",)
+
+
+def test_a_stage_of_one_run_only_is_told(run_recipe: Any, run_of: Callable[..., Run]) -> None:
+    first, second = (run_of(run_recipe(**QUIET, run=str(seed), seed=seed)) for seed in (1, 2))
+    without = tuple(
+        replace(one, seconds={stage: spent for stage, spent in one.seconds.items() if stage != "maps"})
+        for one in second.answers
+    )
+    comparison = compare(first, Run(second.path, second.about, without, (), second.end))
+    assert comparison.verdict == "no difference"
+    assert comparison.reasons == ("warm: not in every answer and so not compared: maps",)
+    assert "maps" not in {change.stage for change in comparison.changes}
 
 
 def test_too_few_and_too_short(run_recipe: Any, run_of: Callable[..., Run]) -> None:
