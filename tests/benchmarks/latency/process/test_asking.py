@@ -120,9 +120,13 @@ def gone() -> Iterator[list[int]]:
 
 def test_nothing_is_left_behind(tiny_bundle: Path, workload: Workload, gone: list[int]) -> None:
     with Asker(Bundle(tiny_bundle), Options(threads=1, resident=True), FRAMES, TOKENS) as asker:
-        asker.ask(workload.questions[0])
+        before = time.perf_counter()
+        timing = asker.ask(workload.questions[0])
+        passed = time.perf_counter() - before
         assert asker.pid is not None
         gone.append(asker.pid)
+    # by a clock of this process: what passed before and after is a message between the two
+    assert timing.total <= passed <= timing.total + 0.02 * timing.total + 0.05
 
 
 def timing(*events: tuple[float, str], first: float | None = None) -> Timing:
