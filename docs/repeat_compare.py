@@ -5,7 +5,8 @@ with its odd ones, of which one stage is made longer by a factor: measured in tu
 
     python docs/repeat_compare.py --out runs -- --bundle B --rea FILE --root DIR --subset first:6 --cold 0
 
-What follows `--` goes to `stllm-bench latency`. Runs that are in the folder already are not measured again.
+What follows `--` goes to `stllm-bench latency`. Runs that are in the folder already are not measured again,
+so the same command goes on where it was.
 """
 
 import subprocess
@@ -23,11 +24,12 @@ PROGRAM = "from stllm_edge.cli import bench; bench(prog_name='stllm-bench')"
 
 
 def measured(folder: Path, arguments: tuple[str, ...]) -> Run:
-    """The run in a folder, measured if it is not there."""
-    if not (folder / "results.jsonl").exists():
+    """The run in a folder, measured if it is not there, and gone on with if it was interrupted."""
+    file = folder / "results.jsonl"
+    if not file.exists() or '"kind": "end"' not in file.read_text(encoding="utf-8"):
         command = [sys.executable, "-c", PROGRAM, "latency", *arguments, "--out", str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return read_run(folder / "results.jsonl")
+    return read_run(file)
 
 
 def slowed(answer: Answer, stage: str, factor: float) -> Answer:
