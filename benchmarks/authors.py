@@ -151,11 +151,14 @@ def bytes_needed(geometry: Geometry, frames: int, voxels: int, text: int) -> dic
         # logits of all positions; keys and values of all layers; a layer's feed-forward part
         "llm": positions * (llm.vocabulary + 2 * llm.layers * llm.kv_heads * llm.head_width + 3 * llm.ffn),
     }
-    return {part: LIBRARIES + FLOAT * (weights(geometry, part) + count) for part, count in values.items()}
+    held = weights(geometry)
+    return {part: LIBRARIES + FLOAT * (held[part] + count) for part, count in values.items()}
 
 
-def weights(geometry: Geometry, part: str) -> int:
-    """Numbers that a part holds."""
-    count = sum(tensor.numel() for tensor in build(geometry)[part].state_dict().values())
-    shared = part == "llm" and geometry.llm.tied
-    return count - shared * geometry.llm.vocabulary * geometry.llm.width
+def weights(geometry: Geometry) -> dict[str, int]:
+    """Numbers that each part holds."""
+    parts = build(geometry).items()
+    held = {part: sum(tensor.numel() for tensor in module.state_dict().values()) for part, module in parts}
+    if geometry.llm.tied:
+        held["llm"] -= geometry.llm.vocabulary * geometry.llm.width
+    return held
