@@ -114,7 +114,11 @@ def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> t
     ):
         recorded = Recorded(bench, samples, journal, Progress(quiet))
         LOG.info("%d configurations, %d questions, in rounds of %s", len(candidates), len(samples), [*map(len, rounds)])
-        found = search(candidates, rounds, recorded, limits=task.limits, exhaustive=task.exhaustive)
+        try:
+            found = search(candidates, rounds, recorded, limits=task.limits, exhaustive=task.exhaustive)
+        except KeyboardInterrupt:
+            LOG.warning("interrupted; what is measured is kept in %s, run again to continue", out)
+            raise
         for question, reason in found.skipped.items():
             LOG.warning("skipped %s: %s", question, reason)
         return found, recorded.measured
