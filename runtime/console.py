@@ -114,7 +114,7 @@ def gathered(kind: type, name: str) -> Callable[[Command], Command]:
 
 
 session_options = options(
-    click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it."),
+    click.option("--precision", help="Encoders: fp32, fp16, int8 or a mix; by default fp32 where held."),
     click.option("--quant", help="Language model; by default the smallest that the bundle holds."),
     click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer."),
     click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number."),
@@ -196,11 +196,17 @@ class Progress:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A spinner for work of unknown length; yields a function that changes its title."""
+        """A spinner for work of unknown length; yields a function that changes its title, or hides it without one."""
         if not self._shown:
             yield lambda title: None
             return
         from rich.console import Console
 
         with Console(stderr=True).status(title) as status:
-            yield status.update
+
+            def show(title: str) -> None:
+                status.update(title)
+                # text that is printed beside a spinner would be wiped out with it
+                (status.start if title else status.stop)()
+
+            yield show
