@@ -3,8 +3,12 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .answer import Answer, View
 from .bundle.manifest import ENCODERS, Bundle
@@ -16,13 +20,14 @@ from .control.events import Listener
 from .dialogue.asker import Asker
 from .dialogue.conversation import Conversation, Turn
 from .dialogue.gate import Gate
+from .dialogue.live import LiveView
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
 from .inputs.scene import Scene
-from .inputs.selection import select_frames, upright
+from .inputs.selection import Selection, select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import Prompt
 from .memory.meter import Meter
@@ -106,7 +111,7 @@ class Session:
             # a clip that has no times is refused before encoders run
             clip.timing()
         with self._gate.question(Control(listen, request.max_time)) as control:
-            view = self._look(scene, clip, request.frames, request.max_new_tokens, reading, control)
+            view = self._look(scene, clip, Looking(request.frames, request.max_new_tokens, reading), control)
             return self._asker.begin(view, self._asker.open(view, request, view.meter), request, view.meter)
 
     def look(
@@ -138,41 +143,9 @@ class Session:
             StllmError: another thread is at work with the session.
         """
         with self._gate.question(Control(listen, max_time)) as control:
-            view = self._look(scene, clip, frames, max_new_tokens, reading, control)
+            view = self._look(scene, clip, Looking(frames, max_new_tokens, reading), control)
             control.finish()
             return view
-
-    def _look(
-        self,
-        scene: Scene,
-        clip: Clip,
-        frames: int | None,
-        max_new_tokens: int,
-        reading: Reading | None,
-        control: Control,
-    ) -> View:
-        stages, meter, defaults = self.stages, Meter(CLOCKED, control=control), self.bundle.defaults
-        with meter.measure("scene"):
-            scene = upright(scene, clip)
-            selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
-            fit = examine(scene, selection, reading, voxel_size=defaults.voxel_size)
-        fit.require()
-        known = Features(stages, self.store, fit.scene, fit.selection, meter)
-        voxels = known.voxels()
-        # as early as the number of voxels is known: what does not fit is refused before an encoder runs
-        self._require_memory(len(selection), len(voxels), max_new_tokens)
-        maps = known.maps(voxels)
-        stages.require_profiles(voxels, maps, len(selection))
-        log_choices(self.options, self.setup)
-        if maps is not None:
-            # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
-            stages.encoders.load("vision")
-        rays = known.rays(voxels)
-        video_tokens = known.vision()
-        points = known.points(voxels, maps)
-        # they are 387 columns for each voxel and patch, worth keeping only for further questions
-        encoded = known.encode_rays(rays) if self.options.resident else None
-        return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
     def answer(
         self,
@@ -207,6 +180,36 @@ class Session:
         """Questions about a view that follow each other, after those of a transcript if there is one."""
         return Conversation(self._asker, view, turns)
 
+    def watch(
+        self,
+        scene: Scene,
+        *,
+        frames: int | None = None,
+        window: int | None = None,
+        backlog: int = 8,
+        max_new_tokens: int = 256,
+        reading: Reading | None = None,
+    ) -> LiveView:
+        """A view of a scene that takes frames as they come; see `LiveView`.
+
+        Args:
+            scene: the environment.
+            frames: frames to sample of the window; None takes the bundle's number.
+            window: frames that are kept; None keeps as many as are sampled.
+            backlog: frames that wait for their encoding at most.
+            max_new_tokens: longest answer that is planned for.
+            reading: what is known of units and intrinsics, and so not questioned.
+        """
+        count, stages = frames or self.bundle.defaults.frames, Stages(replace(self.setup, resident=True))
+        looking = Looking(None, max_new_tokens, reading, count)
+        look = partial(look_at, stages, self.store, scene, looking=looking)
+
+        def encode(clip: Clip, control: Control) -> None:
+            every = Selection(clip, tuple(range(len(clip))), np.zeros((len(clip), 4, 4)))
+            Features(stages, self.store, scene, every, Meter(CLOCKED, control=control)).vision()
+
+        return LiveView(look, encode, self.answer, stages.close, frames=count, window=window or count, backlog=backlog)
+
     def cancel(self) -> None:
         """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
         self._gate.cancel()
@@ -215,14 +218,52 @@ class Session:
         """The prompt for a question about a view; arguments as in `answer`."""
         return self._asker.prompt(view, Request.of(question, **how))
 
+    def _look(self, scene: Scene, clip: Clip, looking: "Looking", control: Control) -> View:
+        view = look_at(self.stages, self.store, scene, clip, control, looking)
+        log_choices(self.options, self.setup)
+        return view
+
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
         self._asker.require_positions(positions)
 
-    def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
-        """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
-        plan = self.setup.plan(frames, voxels, max_new_tokens)
-        require_memory(plan, self.stages.held(plan))
+
+@dataclass(frozen=True)
+class Looking:
+    """How to look; fields as the arguments of `Session.look`, and `default` for the bundle's number of frames."""
+
+    frames: int | None = None
+    max_new_tokens: int = 256
+    reading: Reading | None = None
+    default: int | None = None
+
+
+def look_at(
+    stages: Stages, store: Store, scene: Scene, clip: Clip, control: Control, looking: Looking = Looking()
+) -> View:
+    """The stages that do not depend on a question; arguments and errors as in `Session.look`."""
+    setup, defaults, meter = stages.setup, stages.setup.bundle.defaults, Meter(CLOCKED, control=control)
+    with meter.measure("scene"):
+        scene, default = upright(scene, clip), looking.default or defaults.frames
+        selection = select_frames(clip, scene.poses, frames=looking.frames, default=default, offset=scene.offset)
+        fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size)
+    fit.require()
+    known = Features(stages, store, fit.scene, fit.selection, meter)
+    voxels = known.voxels()
+    # as early as the number of voxels is known: what does not fit is refused before an encoder runs
+    plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)
+    require_memory(plan, stages.held(plan))
+    maps = known.maps(voxels)
+    stages.require_profiles(voxels, maps, len(selection))
+    if maps is not None:
+        # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
+        stages.encoders.load("vision")
+    rays = known.rays(voxels)
+    video_tokens = known.vision()
+    points = known.points(voxels, maps)
+    # they are 387 columns for each voxel and patch, worth keeping only for further questions
+    encoded = known.encode_rays(rays) if setup.resident else None
+    return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:
