@@ -28,7 +28,7 @@ from .dialogue.saving import key_of, load, save
 from .encoders.cpu import has_int8_dot_product
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
-from .errors import StllmError
+from .errors import DoesNotFit, StllmError
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
@@ -271,7 +271,12 @@ def look_at(
     voxels = known.voxels()
     # as early as the number of voxels is known: what does not fit is refused before an encoder runs
     plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)
-    require_memory(plan, stages.held(plan))
+    try:
+        require_memory(plan, stages.held(plan))
+    except DoesNotFit:
+        # what is known of other scenes and clips goes first
+        store.clear()
+        require_memory(plan, stages.held(plan))
     maps = known.maps(voxels)
     stages.require_profiles(voxels, maps, len(selection))
     if maps is not None:
