@@ -54,6 +54,7 @@ COMMANDS: dict[str, Any] = {
                 },
             ),
             "reference": "benchmarks.commands:reference",
+            "reuse": "benchmarks.commands:reuse",
             "room": "benchmarks.commands:room",
             "show": "benchmarks.reports.commands:show",
             "sweep": "benchmarks.planner.commands:sweep",
