@@ -56,6 +56,7 @@ COMMANDS: dict[str, Any] = {
             "reference": "benchmarks.commands:reference",
             "room": "benchmarks.commands:room",
             "show": "benchmarks.reports.commands:show",
+            "sweep": "benchmarks.planner.commands:sweep",
             "tune": "benchmarks.tuning.commands:tune",
         },
     ),

@@ -239,7 +239,7 @@ class Comparison:
 
             def prefill() -> np.ndarray:
                 model.restart(context)
-                return self.session.stages.prefill(model, prompt, prefix, video)
+                return self.session.stages.prefill(model, prompt.segments(prefix, video))
 
             def decode() -> np.ndarray:
                 for token in ids:

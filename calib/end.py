@@ -99,7 +99,7 @@ def logits(bundle: Bundle, precision: str, quant: str, held: CalibrationSet) -> 
             rows = video.reshape(-1, video.shape[-1])
             positions = len(prompt) + len(prefix) + len(rows)
             with stages.speaker.load(positions) as model:
-                found.append(stages.prefill(model, prompt, prefix, rows).copy())
+                found.append(stages.prefill(model, prompt.segments(prefix, rows)).copy())
     return found
 
 

@@ -220,7 +220,7 @@ class Sensitivity:
             with stages.speaker.load(longest) as model:
                 for prompt, tokens, queries in zip(self._prompts, rows, prefix, strict=True):
                     model.restart(longest)
-                    found.append(stages.prefill(model, prompt, queries, tokens).copy())
+                    found.append(stages.prefill(model, prompt.segments(queries, tokens)).copy())
         return found
 
     def _prompt(self, stages: Stages, place: int) -> Prompt:

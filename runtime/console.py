@@ -196,11 +196,17 @@ class Progress:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A spinner for work of unknown length; yields a function that changes its title."""
+        """A spinner for work of unknown length; yields a function that changes its title, or hides it without one."""
         if not self._shown:
             yield lambda title: None
             return
         from rich.console import Console
 
         with Console(stderr=True).status(title) as status:
-            yield status.update
+
+            def show(title: str) -> None:
+                status.update(title)
+                # text that is printed beside a spinner would be wiped out with it
+                (status.start if title else status.stop)()
+
+            yield show

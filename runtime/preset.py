@@ -50,7 +50,7 @@ class Measured:
 
     Attributes:
         bundle: name of the bundle's folder.
-        machine: processor, cores and memory.
+        machine: board or processor, its power mode, cores and memory.
         device: where the encoders ran.
         threads: of the CPU.
         rea: SHA-256 of the data set's file.

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from ...runtime.console import Progress
-from ...runtime.errors import BadInput
+from ...runtime.errors import BadInput, StllmError
 from ...runtime.options import Options
 from ..reports.runs import read_runs
 from .run import Run, Task
@@ -60,22 +60,26 @@ def measure(
     with Store.open(path) as store, interruptible(), Progress(quiet).bar("measure", answers) as advance:
         try:
             Run(task, store, advance=advance).measure()
+        except StllmError:
+            report(path, partial=True)
+            raise
         except KeyboardInterrupt:
-            report(path)
+            report(path, partial=True)
             LOG.warning("interrupted; rows so far are in %s, and the same command goes on", path)
             sys.exit(INTERRUPTED)
     report(path)
 
 
-def report(path: Path) -> None:
-    """Print tables of a file, and its headline as the last line."""
+def report(path: Path, *, partial: bool = False) -> None:
+    """Print tables of a file, and its headline as the last line; nothing of a partial one without an answer."""
     # the layer above these rows
     from ..reports.table import headline, show
 
     try:
         runs = read_runs([path])
-    except BadInput as error:
-        LOG.warning("%s", error)
+    except BadInput:
+        if not partial:
+            raise
         return
     click.echo(show(runs, stages=True))
     click.echo(json.dumps({"results": str(path), "runs": [shortened(headline(run)) for run in runs]}))

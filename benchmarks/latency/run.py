@@ -34,6 +34,9 @@ LOG = logging.getLogger(__name__)
 IDLE = 2.0
 SPINS, SPIN = 40, 2**18
 LONGEST_COOLING, COOLING_STEP = 900.0, 1.0
+# a fixed amount of work that takes so much longer now and then tells of other work on the machine
+RESTLESS = 0.1
+DRIFTED = "answers took %+.0f %% at the end of the run against its beginning: %s; --delay and --cool-to give it time"
 # columns that two parts of one run have alike
 SAME: tuple[str, ...] = ("workload_digest", "bundle_digest", "precision", "quant", "kv", "flash_attention", "threads")
 SAME += ("gpu_layers", "resident", "provider", "device", "power_mode")
@@ -182,6 +185,8 @@ class Run:
 
     def _conditions(self, board: Board, monitor: Monitor) -> dict[str, Any]:
         """What is true of both bundles: machine, libraries, and how restless it is."""
+        if (restless := noise()) > RESTLESS:
+            LOG.warning("this machine is restless: the same work takes %.0f %% longer now and then", restless * 100)
         rest = time.perf_counter()
         if monitor.rails:
             time.sleep(IDLE)
@@ -198,7 +203,7 @@ class Run:
             "rails": " + ".join(monitor.rails) or None,
             "seconds_idle": waited if monitor.rails else None,
             "temperature_before": monitor.hottest(),
-            "noise": noise(),
+            "noise": restless,
         }
 
     @contextmanager
@@ -215,6 +220,8 @@ class Run:
             raise
         finally:
             found = drift_of(self.store.rows)
+            if found and found.found:
+                LOG.warning(DRIFTED, found.change * 100, "it is throttled" if found.change > 0 else "it was not warm")
             end = {
                 "reason": reason,
                 "message": message,

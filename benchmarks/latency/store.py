@@ -50,7 +50,13 @@ class Store:
             size = sum(map(len, whole.splitlines(keepends=True)[: len(rows)]))
             file.truncate(size)
             file.seek(size)
-            yield cls(path, file, rows)
+            store = cls(path, file, rows)
+            try:
+                yield store
+            finally:
+                if not store.rows:
+                    # what was refused before anything was measured leaves nothing behind
+                    path.unlink(missing_ok=True)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows, all or none; they are on disk when this returns, or BadInput says why they cannot be."""
@@ -70,7 +76,9 @@ class Store:
 
 
 def finished(rows: list[Row]) -> list[Row]:
-    """Rows up to the last question that came to its end: its total is the last of its rows."""
+    """Rows up to the last question that came to its end: its total is the last of its rows; none without such a one."""
+    if not any(row.get("stage") == "total" for row in rows):
+        return []
     for place in range(len(rows), 0, -1):
         row = rows[place - 1]
         if row["kind"] not in ("stage", "interval") or row.get("stage") == "total":

@@ -7,7 +7,7 @@ import click
 
 from ...runtime.console import FOLDER, logging_options, options, reports_errors
 
-__all__ = ["plan"]
+__all__ = ["plan", "sweep"]
 
 subject_options = options(
     click.option("--bundle", type=FOLDER, help="An exported bundle."),
@@ -52,3 +52,51 @@ def plan(
         print(json.dumps([show.as_json(each, subject) for each in found], indent=1))
     else:
         print("\n\n".join(show.as_text(each, subject) for each in found))
+
+
+@click.command()
+@click.option("--bundle", type=FOLDER, required=True, help="An exported bundle.")
+@click.option("--out", type=FOLDER, required=True, help="New file of JSON lines, one for each stage of each question.")
+@click.option("--plot", type=FOLDER, help="SVG of milliseconds against what is varied.")
+@click.option(
+    "--vary",
+    multiple=True,
+    help="frames, voxels, context (words that the question is longer by) or questions (about one clip), with values as "
+    "in frames=2,4,8. Repeatable; by default all four.",
+)
+@click.option("--quant", default="Q8_0", show_default=True, help="Of the language model.")
+@click.option("--frames", type=int, default=4, show_default=True, help="Frames where they are not varied.")
+@click.option("--voxels", type=int, default=6_000, show_default=True, help="Voxels where they are not varied.")
+@click.option("--new-tokens", type=int, default=16, show_default=True, help="Tokens of an answer, at the most.")
+@click.option("--repeat", type=int, default=3, show_default=True, help="Runs of a question; the fastest counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the growths as one JSON object.")
+@logging_options
+@reports_errors
+def sweep(
+    bundle: Path,
+    out: Path,
+    plot: Path | None,
+    vary: tuple[str, ...],
+    quant: str,
+    frames: int,
+    voxels: int,
+    new_tokens: int,
+    repeat: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure latency and memory against frames, voxels, context and questions; fit how each stage grows."""
+    from ...runtime.console import Progress
+    from . import show
+    from .asking import Asked
+    from .sweep import AXES, exponents, parse_axis
+    from .sweep import plot as draw_plot
+    from .sweep import sweep as run_sweep
+
+    axes = dict(map(parse_axis, vary or AXES))
+    base = Asked(quant, frames, voxels, new_tokens=new_tokens)
+    rows = run_sweep(bundle, base, axes, out, repeat, Progress(quiet))
+    if plot is not None:
+        draw_plot(rows, plot, f"{bundle.name}, {quant}")
+    growths = exponents(rows)
+    print(json.dumps(show.growths_json(growths)) if as_json else show.growths_text(growths))

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .devices import THIS, Range
+from .growth import Growth
 from .plan import Outlook, remedies
 from .predict import Prediction
 from .subject import Subject
 
-__all__ = ["as_json", "as_text"]
+__all__ = ["as_json", "as_text", "growths_json", "growths_text"]
+
+Growths = Mapping[str, Mapping[str, Mapping[str, Growth]]]
 
 MARK = "prediction, not a measurement"
 
@@ -110,3 +113,28 @@ def plain(value: Range) -> str:
     """Both ends with two or three digits; one where they are the same."""
     low, high = (f"{end:.0f}" if end >= 100 else f"{end:.1f}" if end >= 1 else f"{end:.2f}" for end in value)
     return low if low == high else f"{low} to {high}"
+
+
+def growths_text(found: Growths) -> str:
+    """A line for each stage that grows with an axis."""
+    units = {"ms": "ms", "peak_mb": "MB"}
+    shown = [f"{'axis':9} {'stage':8} {'of':3} {'exponent':>8} {'floor':>9}  variance explained"]
+    for axis, quantities in found.items():
+        for quantity, stages in quantities.items():
+            for stage, growth in stages.items():
+                words = f"{growth.exponent:8.2f}" if growth.exponent else "    none"
+                shown.append(f"{axis:9} {stage:8} {units[quantity]:3} {words} {growth.floor:9.1f}  {growth.fit:.3f}")
+    return "\n".join(shown)
+
+
+def growths_json(found: Growths) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        axis: {
+            quantity: {
+                stage: {key: round(value, 4) for key, value in vars(growth).items()} for stage, growth in stages.items()
+            }
+            for quantity, stages in quantities.items()
+        }
+        for axis, quantities in found.items()
+    }

@@ -224,6 +224,5 @@ def run_host(image_size: int, patch_size: int, grid: int, seconds_each: float) -
 
 
 if __name__ == "__main__":
-    *sizes, each = sys.argv[1:]
-    image_size, patch_size, grid = map(int, sizes)
-    print(*run_host(image_size, patch_size, grid, float(each)))
+    side, patch, pooled, each = sys.argv[1:]
+    print(*run_host(int(side), int(patch), int(pooled), float(each)))

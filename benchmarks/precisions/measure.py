@@ -6,6 +6,7 @@ Forms are run in turn and the median of the paired ratios counts; memory growth 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class Bench:
                 if graph == exact:
                     continue
                 with LocalEncoder(self.bundle.require_file(graph.file), self.threads) as lowered:
-                    pair = alternate(lambda run=lowered: run(**arrays), lambda: plain(**arrays), self.runs)
+                    pair = alternate(partial(lowered, **arrays), partial(plain, **arrays), self.runs)
                     output = lowered(**arrays)
                 if first:
                     yield self._row(name, FP32, 1.0, float(np.median(pair.other)), arrays, reference, reference)

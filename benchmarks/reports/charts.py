@@ -22,10 +22,10 @@ __all__ = [
 
 KINDS = {
     "start": ("process", "imports", "load"),
-    "inputs": ("video", "resize"),
+    "inputs": ("scene", "video", "resize"),
     "geometry": ("voxels", "maps", "rays"),
     "encoders": ("vision", "points", "aligner"),
-    "prefill": ("prefill", "embed"),
+    "prefill": ("prompt", "prefill"),
     "decode": ("decode", "sampling", "detokenise"),
 }
 STRIP_HEIGHT = 22
@@ -257,10 +257,15 @@ def stacks(runs: Sequence[Run], phase: str) -> tuple[Bar, ...]:
         for stage, seconds in spent(part, usual_question(part)).items():
             groups[kind_of(stage)] += max(seconds, 0.0)
         sums.append(groups)
+    names = [f"{run.name}, {run.about['quant']}" for run, _ in shown]
     longest = max((sum(groups.values()) for groups in sums), default=0.0) or 1.0
     return tuple(
-        Bar(f"{run.name}, {run.about['quant']}", duration(sum(groups.values())), pieces_of(groups, longest, duration))
-        for (run, _), groups in zip(shown, sums, strict=True)
+        Bar(
+            run.source if names.count(name) > 1 else name,
+            duration(sum(groups.values())),
+            pieces_of(groups, longest, duration),
+        )
+        for (run, _), name, groups in zip(shown, names, sums, strict=True)
     )
 
 

@@ -102,12 +102,17 @@ def compare(
     wander = max(phase.wander(TOTAL) for phase in phases)
     changes = tuple(phase.judge(stage, wander, margin) for phase in phases for stage in phase.stages)
     verdict = overall(changes)
+    partial = [
+        f"{phase.name}: not in every answer and so not compared: {', '.join(phase.partial)}"
+        for phase in phases
+        if phase.partial
+    ]
     return Comparison(
         first=label(first),
         second=label(second),
         margin=margin,
         verdict=verdict,
-        reasons=tuple(reasons(first, second, changes, verdict)),
+        reasons=tuple(dict.fromkeys([*reasons(first, second, changes, verdict), *partial])),
         alternated=alternated,
         differences=tuple(
             f"{name}: {first.about.get(name)}, {second.about.get(name)}"
@@ -125,7 +130,7 @@ def took_turns(first: Run, second: Run) -> bool:
 
 
 def label(run: Run) -> str:
-    return f"{run.path.name} ({run.name}, {run.about['quant']}, {run.about['started']})"
+    return f"{run.source} ({run.name}, {run.about['quant']}, {run.about['started']})"
 
 
 def settings(first: Run, second: Run) -> list[str]:
@@ -214,15 +219,13 @@ def reasons(first: Run, second: Run, changes: Sequence[Change], verdict: str) ->
     for run in dict.fromkeys((first, second)):
         noise, end = run.about["noise"], run.end
         if noise is not None and noise > NOISY_SPIN:
-            found.append(
-                f"{run.path.name}: the machine was busy, a fixed spin took up to {noise:.0%} longer than usual"
-            )
+            found.append(f"{run.source}: the machine was busy, a fixed spin took up to {noise:.0%} longer than usual")
         if end is None or end["reason"] != "complete":
-            found.append(f"{run.path.name}: the run is not complete")
+            found.append(f"{run.source}: the run is not complete")
         if end is not None and end["drift"] is not None and abs(end["drift"]) > NOTABLE_DRIFT:
-            found.append(f"{run.path.name}: drifted by {end['drift']:+.0%} from the first third of the run to the last")
+            found.append(f"{run.source}: drifted by {end['drift']:+.0%} from the first third of the run to the last")
         if end is not None and end["throttled"]:
-            found.append(f"{run.path.name}: the device throttled")
+            found.append(f"{run.source}: the device throttled")
         if not run.about["verified"]:
-            found.append(f"{run.path.name}: the bundle has no passing parity record")
+            found.append(f"{run.source}: the bundle has no passing parity record")
     return found

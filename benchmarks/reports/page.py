@@ -13,7 +13,7 @@ from ...runtime.errors import BadInput, MissingDependency
 from . import charts
 from .compare import Comparison, compare, took_turns
 from .runs import FIRST_TOKEN, PHASES, TOKEN, TOTAL, Part, Run
-from .table import clean, duration, headline_cells, size, stage_cells, text
+from .table import clean, duration, headline_cells, number, size, stage_cells, text
 
 __all__ = ["MOST_BYTES", "page", "write_page"]
 
@@ -127,7 +127,7 @@ def against(first: Run, run: Run) -> Against:
 
 
 def name(run: Run) -> str:
-    return clean(f"{run.name}, {run.about['quant']}, on {run.about['device']}")
+    return clean(f"{run.name}, {run.about['quant']}, on {run.about['device']}, {run.source}")
 
 
 def tell(run: Run, dots: int) -> Told:
@@ -163,7 +163,9 @@ def tiles_of(run: Run) -> list[tuple[str, str, str]]:
     part = next(iter(parts.values()))
     if (between := part.between_tokens) and between.value > 0:
         bounds = "" if between.low is None else f"; {duration(between.low)} to {duration(between.high or 0)}"
-        found.append(("Between tokens", duration(between.value), f"{1 / between.value:.3g} tokens a second{bounds}"))
+        found.append(
+            ("Between tokens", duration(between.value), f"{number(1 / between.value)} tokens a second{bounds}")
+        )
     if total := part.summary(TOTAL):
         found.append((f"Whole answer, {part.phase}", duration(total.median), f"{text(part.new_tokens)} new tokens"))
     peaks = [peak for one in parts.values() if (peak := one.largest(lambda answer: answer.peak_bytes))]

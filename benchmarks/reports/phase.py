@@ -66,6 +66,7 @@ class Phase:
     Attributes:
         name: "cold", "warm" or "repeated".
         stages: those that all answers of both runs have.
+        partial: those that only some have, which are not compared.
     """
 
     def __init__(self, name: str, pairs: Sequence[Pair], alternated: bool, seed: int) -> None:
@@ -73,6 +74,7 @@ class Phase:
         self.measured = [[[answer.measured for answer in side] for side in pair] for pair in pairs]
         every = [stages for sides in self.measured for side in sides for stages in side]
         self.stages = [stage for stage in every[0] if all(stage in stages for stages in every)]
+        self.partial = list(dict.fromkeys(stage for stages in every for stage in stages if stage not in self.stages))
         self.alternated = alternated
         self.counts = np.array([[len(side) for side in pair] for pair in pairs]).T
         if alternated:

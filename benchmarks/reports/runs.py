@@ -162,6 +162,11 @@ class Run:
         """What a table calls it: the bundle by its folder."""
         return Path(self.about["bundle_path"]).name or self.about["bundle"]
 
+    @property
+    def source(self) -> str:
+        """The file and the folder that it is in: files of many runs have the same name."""
+        return "/".join(self.path.parts[-2:])
+
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """Answers by phase, frames, length of the answer and of the prompt, shortest first."""

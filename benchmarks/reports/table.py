@@ -76,7 +76,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
     if any(answer.joules is not None for run in runs for answer in run.answers):
         lines[0] += "; J a question at most, of the module's rails, not of the wall"
     for run in runs:
-        said = f"{clean(run.path.name)}, {clean(run.name)}"
+        said = f"{clean(run.source)}, {clean(run.name)}"
         if run.end is None or run.end["reason"] != "complete":
             lines.append(f"{said}: the run is not complete; {len(run.answers)} answers count")
         if run.end is not None and run.end["throttled"]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ...runtime.errors import DoesNotFit, require_at_least
 from ...runtime.options import Options
 from ...runtime.preset import Measured, Preset
 from ..folders import make_folder
+from ..latency.machine.board import describe_board
 from ..rea.dataset import ReaDataset, Sample, by_clip
 from ..rea.subset import Subset
 from .bench import Bench
@@ -173,16 +173,11 @@ def preset_of(task: Task, dataset: ReaDataset, found: Found[Candidate], chosen: 
 
 
 def machine() -> str:
-    """Board or processor, cores of this process, and memory of the system."""
-    try:
-        # what a board says of itself; the text ends with a zero
-        name = Path("/proc/device-tree/model").read_text().rstrip("\0")
-    except OSError:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else platform.machine()
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, {total / 1e9:.1f} GB"
+    """Board or processor, power mode where there are some, cores of this process, and memory of the system."""
+    found = describe_board()
+    mode = [found.power_mode] if found.power_mode else []
+    memory = [f"{found.memory_bytes / 1e9:.1f} GB"] if found.memory_bytes else []
+    return ", ".join([found.board or found.cpu or found.machine, *mode, f"{found.cores} cores", *memory])
 
 
 @contextmanager

@@ -47,8 +47,8 @@ def int8_weights(graph: ir.Graph) -> dict[str, float | None]:
     for name in graph.initializers:
         if name.endswith(INTEGERS):
             step = graph.initializers.get(f"{name}{STEP}")
-            known = step is not None and step.const_value is not None
-            found[name.removesuffix(INTEGERS)] = MOST * float(step.const_value.numpy()) if known else None
+            value = None if step is None else step.const_value
+            found[name.removesuffix(INTEGERS)] = None if value is None else MOST * float(value.numpy())
     return found
 
 

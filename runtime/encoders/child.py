@@ -160,13 +160,17 @@ class ChildEncoder:
         """
         return self._usage
 
+    def kill(self) -> None:
+        """End the process at once, from any thread and without waiting; a call that is running raises StllmError."""
+        self._over = self._over or "it was closed"
+        self._process.kill()
+
     def close(self) -> None:
         """End the process at once, also while its graph runs, and do not wait for that.
 
         The kernel takes its memory back meanwhile; a thread waits for the process, so that it leaves no zombie.
         """
-        self._over = self._over or "it was closed"
-        self._process.kill()
+        self.kill()
         with self._turn:
             self._socket.close()
             if self._lifeline:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..control.control import Control
 from ..memory.counters import Usage
 from ..memory.holdings import Holdings
 from .child import ChildEncoder
@@ -65,6 +66,7 @@ class EncoderPool:
         name: str,
         count: Callable[[Usage], None],
         loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+        control: Control | None = None,
     ) -> Iterator[Callable[..., Any]]:
         """An encoder, loaded at the latest when it is called.
 
@@ -72,26 +74,33 @@ class EncoderPool:
             name: of the encoder.
             count: gets what its process used, if it has one, which ends with the block.
             loading: what to wait in until it is loaded.
+            control: ends a call that is running when it is cancelled.
         """
+        control = control or Control()
         if self._resident:
             if name not in self._loaded:
                 kept = name in self._outputs_kept
                 with loading():
                     encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
                 self._loaded[name] = self._kept.enter_context(encoder)
-            yield partial(self._holdings.work, name, self._loaded[name])
+            kept_encoder = self._loaded[name]
+            try:
+                with control.stopping(kept_encoder.stop):
+                    yield partial(self._holdings.work, name, kept_encoder)
+            finally:
+                kept_encoder.resume()
             return
         self.prepare(name)
-        with self._started.pop(name) as encoder:
+        with self._started.pop(name) as child, control.stopping(child.kill):
 
             def encode(**inputs: Any) -> np.ndarray:
-                if not encoder.loaded:
+                if not child.loaded:
                     with loading():
-                        encoder.wait()
-                return encoder(**inputs)
+                        child.wait()
+                return child(**inputs)
 
             yield encode
-            count(encoder.usage)
+            count(child.usage)
 
     def close(self) -> None:
         """Free what is loaded and end what was started; it is loaded again when it is used."""

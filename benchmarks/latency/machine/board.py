@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Board:
     python: str
 
 
-def describe_board(root: Path = Path("/"), nvpmodel: str = "nvpmodel") -> Board:
+def describe_board(root: Path = Path("/"), nvpmodel: str | None = None) -> Board:
     """The machine whose files lie below `root`; `nvpmodel` is the command that tells its power mode."""
     policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
     governors = {governor for policy in policies if (governor := text(policy / "scaling_governor"))}
@@ -122,10 +123,14 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def power_mode(nvpmodel: str) -> str | None:
+def power_mode(nvpmodel: str | None) -> str | None:
     """The mode's name: its number means another mode in another release of JetPack."""
+    # users do not have its folder on their path
+    command = nvpmodel or shutil.which("nvpmodel", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if command is None:
+        return None
     try:
-        said = subprocess.run([nvpmodel, "-q"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        said = subprocess.run([command, "-q"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = POWER_MODE.search(said.stdout)

@@ -44,7 +44,8 @@ class Work:
             new_tokens: of each answer.
         """
         self._begun = begun
-        self._path, self._options = Path(bundle), Options(**options)
+        # every look is measured, also one at what was looked at before
+        self._path, self._options = Path(bundle), Options(**{"cache_memory": 0, **options})
         self._frames, self._new_tokens = frames, new_tokens
         self._session: Session | None = None
         self._view: View | None = None

@@ -55,7 +55,7 @@ def test_what_a_crash_left_of_a_question_is_cut_off(cut: str, tmp_path: Path) ->
 def test_a_full_disk_is_one_line_and_rows_before_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "results.jsonl"
     with Store.open(path) as store:
-        store.append([row("run")])
+        store.append([row("run"), *ANSWER])
         whole = path.read_text()
 
         def full(descriptor: int) -> None:
@@ -68,7 +68,16 @@ def test_a_full_disk_is_one_line_and_rows_before_are_kept(tmp_path: Path, monkey
         assert path.read_text() == whole
         store.append(ANSWER)
     assert path.read_text().startswith(whole)
-    assert len(path.read_text().splitlines()) == 4
+    assert len(path.read_text().splitlines()) == 7
+
+
+def test_a_file_without_an_answer_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Store.open(path) as store:
+        store.append([row("run"), row("end", reason="failed")])
+    with Store.open(path) as store:
+        assert store.rows == []
+    assert not path.exists()
 
 
 def test_two_runs_cannot_write_to_one_file(tmp_path: Path) -> None:

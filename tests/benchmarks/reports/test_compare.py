@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,28 @@ def test_questions_asked_unequally_often_are_compared(run_recipe: Any, run_of: C
     assert "run.jsonl: the run is not complete" in comparison.reasons
 
 
+def test_a_phase_of_too_few_pairs_does_not_hide_the_others(run_recipe: Any, run_of: Callable[..., Run]) -> None:
+    """Cold starts are few; what is warm is judged all the same."""
+    runs = [run_of(run_recipe(**{**QUIET, "phases": ("cold", "warm")}, run=str(seed), seed=seed)) for seed in (1, 2)]
+    cold_once = [tuple(one for one in run.answers if one.phase == "warm" or one.sample == "P01-000") for run in runs]
+    first, second = (Run(run.path, run.about, kept, (), run.end) for run, kept in zip(runs, cold_once, strict=True))
+    comparison = compare(first, second)
+    assert comparison.verdict == "no difference"
+    assert comparison.reasons == ("cold total: too few pairs: 5, at least 6 are needed",)
+
+
+def test_a_stage_of_one_run_only_is_told(run_recipe: Any, run_of: Callable[..., Run]) -> None:
+    first, second = (run_of(run_recipe(**QUIET, run=str(seed), seed=seed)) for seed in (1, 2))
+    without = tuple(
+        replace(one, seconds={stage: spent for stage, spent in one.seconds.items() if stage != "maps"})
+        for one in second.answers
+    )
+    comparison = compare(first, Run(second.path, second.about, without, (), second.end))
+    assert comparison.verdict == "no difference"
+    assert comparison.reasons == ("warm: not in every answer and so not compared: maps",)
+    assert "maps" not in {change.stage for change in comparison.changes}
+
+
 def test_too_few_and_too_short(run_recipe: Any, run_of: Callable[..., Run]) -> None:
     few = {"questions": 5, "repetitions": 1, "phases": ("warm",)}
     comparison = compare(run_of(run_recipe(**few)), run_of(run_recipe(**few, run="b", slower={"vision": 9.0})))
@@ -146,7 +169,9 @@ def test_the_status_tells_a_gate_what_it_needs(tmp_path: Path, write_run: Writer
     assert stllm("bench", "compare", first, second, "--fail-above", "0.4").exit_code == 0
     same = stllm("bench", "compare", first, first, "--fail-above", "5%", "--json")
     assert same.exit_code == 0
-    assert json.loads(same.stdout)["verdict"] == "no difference"
+    told = json.loads(same.stdout)
+    assert (told["verdict"], told["margin"]) == ("no difference", 0.05)
+    assert {change["ratio"] for change in told["changes"]} == {1.0}
 
 
 def test_a_file_of_two_bundles_is_compared_alone(
