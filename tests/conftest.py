@@ -102,9 +102,9 @@ def calibration(tiny_checkpoint: Path, world: list[object], tmp_path_factory: py
 def int8_bundle(
     tiny_checkpoint: Path, tiny_bundle: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The tiny bundle with encoders in INT8, calibrated; tests that change it work on a copy."""
+    """The tiny bundle with a tower in INT8, and with an aligner too; tests that change it work on a copy."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle"))
-    options = ["--precision", "int8", "--calibration", calibration]
+    options = ["--precision", "int8", "--precision", "vision=int8,aligner=int8", "--calibration", calibration]
     result = command("export", "onnx", "--ckpt", tiny_checkpoint, "--out", bundle, *options)
     assert result.exit_code == 0, result.output
     return bundle

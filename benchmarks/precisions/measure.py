@@ -21,7 +21,8 @@ from ...runtime.encoders.cpu import has_int8_dot_product
 from ...runtime.encoders.local import LocalEncoder
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.options import Recording
-from ..encoders import alternate, growth
+from ..encoders import alternate
+from .growth import growth
 
 __all__ = ["Measured", "measure"]
 

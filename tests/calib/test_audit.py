@@ -16,7 +16,7 @@ def audited(stllm: Any, bundle: Path, precision: str, provider: str = "cpu") -> 
 
 @pytest.mark.parametrize("provider", ["cpu", "tensorrt", "portable"])
 def test_each_product_that_stays_has_its_reason(provider: str, int8_bundle: Path, stllm: Any) -> None:
-    found = audited(stllm, int8_bundle, "int8", provider)
+    found = audited(stllm, int8_bundle, "vision=int8,aligner=int8", provider)
     reasons = {kept["weight"]: kept["reason"] for kept in found if kept["weight"]}
     assert reasons["project_out.weight"] == reasons["to_language.weight"] == "last Linear"
     assert reasons["point_rays.weight"] == "ray projection"
@@ -26,7 +26,6 @@ def test_each_product_that_stays_has_its_reason(provider: str, int8_bundle: Path
     operators = {kept["operator"] for kept in found}
     assert "LayerNormalization" in operators
     assert not {"MatMulInteger", "DequantizeLinear", "Gather"} & operators
-    # the point encoder is float32 under this name
     assert {kept["encoder"] for kept in found} == {"vision", "aligner"}
 
 
@@ -37,6 +36,6 @@ def test_fp16_is_audited_too_and_float32_is_not(tiny_bundle: Path, stllm: Any) -
     assert "all of it is float32" in result.output
     lines = stllm("calib", "audit", "--bundle", tiny_bundle, "--precision", "fp16")
     assert "sums of squares" in lines.stdout
-    missing = stllm("calib", "audit", "--bundle", tiny_bundle, "--precision", "vision=int8")
+    missing = stllm("calib", "audit", "--bundle", tiny_bundle, "--precision", "points=int8")
     assert missing.exit_code == 2
     assert "does not hold it" in missing.output

@@ -6,15 +6,17 @@ from typing import Any
 
 from stllm_edge.benchmarks.precisions.measure import conclude
 
+MIX = "vision=int8,points=fp32,aligner=int8"
+
 
 def test_precisions_stand_side_by_side(int8_bundle: Path, world: list[object], stllm: Any) -> None:
-    options = ["--bundle", int8_bundle, *world, "--runs", 2, "--precision", "int8"]
+    options = ["--bundle", int8_bundle, *world, "--runs", 2, "--precision", MIX]
     result = stllm("bench", "encoders", *options, "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     # one graph of the points serves both
     named = [(row["encoder"], row["precision"]) for row in rows]
-    assert named == [("vision", "fp32"), ("vision", "int8"), ("aligner", "fp32"), ("aligner", "int8")]
+    assert named == [("vision", "fp32"), ("vision", MIX), ("aligner", "fp32"), ("aligner", MIX)]
     for plain, lowered in zip(rows[::2], rows[1::2], strict=True):
         assert lowered["size_mb"] < plain["size_mb"]
         assert 0 == plain["error"] < lowered["error"] < 0.1
