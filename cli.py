@@ -22,7 +22,7 @@ COMMANDS: dict[str, Any] = {
             "verify": "export.commands:verify",
         },
     ),
-    "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-run": ("runtime.commands:run", {"bag-info": "runtime.commands:bag_info", "check": "runtime.commands:check"}),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {

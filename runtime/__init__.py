@@ -31,6 +31,7 @@ __all__ = [
     "Answer",
     "BadBundle",
     "BadInput",
+    "BagChoices",
     "Bundle",
     "Clip",
     "DoesNotFit",
@@ -41,6 +42,7 @@ __all__ = [
     "StllmError",
     "View",
     "load_clip",
+    "load_recording",
     "load_scene",
 ]
 
@@ -49,6 +51,7 @@ _MODULES = {
     "Answer": "answer",
     "BadBundle": "errors",
     "BadInput": "errors",
+    "BagChoices": "inputs.recordings.choices",
     "Bundle": "bundle.manifest",
     "Clip": "inputs.clip",
     "DoesNotFit": "errors",
@@ -59,6 +62,7 @@ _MODULES = {
     "StllmError": "errors",
     "View": "answer",
     "load_clip": "inputs.clip",
+    "load_recording": "inputs.recordings.reading",
     "load_scene": "inputs.scene",
 }
 

@@ -17,6 +17,7 @@ from .inputs.cameras import load_intrinsics
 from .inputs.cameras.reading import load_cameras
 from .inputs.clip import Clip, load_clip
 from .inputs.matching import match_cameras
+from .inputs.recordings.reading import load_recording
 from .inputs.scene import Scene, load_scene
 from .inputs.selection import select_frames, upright
 from .options import Options, Recording, Request
@@ -42,6 +43,7 @@ def answer_request(
         dump: a .safetensors file for the arrays of all stages.
     """
     require_writable(dump)
+    recording.check()
     with Session(bundle, options) as session:
         session.prepare()
         with ask(session, recording, request) as answer:
@@ -74,8 +76,12 @@ def ask(session: Session, recording: Recording, request: Request) -> Answer:
 
 def read(recording: Recording) -> tuple[Scene, Clip]:
     """Scene and clip from their files; raises BadInput where one is not given, or is not what it has to be."""
-    if recording.scene is None or recording.video is None:
-        raise BadInput("--scene and --video go together; give both")
+    recording.check()
+    if recording.bag is not None:
+        return read_bag(recording.bag, recording)
+    # both are given where there is no bag
+    assert recording.scene is not None
+    assert recording.video is not None
     clip = load_clip(
         recording.video, fps=recording.fps, seconds=recording.video_seconds, first_frame=recording.first_frame
     )
@@ -101,6 +107,19 @@ def read(recording: Recording) -> tuple[Scene, Clip]:
             f"--intrinsics-of {recording.intrinsics_of}: {matched.source} says what its intrinsics belong to"
         )
     return scene_of(poses=matched.poses, intrinsics=intrinsics, clip=matched.clip), matched.clip
+
+
+def read_bag(bag: Path, recording: Recording) -> tuple[Scene, Clip]:
+    """Scene and clip of a robot's recording; raises as `read`."""
+    return load_recording(
+        bag,
+        recording.choices,
+        scene=recording.scene,
+        intrinsics=recording.intrinsics,
+        pose_convention=recording.pose_convention,
+        crop=recording.crop,
+        glb=recording.glb,
+    )
 
 
 def check_recording(recording: Recording, bundle: Path | None, frames: int | None, picture: Path | None) -> Fit:

@@ -82,6 +82,7 @@ TESTED_ELSEWHERE = {
     "runtime/inputs/clouds/columns.py": "tests/runtime/inputs/clouds/test_ply.py",
     "runtime/inputs/clouds/gltf.py": "tests/runtime/inputs/clouds/test_glb.py",
     "runtime/inputs/clouds/rows.py": "tests/runtime/inputs/clouds/test_ply.py",
+    "runtime/inputs/recordings": "tests/runtime/inputs/recordings/test_reading.py",
     "runtime/options.py": "tests/runtime/test_session.py",
 }
 

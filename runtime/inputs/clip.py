@@ -17,7 +17,7 @@ from .decoding.streams import TURNS, UPRIGHT, probe_video
 from .frames import DESCRIPTION, Frames, ImageFiles, list_frames, look_at_first
 from .video import VideoFile
 
-__all__ = ["Clip", "even_times", "load_clip"]
+__all__ = ["Clip", "even_times", "load_clip", "with_length"]
 
 LOG = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Clip:
         seconds: length, if known.
         turns: quarter turns counterclockwise that the frames have been turned by after they were read.
         pose_convention: by which the frames' own poses were read; None where they have none.
+        maybe_body: whether their axes may be those of a robot's body: a bag names frames, not their axes.
     """
 
     frames: Frames
@@ -49,6 +50,7 @@ class Clip:
     seconds: float | None = None
     turns: int = 0
     pose_convention: str | None = None
+    maybe_body: bool = False
 
     @classmethod
     def of(

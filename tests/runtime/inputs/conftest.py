@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from stllm_edge.runtime import Clip
 
-from .recordings import Recording
+from .written import Recording
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ..recordings import FORMATS, NAMES, Recording
+from ..written import FORMATS, NAMES, Recording
 
 
 @pytest.fixture

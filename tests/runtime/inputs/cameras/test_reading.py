@@ -12,7 +12,7 @@ from stllm_edge.runtime import BadInput, load_clip
 from stllm_edge.runtime.inputs.cameras.reading import load_cameras
 from stllm_edge.runtime.inputs.matching import match_cameras
 
-from ..recordings import colmap_binary, colmap_text, epic, euroc, folder, json_list, nerfstudio, rows_of_12, tum
+from ..written import colmap_binary, colmap_text, epic, euroc, folder, json_list, nerfstudio, rows_of_12, tum
 
 
 def test_every_format_gives_the_same(written) -> None:
