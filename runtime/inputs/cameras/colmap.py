@@ -126,6 +126,8 @@ def binary_images(data: bytes) -> Iterator[Image]:
         place += IMAGE.size
         end = data.index(b"\0", place)
         name = data[place:end].decode("utf-8", "replace")
+        if not name.isprintable():
+            raise ValueError(f"the name of an image is {name!r}")
         (points,) = COUNT.unpack_from(data, end + 1)
         place = end + 1 + COUNT.size + points * POINT_BYTES
         if place > len(data):

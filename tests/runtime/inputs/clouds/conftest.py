@@ -164,12 +164,12 @@ def saved(save: Callable[..., object], *arrays: np.ndarray, **named: np.ndarray)
     return buffer.getvalue()
 
 
-def las(points: np.ndarray, colours: np.ndarray, compressed: bool) -> bytes:
-    """Of a file whose steps are a tenth of a millimetre."""
+def las(points: np.ndarray, colours: np.ndarray, compressed: bool, step: float = 1e-4) -> bytes:
+    """Of a file whose coordinates are so many metres apart."""
     import laspy
 
     header = laspy.LasHeader(point_format=2, version="1.2")
-    header.scales = [1e-4] * 3
+    header.scales = [step] * 3
     written = laspy.LasData(header)
     written.xyz = points.astype(np.float64)
     written.red, written.green, written.blue = (colours.astype(np.uint16) * 257).T
