@@ -27,7 +27,10 @@ COMMANDS: dict[str, Any] = {
         "Generate checkpoints of any size and measure on them.",
         {
             "checkpoint": "benchmarks.commands:checkpoint",
+            "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
+            "latency": "benchmarks.latency.commands:latency",
+            "plan": "benchmarks.planner.commands:plan",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
                 {
@@ -40,7 +43,11 @@ COMMANDS: dict[str, Any] = {
                     "synth": "benchmarks.rea.commands:synth",
                 },
             ),
+            "reference": "benchmarks.commands:reference",
             "room": "benchmarks.commands:room",
+            "show": "benchmarks.reports.commands:show",
+            "sweep": "benchmarks.planner.commands:sweep",
+            "tune": "benchmarks.tuning.commands:tune",
         },
     ),
 }

@@ -178,8 +178,8 @@ bag_options = options(
     click.option(
         "--clouds", default="auto", show_default=True, help="Of several: all in one, the first, the last, or a place."
     ),
-    click.option("--from", "start", type=float, help="Begin of the clip, seconds since the recording's."),
-    click.option("--to", "stop", type=float, help="End of the clip, seconds since the recording's begin."),
+    click.option("--from", "begin", type=float, help="Begin of the clip, seconds since the recording's."),
+    click.option("--to", "end", type=float, help="End of the clip, seconds since the recording's begin."),
 )
 
 
@@ -220,11 +220,17 @@ class Progress:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A spinner for work of unknown length; yields a function that changes its title."""
+        """A spinner for work of unknown length; yields a function that changes its title, or hides it without one."""
         if not self._shown:
             yield lambda title: None
             return
         from rich.console import Console
 
         with Console(stderr=True).status(title) as status:
-            yield status.update
+
+            def show(title: str) -> None:
+                status.update(title)
+                # text that is printed beside a spinner would be wiped out with it
+                (status.start if title else status.stop)()
+
+            yield show

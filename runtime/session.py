@@ -2,31 +2,32 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from weakref import WeakSet
+from typing import Any
 
-import numpy as np
-
-from .answer import Answer, Transcript, View
-from .bundle.manifest import CPU, ENCODERS, Bundle
-from .bundle.table import STAGES
+from .answer import Answer, View
+from .bundle.manifest import ENCODERS, Bundle
+from .bundle.table import CLOCKED
+from .cache.features import Features
+from .cache.store import Folder, Store
+from .control.control import Control
+from .control.events import Listener
+from .dialogue.asker import Asker
+from .dialogue.conversation import Conversation, Turn
+from .dialogue.gate import Gate
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
-from .errors import BadInput, require_at_least
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
 from .inputs.scene import Scene
 from .inputs.selection import select_frames, upright
 from .llm.placement import gpu_layers
-from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
-from .llm.sampling import sample
-from .llm.vocabulary import decode_text
+from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .memory.plan import require_memory
-from .options import Options
+from .options import Options, Request
 from .setup import Setup
 from .stages import Stages
 
@@ -57,8 +58,10 @@ class Session:
         self.setup = decide(self.bundle, self.options)
         self.stages = Stages(self.setup)
         self.bundle.check(self.setup.files, fresh=self.options.check_digests)
-        # weak: an answer that its caller drops frees itself
-        self._answers: WeakSet[Answer] = WeakSet()
+        folder = Folder(self.options.cache, self.options.cache_size) if self.options.cache else None
+        self.store = Store(self.options.cache_memory, folder)
+        self._gate = Gate()
+        self._asker = Asker(self.stages, self._gate)
 
     def __enter__(self) -> "Session":
         return self
@@ -68,17 +71,15 @@ class Session:
 
     def close(self) -> None:
         """End answers that are not read to their end, and free what is loaded; a later question loads it again."""
-        for answer in list(self._answers):
-            answer.close()
-        self.stages.close()
+        with self._gate.closing():
+            self._asker.close()
+            self.stages.close()
+            self.store.clear()
 
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return self.bundle.digest([*names, self.setup.llm.file])
+        return self.bundle.digest_of(self.setup.precision, self.setup.quant)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -94,30 +95,19 @@ class Session:
         clip: Clip,
         question: str,
         *,
-        frames: int | None = None,
-        time_instruction: bool | None = None,
-        assistant_header: bool = True,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int = 0,
         reading: Reading | None = None,
+        listen: Listener | None = None,
+        **how: Any,
     ) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
-        check_request(question, max_new_tokens, temperature, seed)
-        self.require_positions(max_new_tokens)
-        if self._timed(time_instruction):
+        request = Request.of(question, **how)
+        self._asker.require_positions(request.max_new_tokens)
+        if self._asker.timed(request):
             # a clip that has no times is refused before encoders run
             clip.timing()
-        view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens, reading=reading)
-        return self.answer(
-            view,
-            question,
-            time_instruction=time_instruction,
-            assistant_header=assistant_header,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        with self._gate.question(Control(listen, request.max_time)) as control:
+            view = self._look(scene, clip, request.frames, request.max_new_tokens, reading, control)
+            return self._asker.begin(view, self._asker.open(view, request, view.meter), request, view.meter)
 
     def look(
         self,
@@ -127,8 +117,10 @@ class Session:
         frames: int | None = None,
         max_new_tokens: int = 256,
         reading: Reading | None = None,
+        listen: Listener | None = None,
+        max_time: float | None = None,
     ) -> View:
-        """Compute all that does not depend on a question.
+        """Compute all that does not depend on a question, or take it from what is known of the same content.
 
         Args:
             scene: the environment.
@@ -136,44 +128,59 @@ class Session:
             frames: frames to sample; None takes the bundle's number.
             max_new_tokens: longest answer that is planned for.
             reading: what is known of units and intrinsics, and so not questioned.
+            listen: is called with each event.
+            max_time: seconds after which `Cancelled` is raised, wherever the work is.
 
         Raises:
             BadInput: scene and clip do not belong together, or are certainly not what they are taken for.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
+            Cancelled: `cancel` was called, or the time is over.
+            StllmError: another thread is at work with the session.
         """
-        stages, meter = self.stages, Meter(STAGES)
-        scene = upright(scene, clip)
-        selection = select_frames(
-            clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
-        )
-        fit = examine(scene, selection, reading, voxel_size=self.bundle.defaults.voxel_size)
+        with self._gate.question(Control(listen, max_time)) as control:
+            view = self._look(scene, clip, frames, max_new_tokens, reading, control)
+            control.finish()
+            return view
+
+    def _look(
+        self,
+        scene: Scene,
+        clip: Clip,
+        frames: int | None,
+        max_new_tokens: int,
+        reading: Reading | None,
+        control: Control,
+    ) -> View:
+        stages, meter, defaults = self.stages, Meter(CLOCKED, control=control), self.bundle.defaults
+        with meter.measure("scene"):
+            scene = upright(scene, clip)
+            selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
+            fit = examine(scene, selection, reading, voxel_size=defaults.voxel_size)
         fit.require()
-        scene, selection = fit.scene, fit.selection
-        voxels = stages.host.voxels(scene, meter)
+        known = Features(stages, self.store, fit.scene, fit.selection, meter)
+        voxels = known.voxels()
         # as early as the number of voxels is known: what does not fit is refused before an encoder runs
         self._require_memory(len(selection), len(voxels), max_new_tokens)
-        maps = stages.host.maps(voxels, meter)
+        maps = known.maps(voxels)
         stages.require_profiles(voxels, maps, len(selection))
         log_choices(self.options, self.setup)
-        # its process reads the graph while this one computes rays
-        stages.encoders.load("vision")
-        rays = stages.host.rays(scene, selection, voxels, meter)
-        video_tokens = stages.vision(stages.host.frames(selection, meter), len(selection), meter)
-        points = stages.points(voxels, maps, meter)
+        if maps is not None:
+            # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
+            stages.encoders.load("vision")
+        rays = known.rays(voxels)
+        video_tokens = known.vision()
+        points = known.points(voxels, maps)
         # they are 387 columns for each voxel and patch, worth keeping only for further questions
-        encoded = stages.host.encode_rays(rays, meter) if self.options.resident else None
-        return View(selection, voxels, rays, points, video_tokens, meter, fit, encoded)
+        encoded = known.encode_rays(rays) if self.options.resident else None
+        return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
     def answer(
         self,
         view: View,
         question: str,
         *,
-        time_instruction: bool | None = None,
-        assistant_header: bool = True,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int = 0,
+        listen: Listener | None = None,
+        **how: Any,
     ) -> Answer:
         """Answer a question about a view; the text is generated while the answer is iterated over.
 
@@ -182,60 +189,40 @@ class Session:
         Args:
             view: from `look`.
             question: in words.
-            time_instruction: whether the prompt states length and times; None takes the bundle's default.
-            assistant_header: whether the prompt ends with the assistant's header.
-            max_new_tokens: longest answer.
-            temperature: 0 for the best token each time.
-            seed: of the draws above temperature 0.
+            listen: is called with each event.
+            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices`, `time_instruction`; and
+                `assistant_header=False` for a prompt whose header the model writes itself.
 
         Raises:
             BadInput: the question or an option cannot be used.
+            Cancelled: `cancel` was called, or the time is over before there is a token.
+            StllmError: another thread is at work with the session.
         """
-        check_request(question, max_new_tokens, temperature, seed)
-        stages, meter = self.stages, view.meter.copy()
-        prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
-        rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        text = stages.embed(prompt.aligner_token_ids)
-        prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
-        video = view.video_tokens.reshape(-1, view.video_tokens.shape[-1])
-        self.require_positions(len(prompt) + len(prefix) + len(video) + max_new_tokens)
-        choose = partial(sample, temperature=temperature, generator=np.random.default_rng(seed))
-        steps = stages.generate(prompt, prefix, video, choose, max_new_tokens, meter)
-        transcript = Transcript(steps, self.bundle.stop_ids)
-        answer = Answer(view, prompt, prefix, meter, transcript, self._pieces(transcript, assistant_header))
-        self._answers.add(answer)
-        return answer
+        request = Request.of(question, **how)
+        with self._gate.question(Control(listen, request.max_time)) as control:
+            meter = view.meter.copy(control)
+            return self._asker.begin(view, self._asker.open(view, request, meter), request, meter)
 
-    def prompt(
-        self, view: View, question: str, *, time_instruction: bool | None = None, assistant_header: bool = True
-    ) -> Prompt:
+    def converse(self, view: View, turns: Sequence[Turn] = ()) -> Conversation:
+        """Questions about a view that follow each other, after those of a transcript if there is one."""
+        return Conversation(self._asker, view, turns)
+
+    def cancel(self) -> None:
+        """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
+        self._gate.cancel()
+
+    def prompt(self, view: View, question: str, **how: Any) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        timing = view.selection.timing() if self._timed(time_instruction) else None
-        tokenize = self.stages.speaker.vocabulary.tokenize
-        return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
-
-    def _pieces(self, transcript: Transcript, assistant_header: bool) -> Iterator[str]:
-        """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
-        vocabulary = self.stages.speaker.vocabulary
-        header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
-        return decode_text(vocabulary.piece(token) for token in without_header(iter(transcript), header))
+        return self._asker.prompt(view, Request.of(question, **how))
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
-        limit = self.bundle.geometry.llm.context
-        if positions > limit:
-            raise BadInput(
-                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
-                "lower --frames or --max-new-tokens"
-            )
+        self._asker.require_positions(positions)
 
     def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
         """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
         plan = self.setup.plan(frames, voxels, max_new_tokens)
         require_memory(plan, self.stages.held(plan))
-
-    def _timed(self, time_instruction: bool | None) -> bool:
-        return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:
@@ -262,11 +249,3 @@ def log_choices(options: Options, setup: Setup) -> None:
     if options.precision is None or options.quant is None:
         LOG.info("encoders %s, language model %s, %d threads", setup.precision, setup.quant, setup.threads)
     LOG.info("encoders run on %s", setup.placement.name)
-
-
-def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:
-    """Raise BadInput for what cannot be asked, before anything is computed for it."""
-    check_question(question)
-    require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--seed": (seed, 0)})
-    if not 0 <= temperature < float("inf"):
-        raise BadInput(f"--temperature {temperature}: expected a number that is at least 0")

@@ -270,6 +270,13 @@ class Bundle:
         model = hashlib.sha256(described.encode()).hexdigest()
         return joint_digest({"model": model, **self.digests(names)})
 
+    def digest_of(self, precision: str, quant: str) -> str:
+        """One SHA-256 over all that answers of these parts come from, the same on every device; see `graph`, `llm`."""
+        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
+        graphs = [self.graph(name, precision, CPU) for name in ENCODERS]
+        names = [name for graph in graphs for name in (graph.file, graph.weights)]
+        return self.digest([*names, self.llm(quant).file])
+
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """SHA-256 of files, as the manifest states them, by the names that they have by documentation.
 

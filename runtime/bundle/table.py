@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
+    "CLOCKED",
     "FORMATS",
     "FUSED",
     "GRAPH",
@@ -121,6 +122,10 @@ STAGES: Mapping[str, Stage] = {
         Stage("decode", output="token_ids"),
     )
 }
+
+# all that has a clock of its own: the stages, what goes before them and within them, and the loading of each component
+CLOCKED = ("scene", *STAGES, "resize", "prompt", *(f"load_{name}" for name in ("vision", "points", "aligner", "llm")))
+CLOCKED += ("sampling", "detokenise")
 
 # what quantisation may do to the logits; only a broken file does more
 LOSSES: Mapping[str, Tolerance] = {

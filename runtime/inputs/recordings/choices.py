@@ -21,8 +21,8 @@ class BagChoices:
         map_frame: that cloud and poses are brought into; by default the clouds' where the camera moves in it.
         clouds: which of the clouds: `all` in one, the `first`, the `last`, or the one at a place from 0; `auto` takes
             the last of a map, and all of a sensor that moves.
-        start: seconds since the recording began, from which on images are the clip's.
-        stop: seconds since the recording began, up to which they are.
+        begin: seconds since the recording began, from which on images are the clip's.
+        end: seconds since the recording began, up to which they are.
     """
 
     cloud_topic: str | None = None
@@ -33,5 +33,5 @@ class BagChoices:
     camera_frame: str | None = None
     map_frame: str | None = None
     clouds: str = "auto"
-    start: float | None = None
-    stop: float | None = None
+    begin: float | None = None
+    end: float | None = None

@@ -94,7 +94,7 @@ def read_shots(bag: Bag, plan: Plan, choices: BagChoices) -> tuple[Shot, ...]:
     Raises:
         BadInput: there are none in the time that was asked for.
     """
-    start, stop = (None if at is None else bag.start + round(at * NANO) for at in (choices.start, choices.stop))
+    start, stop = (None if at is None else bag.start + round(at * NANO) for at in (choices.begin, choices.end))
     shots = [
         Shot(stamp_of(message.fields), message.received)
         for message in bag.messages([plan.images.name], start, None if stop is None else stop + 1)

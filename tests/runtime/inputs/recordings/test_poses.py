@@ -85,11 +85,11 @@ def test_poses_are_interpolated_and_frames_outside_are_counted(folder: Path, wal
 
 def test_a_part_of_a_recording(folder: Path, walk: Walk) -> None:
     path = written(folder, walk, lambda robot, walk: walk.all(robot))
-    _, clip = load_recording(path, BagChoices(start=0.1, stop=0.2))
+    _, clip = load_recording(path, BagChoices(begin=0.1, end=0.2))
     assert clip.times == (0, pytest.approx(0.1))
     assert np.array_equal(next(clip.read([1])), walk.frames[2])
     with pytest.raises(BadInput, match=r"no image in the time asked for \(--from, --to\); it takes 0.3 s"):
-        load_recording(path, BagChoices(start=7))
+        load_recording(path, BagChoices(begin=7))
 
 
 def test_images_out_of_order_twice_or_without_stamps(folder: Path, walk: Walk, caplog: Any) -> None:
