@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["COMMANDS", "bench", "command", "export", "run"]
+__all__ = ["COMMANDS", "bench", "calib", "command", "export", "run"]
 
 COMMANDS: dict[str, Any] = {
     "stllm-export": (
@@ -23,12 +23,22 @@ COMMANDS: dict[str, Any] = {
         },
     ),
     "stllm-run": ("runtime.commands:run", {"bag-info": "runtime.commands:bag_info", "check": "runtime.commands:check"}),
+    "stllm-calib": (
+        "Collect real inputs of the encoders, and measure on them what number formats cost.",
+        {
+            "audit": "calib.commands:audit",
+            "collect": "benchmarks.precisions.commands:collect",
+            "gate": "benchmarks.precisions.commands:gate",
+            "sensitivity": "calib.commands:sensitivity",
+        },
+    ),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {
             "checkpoint": "benchmarks.commands:checkpoint",
             "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
+            "encoders": "benchmarks.precisions.commands:encoders",
             "latency": "benchmarks.latency.commands:latency",
             "plan": "benchmarks.planner.commands:plan",
             "rea": (
@@ -113,6 +123,11 @@ def export(*arguments: Any, **settings: Any) -> Any:
 def run(*arguments: Any, **settings: Any) -> Any:
     """stllm-run: a question about a scene and a clip."""
     return command("stllm-run")(*arguments, **settings)
+
+
+def calib(*arguments: Any, **settings: Any) -> Any:
+    """stllm-calib: number formats of the encoders, chosen on real inputs."""
+    return command("stllm-calib")(*arguments, **settings)
 
 
 def bench(*arguments: Any, **settings: Any) -> Any:

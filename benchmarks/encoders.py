@@ -223,15 +223,16 @@ def relative(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def growth(graph: Path, inputs: dict[str, np.ndarray]) -> float:
+def growth(graph: Path, inputs: dict[str, np.ndarray], threads: int = THREADS) -> float:
     """Anonymous memory that loading and running a graph takes, MB, in a new process."""
-    arrays = graph.with_suffix(".npz")
-    np.savez(arrays, **inputs)  # type: ignore[arg-type]
-    command = [sys.executable, "-m", __name__, str(graph), str(arrays)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "inputs.npz"
+        np.savez(arrays, **inputs)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", __name__, str(graph), str(arrays), str(threads)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure_growth(graph: Path, arrays: Path) -> float:
+def measure_growth(graph: Path, arrays: Path, threads: int) -> float:
     """The work of `growth` inside its process."""
     inputs = dict(np.load(arrays))
     before, peak, done = own_usage().anonymous, 0, threading.Event()
@@ -243,7 +244,7 @@ def measure_growth(graph: Path, arrays: Path) -> float:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    with LocalEncoder(graph, THREADS) as encode:
+    with LocalEncoder(graph, threads) as encode:
         encode(**inputs)
     done.set()
     sampler.join()
@@ -362,4 +363,4 @@ def write_wide_points(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(measure_growth(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(measure_growth(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..export.comparison import Row
 from ..export.gguf.writer import QUANTS
-from ..export.onnx.encoders import PRECISIONS
 from ..export.pipeline import Export
 from ..runtime.bundle.geometry import AlignerGeometry, Geometry
+from ..runtime.bundle.precisions import FP16, FP32
 from .checkpoints import TINY, write_checkpoint
 
 __all__ = ["VARIANTS", "Variant", "compare", "write_variant"]
@@ -137,7 +137,7 @@ def write_variant(folder: Path, variant: Variant, seed: int = 0) -> Path:
 def compare(
     variant: Variant,
     folder: Path,
-    precisions: Iterable[str] = PRECISIONS,
+    precisions: Iterable[str] = (FP32, FP16),
     quants: Iterable[str] = QUANTS,
     seed: int = 0,
 ) -> Iterator[Row]:

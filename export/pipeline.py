@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle.manifest import MOST_FRAMES, Bundle, Defaults
+from ..runtime.bundle.precisions import INT8, canonical, formats_of
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
@@ -19,7 +20,8 @@ from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .disk import require_disk
 from .gguf.writer import QUANTS, add_llms
-from .onnx.encoders import PRECISIONS, add_encoders
+from .int8.recipe import Calibrating
+from .onnx.encoders import add_encoders
 from .verify import POSITIONS, Verification
 from .views import BUILT_IN, opened
 
@@ -86,17 +88,23 @@ class Export:
         inventory.require_complete(opened.path)
         return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
-    def run(self, precisions: Sequence[str] = (), quants: Sequence[str] = ()) -> None:
+    def run(
+        self,
+        precisions: Sequence[str] = (),
+        quants: Sequence[str] = (),
+        calibrating: Calibrating | None = None,
+    ) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
 
         Raises:
-            BadInput: a part is unknown or there already.
+            BadInput: a part is unknown or there already, or it takes a calibration set that is not there, or fails
+                its gate.
             BadBundle: the bundle belongs to another checkpoint.
         """
-        for option, asked, known in (("--precision", precisions, PRECISIONS), ("--quant", quants, QUANTS)):
-            if unknown := [name for name in asked if name not in known]:
-                raise BadInput(f"{option} {unknown[0]}: unknown; known are {', '.join(known)}")
-        precisions, quants = tuple(dict.fromkeys(precisions)), tuple(dict.fromkeys(quants))
+        if unknown := [name for name in quants if name not in QUANTS]:
+            raise BadInput(f"--quant {unknown[0]}: unknown; known are {', '.join(QUANTS)}")
+        precisions, quants = tuple(dict.fromkeys(map(canonical, precisions))), tuple(dict.fromkeys(quants))
+        require_calibration(precisions, calibrating)
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description(writer.manifest))
             for kind, names in (("encoders", precisions), ("llm", quants)):
@@ -104,7 +112,7 @@ class Export:
                     writer.require_absent(kind, name)
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, quants))
             if precisions:
-                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
+                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress, calibrating)
             if quants:
                 add_llms(writer, self.checkpoint, self.inventory, quants, self.progress)
             writer.manifest["tools"] = tool_versions()
@@ -117,6 +125,7 @@ class Export:
         recording: Recording = BUILT_IN,
         *,
         verified: bool = True,
+        calibrating: Calibrating | None = None,
     ) -> Iterator[Row]:
         """Add parts as `run` does and, unless told not to, compare them as `verify` does; rows as they come.
 
@@ -126,7 +135,7 @@ class Export:
         if verified:
             with opened(recording, self.defaults.voxel_size):
                 pass
-        self.run(precisions, quants)
+        self.run(precisions, quants, calibrating)
         if verified:
             yield from self.verify(recording, precisions, quants)
 
@@ -143,6 +152,7 @@ class Export:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
         require_at_least({"--positions": (positions, POSITIONS)})
+        precisions = tuple(map(canonical, precisions))
         with opened(recording, Bundle(self.out).defaults.voxel_size) as (scene, clip):
             verification = Verification(
                 self.out, self.checkpoint, self.inventory, scene, clip, self.progress, positions
@@ -160,6 +170,15 @@ class Export:
             "defaults": asdict(self.defaults),
             "stop_ids": stop_ids(self.checkpoint),
         }
+
+
+def require_calibration(precisions: Sequence[str], calibrating: Calibrating | None) -> None:
+    """Raise BadInput for INT8 without a calibration set."""
+    lowered = [name for name in precisions if INT8 in formats_of(name).values()]
+    if lowered and (calibrating is None or calibrating.calibration is None):
+        raise BadInput(
+            f"--precision {lowered[0]}: INT8 takes --calibration SET; make one with stllm-calib collect --ckpt DIR"
+        )
 
 
 def tool_versions() -> dict[str, str]:

@@ -122,7 +122,7 @@ def taken(kind: Any, values: dict[str, Any]) -> Any:
 
 
 session_options = options(
-    click.option("--precision", help="Encoders: fp32 or fp16; by default fp32 where the bundle holds it."),
+    click.option("--precision", help="Encoders: fp32, fp16, int8 or a mix; by default fp32 where held."),
     click.option("--quant", help="Language model; by default the smallest that the bundle holds."),
     click.option("-n", "--max-new-tokens", type=int, default=256, show_default=True, help="Longest answer."),
     click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number."),

@@ -24,7 +24,7 @@ class Options:
     """How to run; None lets the session decide, and what it decided is logged.
 
     Attributes:
-        precision: of the encoders, fp32 or fp16.
+        precision: of the encoders: fp32, fp16, int8 or a mix, as the bundle holds it.
         quant: of the language model, as the bundle names it.
         threads: CPU threads.
         kv: type of the language model's keys and values, f16, q8_0 or f32.

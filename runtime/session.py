@@ -8,6 +8,7 @@ from typing import Any
 
 from .answer import Answer, View
 from .bundle.manifest import ENCODERS, Bundle
+from .bundle.precisions import INT8, canonical, formats_of
 from .bundle.table import CLOCKED
 from .cache.features import Features
 from .cache.store import Folder, Store
@@ -16,6 +17,7 @@ from .control.events import Listener
 from .dialogue.asker import Asker
 from .dialogue.conversation import Conversation, Turn
 from .dialogue.gate import Gate
+from .encoders.cpu import has_int8_dot_product
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
 from .fit.fit import examine
@@ -34,7 +36,7 @@ from .stages import Stages
 __all__ = ["Session"]
 
 LOG = logging.getLogger(__name__)
-PRECISION_ORDER = ("fp32", "fp16")
+PRECISION_ORDER = ("fp32", "fp16", "int8")
 
 
 class Session:
@@ -227,7 +229,8 @@ class Session:
 
 def decide(bundle: Bundle, options: Options) -> Setup:
     """What runs where, with all that the options leave open; arguments and errors as in `Session`."""
-    precision = options.precision or next((name for name in PRECISION_ORDER if name in bundle.precisions), "fp32")
+    held = (name for name in (*PRECISION_ORDER, *bundle.precisions) if name in bundle.precisions)
+    precision = canonical(options.precision) if options.precision else next(held, "fp32")
     # where nothing is said, memory decides: the smallest fits wherever one does
     smallest = min(bundle.quants, key=lambda quant: bundle.size(bundle.llm(quant).file), default="Q4_K_M")
     return Setup(
@@ -249,3 +252,7 @@ def log_choices(options: Options, setup: Setup) -> None:
     if options.precision is None or options.quant is None:
         LOG.info("encoders %s, language model %s, %d threads", setup.precision, setup.quant, setup.threads)
     LOG.info("encoders run on %s", setup.placement.name)
+    if setup.precision in setup.bundle.unverified:
+        LOG.warning("encoders %s failed their gate at the export, where this was allowed", setup.precision)
+    if not setup.placement.on_gpu and INT8 in formats_of(setup.precision).values() and not has_int8_dot_product():
+        LOG.warning("this CPU has no dot product of bytes (VNNI): INT8 encoders work, but may be slower than fp32")

@@ -94,7 +94,7 @@ class Device:
         visible: bytes of memory that the board reports.
         idle: bytes that an idle system takes, from low to high.
         bandwidth: of the memory, bytes a second.
-        flops: dense operations a second by precision, fp16 and fp32.
+        flops: dense operations a second by number format, fp32, fp16 and int8.
         gpu_process: bytes that the GPU's libraries take in a process, from low to high; zeros without a GPU.
         host: seconds a unit of the stages that the CPU computes: a voxel, a frame, a ray.
         start: milliseconds until a process has its libraries.
@@ -170,7 +170,11 @@ def describe(name: str, board: Mapping[str, Any], mode: Mapping[str, Any]) -> De
         idle=Range(*memory["idle_mb"]) * MEGA,
         # two transfers a clock
         bandwidth=mode["memory_mhz"] * 1e6 * 2 * memory["bus_bits"] / 8,
-        flops={kind: chip[kind] * mode["sms"] * mode["gpu_mhz"] * 1e6 for kind in ("fp16", "fp32")},
+        flops={
+            # INT8 towers are not reported faster than FP16 on these boards (arXiv 2607.08029): as fast at the best
+            kind: chip[rate] * mode["sms"] * mode["gpu_mhz"] * 1e6
+            for kind, rate in (("fp16", "fp16"), ("fp32", "fp32"), ("int8", "fp16"))
+        },
         gpu_process=Range(*process["mb"]) * MEGA,
         host={
             stage: slower * (nanoseconds * 1e-9)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...runtime.bundle.precisions import formats_of
 from ...runtime.memory.plan import KV_BYTES, TEXT_TOKENS, EncoderBytes, Plan
 from ...runtime.setup import sizes_of
 from .devices import Device, Range
@@ -12,7 +13,6 @@ from .work import HOST_STAGES, Question, Work, output_share, work_of
 __all__ = ["Choice", "Prediction", "predict"]
 
 FIRST_TOKEN = (*HOST_STAGES, "start", "vision", "points", "aligner", "prefill")
-ENCODERS = ("vision", "points", "aligner")
 WANDERS = 0.1
 
 
@@ -84,9 +84,9 @@ def predict(device: Device, subject: Subject, question: Question, choice: Choice
     work = work_of(subject.geometry, question, weights, llm, KV_BYTES[choice.kv])
     taken = host_stages(device, question, subject.geometry.vision.grid)
     taken["start"] = device.start
+    formats, usual = formats_of(choice.precision), "fp16" if device.gpu_process.high else "fp32"
     for stage, needed in work.items():
-        precision = choice.precision if stage in ENCODERS else "fp16" if device.gpu_process.high else "fp32"
-        taken[stage] = roofline(device, stage, needed, precision)
+        taken[stage] = roofline(device, stage, needed, formats.get(stage, usual))
     if choice.quant in device.layers:
         taken |= layered(device, subject, plan, choice.quant)
     return Prediction(device, choice, question, plan, memory, taken)

@@ -2,9 +2,9 @@
 
     BUNDLE/
       manifest.json
-      onnx/{vision,points,aligner}[.fp16][.<provider>].onnx    graphs; .data files hold their weights
+      onnx/{vision,points,aligner}[.<format>][.<provider>].onnx    graphs; .data files hold their weights
       llm/<QUANT>.gguf
-      engines/<target>/{vision,points,aligner}[.fp16].{engine,json}
+      engines/<target>/{vision,points,aligner}[.<precision>].{engine,json}
 
 A part that replaces another lies one folder deeper, since a name that a manifest holds never gets other content.
 This package is the one definition of the format: the runtime reads through `Bundle`, here, and the export writes
@@ -164,6 +164,13 @@ class EngineFiles:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """How a precision came through its gate: whether all its graphs did."""
+
+    verified: bool
+
+
+@dataclass(frozen=True)
 class Compared:
     """The files that a comparison with PyTorch was made of."""
 
@@ -180,6 +187,7 @@ class Bundle:
         defaults: options recorded at export.
         stop_ids: tokens that end an answer.
         float32_attention: attentions whose factors stay float32 for TensorRT, by precision and encoder.
+        unverified: precisions that failed their gate and were written all the same.
         engines: entries of TensorRT engines by target, precision and encoder; none unless they were built.
     """
 
@@ -221,6 +229,8 @@ class Bundle:
         self.float32_attention: dict[str, dict[str, list[str]]] = typed(
             dict[str, dict[str, list[str]]], exact, "float32_attention"
         )
+        calibrated = typed(dict[str, Calibrated], self.manifest.get("calibration", {}), "calibration")
+        self.unverified: list[str] = [name for name, record in calibrated.items() if not record.verified]
         typed(dict[str, Compared], self.manifest.get("parity", {}), "parity")
 
     def _section(self, name: str, kind: Any, *, closed: bool = False) -> Any:

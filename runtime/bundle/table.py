@@ -29,7 +29,7 @@ GRAPH = "weights of the GGUF"
 # what FP16 factors of attention may cost an aligner in PyTorch; the attention that costs most keeps float32 beyond it
 MOST_ATTENTION_COST = 5e-3
 # where a model needs more than its tolerance, a multiple of what the format costs it in PyTorch is allowed, up to this
-MOST_COSTS = {"fp32": 4e-3, "fp16": 0.25, FUSED: 0.02}
+MOST_COSTS = {"fp32": 4e-3, "fp16": 0.25, FUSED: 0.02, "int8": 0.25}
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,24 @@ STAGES: Mapping[str, Stage] = {
             "vision",
             {None: ("frames",)},
             "video_tokens",
-            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3), "int8": Tolerance.around(0.02)},
         ),
         Stage(
             "points",
             {name: ("voxel_feats", *map_inputs(slabbed)) for name, slabbed in FORMATS.items()},
             "pcd_features",
-            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(1.5e-3)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(1.5e-3), "int8": Tolerance.around(0.02)},
         ),
         Stage(
             "aligner",
             {None: ("pcd_features", "pcd_rays", "pooled_features", "img_rays", "text_embeds")},
             "prefix_tokens",
-            {"fp32": Tolerance.around(3e-5), FUSED: Tolerance.around(2e-3), "fp16": Tolerance.around(2e-3)},
+            {
+                "fp32": Tolerance.around(3e-5),
+                FUSED: Tolerance.around(2e-3),
+                "fp16": Tolerance.around(2e-3),
+                "int8": Tolerance.around(0.02),
+            },
         ),
         Stage(
             "prefill",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stllm_edge.runtime import BadInput, Options, Session
 from stllm_edge.runtime.options import Recording, Request
-from stllm_edge.runtime.request import ask
+from stllm_edge.runtime.request import answers
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 needs_cases = pytest.mark.skipif(
@@ -118,10 +118,11 @@ def asked(
     session: Session, recording: Recording, timed: bool = False, frames: int | None = 4
 ) -> tuple[dict[str, np.ndarray], Any]:
     """What the model gets, and which frames."""
-    request = Request("Where is the book?", frames=frames, time_instruction=timed, max_new_tokens=1)
-    with ask(session, recording, request) as answer:
+    request = Request(frames=frames, time_instruction=timed, max_new_tokens=1)
+    for answer in answers(session, recording, request, ["Where is the book?"], quiet=True):
         list(answer)
-        return dict(answer.stages()), answer.view.selection
+        found = dict(answer.stages()), answer.view.selection
+    return found
 
 
 @pytest.fixture(scope="module")

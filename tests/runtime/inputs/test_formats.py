@@ -14,7 +14,7 @@ from stllm_edge.runtime import Options, Session, load_clip, load_scene
 from stllm_edge.runtime.inputs.writing import write_matrix, write_poses
 from stllm_edge.runtime.options import Recording as Inputs
 from stllm_edge.runtime.options import Request
-from stllm_edge.runtime.request import ask
+from stllm_edge.runtime.request import answers
 
 from .clouds.conftest import glb_bytes, las, named, packed_colours, pcd_bytes, ply_bytes, saved
 from .recordings.bags import KINDS, recorded
@@ -77,10 +77,11 @@ def session(tiny_bundle: Path) -> Iterator[Session]:
 
 def asked(session: Session, inputs: Inputs) -> tuple[Arrays, list[int]]:
     """What the model got, and the ids of the answer."""
-    request = Request("Where is the cup?", frames=4, time_instruction=False, max_new_tokens=4)
-    with ask(session, inputs, request) as answer:
+    request = Request(frames=4, time_instruction=False, max_new_tokens=4)
+    for answer in answers(session, inputs, request, ["Where is the cup?"], quiet=True):
         list(answer)
-        return dict(answer.stages()), list(answer.token_ids)
+        found = dict(answer.stages()), list(answer.token_ids)
+    return found
 
 
 @pytest.fixture(scope="module")
