@@ -75,7 +75,7 @@ def survives_damage() -> Callable[..., None]:
     """
 
     def check(kind: str, folder: Path, count: int) -> None:
-        script, count = Path(__file__).with_name("damaged.py"), int(os.environ.get("STLLM_DAMAGED", count))
+        script, count = Path(__file__).with_name("together") / "damaged.py", int(os.environ.get("STLLM_DAMAGED", count))
         alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(script), kind, str(folder), str(count)]
         done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)

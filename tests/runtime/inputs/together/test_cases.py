@@ -12,7 +12,7 @@ from stllm_edge.runtime import BadInput, Options, Session
 from stllm_edge.runtime.options import Recording, Request
 from stllm_edge.runtime.request import answers
 
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+CASES = Path(__file__).resolve().parents[5] / "shared" / "cases"
 needs_cases = pytest.mark.skipif(
     not CASES.is_dir(), reason=f"needs cases from the field, which are kept outside of this repository: {CASES}"
 )

@@ -16,9 +16,9 @@ from stllm_edge.runtime.options import Recording as Inputs
 from stllm_edge.runtime.options import Request
 from stllm_edge.runtime.request import answers
 
-from .clouds.conftest import glb_bytes, las, named, packed_colours, pcd_bytes, ply_bytes, saved
-from .recordings.bags import KINDS, recorded
-from .written import FORMATS, NAMES, Recording
+from ..clouds.conftest import glb_bytes, las, named, packed_colours, pcd_bytes, ply_bytes, saved
+from ..recordings.bags import KINDS, recorded
+from ..written import FORMATS, NAMES, Recording
 
 Arrays = dict[str, np.ndarray]
 LAS_STEP = 1e-8

@@ -1,7 +1,7 @@
 """Read damaged copies of files: each is read or refused in one line, in bounded time and memory.
 
-`python tests/runtime/inputs/damaged.py KIND FOLDER COUNT` damages each file of a folder so many times, always in the
-same ways, with the address space limited, and prints what became of them. A folder in it is a bag, or cameras in
+`python tests/runtime/inputs/together/damaged.py KIND FOLDER COUNT` damages each file of a folder so many times, always
+in the same ways, with the address space limited, and prints what became of them. A folder in it is a bag, or cameras in
 several files, of which each is damaged in turn. Kinds are those of `READERS`.
 """
 
