@@ -1,7 +1,9 @@
 """A bag of messages: its topics, and their messages in the order that they were received in."""
 
 import heapq
+import io
 import logging
+import os
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -116,6 +118,27 @@ class Bag:
             ) from None
 
 
+class BoundedPath(type(Path())):  # type: ignore[misc]
+    """A path whose file gives no more bytes than it has: lengths in a damaged one are not allocated."""
+
+    def open(self, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        """As a path does, and for reading bytes with bounds."""
+        return BoundedFile(self) if mode == "rb" else super().open(mode, *arguments, **options)
+
+
+class BoundedFile(io.BufferedReader):
+    """A file that is asked for no more than is left of it."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As a file does."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
     """Open a bag: an .mcap, .db3 or .bag file, or a folder as `ros2 bag record` writes them, or of .bag files.
@@ -133,7 +156,7 @@ def open_bag(path: Path) -> Iterator[Bag]:
             types.register(typesys.get_types_from_msg(definition, name))
     with ExitStack() as stack:
         with told(path):
-            bag = Bag(path, [stack.enter_context(reader(file)) for file in files], types, ros1)
+            bag = Bag(path, [stack.enter_context(reader(BoundedPath(file))) for file in files], types, ros1)
         yield bag
 
 
