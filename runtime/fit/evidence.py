@@ -50,7 +50,6 @@ class Evidence:
         given: a convention.
         intrinsics: [3, 3], pixels of frames of `size`.
         size: width and height.
-        tried: conventions that are compared.
         known: agreements by convention, as they become known.
     """
 
@@ -61,7 +60,6 @@ class Evidence:
     given: str
     intrinsics: np.ndarray
     size: tuple[int, int]
-    tried: tuple[str, ...] = POSE_CONVENTIONS
     known: dict[str, Agreement] = field(default_factory=dict)
 
     def agree(self, convention: str) -> Agreement:
@@ -133,7 +131,6 @@ def gather(scene: Scene, selection: Selection, given: str) -> Evidence:
         given=given,
         intrinsics=scene.intrinsics,
         size=selection.clip.size,
-        tried=(*POSE_CONVENTIONS, BODY) if selection.clip.maybe_body else POSE_CONVENTIONS,
     )
 
 
@@ -155,7 +152,7 @@ def preferred(evidence: Evidence, thorough: bool) -> Preference | None:
     given = evidence.given
     if evidence.fits(given) and not thorough:
         return None
-    others = {name: evidence.agree(name) for name in evidence.tried if name != given}
+    others = {name: evidence.agree(name) for name in (*POSE_CONVENTIONS, BODY) if name != given}
     ranked = sorted(others, key=lambda name: -others[name].share)
     best, second = ranked[0], others[ranked[1]].share
     certain = evidence.compare(others[best], second)

@@ -41,7 +41,6 @@ class Clip:
         seconds: length, if known.
         turns: quarter turns counterclockwise that the frames have been turned by after they were read.
         pose_convention: by which the frames' own poses were read; None where they have none.
-        maybe_body: whether their axes may be those of a robot's body: a bag names frames, not their axes.
     """
 
     frames: Frames
@@ -50,7 +49,6 @@ class Clip:
     seconds: float | None = None
     turns: int = 0
     pose_convention: str | None = None
-    maybe_body: bool = False
 
     @classmethod
     def of(

@@ -154,7 +154,7 @@ def as_clip(frames: BagFrames, convention: str, lens: Lens | None) -> tuple[Clip
         frames = replace(frames, white=white_of(peak, False))
         LOG.info("%s: grey images of more than 8 bits are scaled, with white at %g", frames, frames.white)
     times = tuple((shot.stamp - frames.shots[0].stamp) / NANO for shot in frames.shots)
-    clip = Clip(frames, size, *with_length(times, None), pose_convention=convention, maybe_body=True)
+    clip = Clip(frames, size, *with_length(times, None), pose_convention=convention)
     if lens is None:
         return clip, None
     lens = lens.at(size, str(frames))

@@ -30,8 +30,11 @@ def listed(topics: Sequence[Topic]) -> str:
 
 
 def first_message(bag: Bag, topic: Topic) -> Any:
-    """The fields of a topic's first message."""
-    return next(islice(bag.messages([topic.name]), 1)).fields
+    """The fields of a topic's first message; raises BadInput where there is none."""
+    first = next(islice(bag.messages([topic.name]), 1), None)
+    if first is None:
+        raise BadInput(f"{bag}: damaged; it lists {topic.count} messages of {topic.name}, and holds none")
+    return first.fields
 
 
 def named(bag: Bag, option: str, name: str, types: Collection[str]) -> Topic:
