@@ -38,7 +38,7 @@ def test_what_was_looked_at_is_known_to_the_bit_and_costs_no_stage(look, place) 
     fresh, known = look(*place), look(*place)
     assert reused(fresh) == {"voxels": (0, 1), "maps": (0, 1), "rays": (0, 2), "vision": (0, 3), "points": (0, 1)}
     assert reused(known) == KNOWN
-    assert set(known.meter.milliseconds) == {"video"}
+    assert set(known.meter.milliseconds) == {"scene", "video"}
     assert arrays(fresh) == arrays(known)
 
 
