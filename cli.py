@@ -22,7 +22,7 @@ COMMANDS: dict[str, Any] = {
             "verify": "export.commands:verify",
         },
     ),
-    "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-run": ("runtime.commands:run", {"bag-info": "runtime.commands:bag_info", "check": "runtime.commands:check"}),
     "stllm-calib": (
         "Collect real inputs of the encoders, and measure on them what number formats cost.",
         {

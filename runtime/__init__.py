@@ -31,6 +31,7 @@ __all__ = [
     "Answer",
     "BadBundle",
     "BadInput",
+    "BagChoices",
     "Bundle",
     "Cancelled",
     "Clip",
@@ -45,6 +46,7 @@ __all__ = [
     "StllmError",
     "View",
     "load_clip",
+    "load_recording",
     "load_scene",
 ]
 
@@ -53,6 +55,7 @@ _MODULES = {
     "Answer": "answer",
     "BadBundle": "errors",
     "BadInput": "errors",
+    "BagChoices": "inputs.recordings.choices",
     "Bundle": "bundle.manifest",
     "Cancelled": "errors",
     "Clip": "inputs.clip",
@@ -67,6 +70,7 @@ _MODULES = {
     "StllmError": "errors",
     "View": "answer",
     "load_clip": "inputs.clip",
+    "load_recording": "inputs.recordings.reading",
     "load_scene": "inputs.scene",
 }
 
