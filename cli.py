@@ -22,16 +22,26 @@ COMMANDS: dict[str, Any] = {
             "verify": "export.commands:verify",
         },
     ),
-    "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-run": ("runtime.commands:run", {"bag-info": "runtime.commands:bag_info", "check": "runtime.commands:check"}),
     "stllm-calib": (
-        "Collect from real inputs what number formats are chosen by.",
-        {"imatrix": "benchmarks.rea.commands:imatrix"},
+        "Collect real inputs, and measure on them what number formats cost.",
+        {
+            "audit": "calib.commands:audit",
+            "collect": "benchmarks.precisions.commands:collect",
+            "gate": "benchmarks.precisions.commands:gate",
+            "imatrix": "benchmarks.rea.commands:imatrix",
+            "sensitivity": "calib.commands:sensitivity",
+        },
     ),
     "stllm-bench": (
         "Generate checkpoints of any size and measure on them.",
         {
             "checkpoint": "benchmarks.commands:checkpoint",
+            "compare": "benchmarks.reports.commands:compare",
             "encoder": "benchmarks.commands:encoder",
+            "encoders": "benchmarks.precisions.commands:encoders",
+            "latency": "benchmarks.latency.commands:latency",
+            "plan": "benchmarks.planner.commands:plan",
             "quality": "benchmarks.quality.commands:quality",
             "rea": (
                 "Generate, check, answer and score subsets of the REA data set.",
@@ -45,7 +55,12 @@ COMMANDS: dict[str, Any] = {
                     "synth": "benchmarks.rea.commands:synth",
                 },
             ),
+            "reference": "benchmarks.commands:reference",
+            "reuse": "benchmarks.commands:reuse",
             "room": "benchmarks.commands:room",
+            "show": "benchmarks.reports.commands:show",
+            "sweep": "benchmarks.planner.commands:sweep",
+            "tune": "benchmarks.tuning.commands:tune",
         },
     ),
 }
@@ -113,11 +128,11 @@ def run(*arguments: Any, **settings: Any) -> Any:
     return command("stllm-run")(*arguments, **settings)
 
 
+def calib(*arguments: Any, **settings: Any) -> Any:
+    """stllm-calib: number formats, chosen on real inputs."""
+    return command("stllm-calib")(*arguments, **settings)
+
+
 def bench(*arguments: Any, **settings: Any) -> Any:
     """stllm-bench: checkpoints, rooms and data of any size, and measurements on them."""
     return command("stllm-bench")(*arguments, **settings)
-
-
-def calib(*arguments: Any, **settings: Any) -> Any:
-    """stllm-calib: what number formats are chosen by."""
-    return command("stllm-calib")(*arguments, **settings)

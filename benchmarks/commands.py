@@ -4,9 +4,13 @@ from pathlib import Path
 
 import click
 
-from ..runtime.console import FOLDER, logging_options, reports_errors
+from ..export.commands import checkpoint_options
+from ..runtime.console import FOLDER, gathered, logging_options, reports_errors, view_options
+from ..runtime.options import Options, Recording
 
-__all__ = ["checkpoint", "encoder", "room"]
+__all__ = ["checkpoint", "encoder", "reference", "reuse", "room"]
+
+QUESTION = "Where is the table?"
 
 
 @click.command()
@@ -57,3 +61,98 @@ def encoder(stage: str, voxels: int | None, frames: int | None, runs: int, as_js
 
     comparison = compare(stage, voxels=voxels, frames=frames, runs=runs)
     click.echo(comparison.to_json() if as_json else str(comparison))
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@checkpoint_options
+@click.option("-s", "--scene", type=FOLDER, help="Scene; with the clip left out, a small one that is built in.")
+@click.option("-V", "--video", type=FOLDER, help="Clip.")
+@view_options
+@click.option("-q", "--question", "text", default=QUESTION, show_default=True, help="What to ask.")
+@click.option("-f", "--frames", type=int, help="Most frames; by default the bundle's number, halved until theirs fits.")
+@click.option("-n", "--max-new-tokens", "tokens", type=int, default=16, show_default=True, help="Tokens to decode.")
+@click.option("--runs", type=int, default=5, show_default=True, help="Pairs of runs of each stage.")
+@click.option("--precision", help="Our encoders; by default fp32 where the bundle holds it.")
+@click.option("--quant", help="Our language model; by default the smallest that the bundle holds.")
+@click.option("--threads", type=int, help="CPU threads of both sides; by default all cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+@gathered(Recording, "recording")
+def reference(
+    bundle: Path,
+    checkpoint: Path,
+    base: Path | None,
+    point_encoder: Path | None,
+    recording: Recording,
+    text: str,
+    frames: int | None,
+    tokens: int,
+    runs: int,
+    precision: str | None,
+    quant: str | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run the PyTorch model the way its authors run it beside a bundle, stage by stage, alternated.
+
+    In PyTorch tower and projector run twice, the aligner holds all attention scores, and the language model gives the
+    logits of all positions, all in float32 on the CPU. What it will take is predicted, and what does not fit is said.
+    """
+    from ..export.checkpoint.checkpoint import Checkpoint
+    from .reference import Question, compare_with_authors, table, to_json
+
+    options = Options(precision=precision, quant=quant, threads=threads, device="cpu")
+    question = Question(text, frames, tokens, runs)
+    stored = Checkpoint(checkpoint, base, point_encoder)
+    rows, ours = compare_with_authors(bundle, stored, recording, question, options)
+    click.echo(to_json(rows, ours) if as_json else table(rows, ours))
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder or point cloud.")
+@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of frames or video file.")
+@view_options
+@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
+@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@click.option("-n", "--max-new-tokens", type=int, default=16, show_default=True, help="Length of the answers.")
+@click.option("--runs", type=int, default=7, show_default=True, help="Runs, in which all measurements take turns.")
+@click.option("--soak", "questions", type=int, default=0, help="Ask so many questions more in one process.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+@gathered(Recording, "recording")
+@gathered(Options, "options")
+def reuse(
+    bundle: Path,
+    recording: Recording,
+    options: Options,
+    max_new_tokens: int,
+    runs: int,
+    questions: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure what a question costs of which only a part is new: a frame, a follow-up, a live view."""
+    import json
+
+    from ..runtime.request import read
+    from .reuse import measure, quiet_clips, report, soak
+
+    with quiet_clips():
+        scene, clip = read(recording)
+        rows = measure(bundle, scene, clip, options, new_tokens=max_new_tokens, runs=runs) if runs else []
+        soaked = soak(bundle, options, questions) if questions else None
+    if as_json:
+        click.echo(json.dumps(report(rows, soaked)))
+        return
+    for row in rows:
+        click.echo(f"{row.what:<46}{row.ratio:>8.3f}   at most {row.bound}")
+    if soaked is not None:
+        click.echo(
+            f"{soaked.questions} questions: memory {soaked.growth:+.1%}, {soaked.handles:+d} open files, "
+            f"{soaked.threads:+d} threads, answers {'equal' if soaked.equal else 'not equal'} to fresh processes"
+        )

@@ -6,10 +6,7 @@ there was before the graph was loaded.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -34,8 +31,8 @@ from ..runtime.encoders.local import LocalEncoder
 from ..runtime.errors import require_at_least
 from ..runtime.host.maps import KernelMaps
 from ..runtime.host.rays import encode_directions
-from ..runtime.memory.counters import own_usage
 from .checkpoints import FULL, distribution
+from .precisions.growth import growth
 from .world.rooms import room
 
 __all__ = ["Comparison", "compare", "compare_aligner", "compare_maps", "compare_points", "compare_vision"]
@@ -223,33 +220,6 @@ def relative(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def growth(graph: Path, inputs: dict[str, np.ndarray]) -> float:
-    """Anonymous memory that loading and running a graph takes, MB, in a new process."""
-    arrays = graph.with_suffix(".npz")
-    np.savez(arrays, **inputs)  # type: ignore[arg-type]
-    command = [sys.executable, "-m", __name__, str(graph), str(arrays)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measure_growth(graph: Path, arrays: Path) -> float:
-    """The work of `growth` inside its process."""
-    inputs = dict(np.load(arrays))
-    before, peak, done = own_usage().anonymous, 0, threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not done.wait(SAMPLING_SECONDS):
-            peak = max(peak, own_usage().anonymous)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    with LocalEncoder(graph, THREADS) as encode:
-        encode(**inputs)
-    done.set()
-    sampler.join()
-    return (peak - before) / 1e6
-
-
 def random_part(part: str, device: str = "cpu") -> Any:
     """A part of the full-size model with random weights."""
     module: Any = build(FULL)[part]
@@ -359,7 +329,3 @@ def write_wide_points(folder: Path) -> Path:
     )
     ir.save(model, folder / "wide.onnx", external_data="wide.data")
     return folder / "wide.onnx"
-
-
-if __name__ == "__main__":
-    print(measure_growth(Path(sys.argv[1]), Path(sys.argv[2])))

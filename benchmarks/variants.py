@@ -1,10 +1,11 @@
 """Right checkpoints of many kinds, exported and compared: none may get a cross.
 
-    python -m stllm_edge.benchmarks.variants [NAME ...]
+    python -m stllm_edge.benchmarks.variants [--seed N] [NAME ...]
 
 prints for each kind how much of its limit each part used, which stands in docs/verify.md.
 """
 
+import argparse
 import logging
 import sys
 import tempfile
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from ..export.comparison import Row
 from ..export.gguf.types import QUANTS
-from ..export.onnx.encoders import PRECISIONS
 from ..export.pipeline import Export
 from ..runtime.bundle.geometry import AlignerGeometry, Geometry
+from ..runtime.bundle.precisions import FP16, FP32
 from .checkpoints import TINY, write_checkpoint
 
 __all__ = ["VARIANTS", "Variant", "compare", "write_variant"]
@@ -134,21 +135,25 @@ def write_variant(folder: Path, variant: Variant, seed: int = 0) -> Path:
 
 
 def compare(
-    variant: Variant, folder: Path, precisions: Iterable[str] = PRECISIONS, quants: Iterable[str] = QUANTS
+    variant: Variant,
+    folder: Path,
+    precisions: Iterable[str] = (FP32, FP16),
+    quants: Iterable[str] = QUANTS,
+    seed: int = 0,
 ) -> Iterator[Row]:
     """Export a checkpoint of a kind into a new folder and compare it, all by default."""
-    checkpoint = write_variant(folder / "checkpoint", variant)
+    checkpoint = write_variant(folder / "checkpoint", variant, seed)
     exported = Export.open(checkpoint, folder / "bundle", quiet=True)
     return exported.everything([*precisions], [*quants])
 
 
-def main(names: Iterable[str]) -> None:
+def main(names: Iterable[str], seed: int) -> None:
     """Print a line a kind: the largest difference of each stage, and what failed."""
     logging.basicConfig(level=logging.WARNING, format="    %(message)s")
     failed = 0
     for name in names or VARIANTS:
         with tempfile.TemporaryDirectory() as folder:
-            rows = list(compare(VARIANTS[name], Path(folder)))
+            rows = list(compare(VARIANTS[name], Path(folder), seed=seed))
         wrong = [row for row in rows if row.passed is False]
         following = [row for row in rows if "times what" in row.limit]
         failed += len(wrong)
@@ -162,4 +167,8 @@ def main(names: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    parser.add_argument("names", nargs="*", choices=[*VARIANTS, []], metavar="NAME")
+    arguments = parser.parse_args()
+    main(arguments.names, arguments.seed)

@@ -1,4 +1,4 @@
-"""Calibration of quantised models: from real inputs to the ranges that graphs are quantised with.
+"""Calibration of the encoders: what real inputs do to them, and what each number format costs.
 
-The language model's importance matrix is collected here; FP16 takes its ranges from the built-in sample.
+In go a checkpoint and recordings, out come a calibration set, and what each block of the encoders can bear.
 """

@@ -42,8 +42,26 @@ sample_options = options(
     click.option("--video", type=FOLDER, help="Clip to verify on."),
     view_options,
 )
-precision_option = click.option(
-    "--precision", "precisions", multiple=True, default=["fp32"], show_default=True, help="fp32 or fp16; may repeat."
+precision_options = options(
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        default=["fp32"],
+        show_default=True,
+        help="fp32, fp16, int8, or a mix such as vision=int8,points=fp32; may repeat.",
+    ),
+    click.option("--calibration", type=FOLDER, help="Set of stllm-calib collect: INT8 needs it, FP16 uses it."),
+    click.option(
+        "--keep-float", multiple=True, metavar="WEIGHTS", help="Products that stay float32, as layers.3.*; may repeat."
+    ),
+    click.option(
+        "--smooth/--no-smooth",
+        default=True,
+        show_default=True,
+        help="Move outlier channels into weights before INT8, where that lowers the error.",
+    ),
+    click.option("--allow-unverified", is_flag=True, help="Write encoders that fail their gate; the bundle says so."),
 )
 quant_options = options(
     click.option(
@@ -76,7 +94,7 @@ def inspect(checkpoint: Path, base: Path | None, point_encoder: Path | None, as_
 @click.command()
 @checkpoint_options
 @output_options
-@precision_option
+@precision_options
 @logging_options
 @reports_errors
 @gathered(Defaults, "defaults")
@@ -88,13 +106,20 @@ def onnx(
     force: bool,
     defaults: Defaults,
     precisions: tuple[str, ...],
+    calibration: Path | None,
+    keep_float: tuple[str, ...],
+    smooth: bool,
+    allow_unverified: bool,
     quiet: bool,
 ) -> None:
     """Write the vision, points and aligner graphs."""
+    from .int8.recipe import Calibrating
     from .pipeline import Export
 
+    calibrating = Calibrating(calibration, keep_float, smooth, allow_unverified)
     with peak_memory(quiet):
-        Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet).run(precisions=precisions)
+        exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
+        exported.run(precisions, calibrating=calibrating)
 
 
 @click.command()
@@ -138,7 +163,7 @@ def gguf(
 @click.command()
 @checkpoint_options
 @output_options
-@precision_option
+@precision_options
 @quant_options
 @sample_options
 @click.option(
@@ -157,6 +182,10 @@ def everything(
     force: bool,
     defaults: Defaults,
     precisions: tuple[str, ...],
+    calibration: Path | None,
+    keep_float: tuple[str, ...],
+    smooth: bool,
+    allow_unverified: bool,
     wanted: Wanted,
     recording: Recording,
     verified: bool,
@@ -164,13 +193,15 @@ def everything(
 ) -> None:
     """Write encoders and language model, then verify them."""
     from .gguf.recipe import recipes_of
+    from .int8.recipe import Calibrating
     from .pipeline import Export
     from .reporting import print_rows
 
+    calibrating = Calibrating(calibration, keep_float, smooth, allow_unverified)
     with peak_memory(quiet):
         recipes = recipes_of(wanted)
         exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
-        print_rows(exported.everything(precisions, recipes, recording, verified=verified))
+        print_rows(exported.everything(precisions, recipes, recording, verified=verified, calibrating=calibrating))
 
 
 @click.command()

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.bundle.precisions import formats_of
 from ..runtime.errors import DoesNotFit
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory
@@ -13,7 +14,8 @@ from .gguf.writer import lossless, plain_types
 
 __all__ = ["require_disk"]
 
-ENCODER_BYTES = {"fp32": 4, "fp16": 2}
+# with INT8, what stays float32, and the scales
+ENCODER_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.3}
 # a bound on the bits that a weight takes, for types whose blocks mix several
 BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.1, "Q4": 5.1, "IQ4": 4.6, "Q3": 4.4, "IQ3": 4.4}
 OTHER_BITS = 3.1
@@ -38,8 +40,10 @@ def require_disk(
     Raises:
         DoesNotFit: less is free than needed.
     """
-    encoders = sum(parameters(checkpoint, inventory.used[part]) for part in ("vision", "points", "aligner"))
-    needed = SLACK + sum(encoders * ENCODER_BYTES[precision] for precision in precisions)
+    formats = {(name, form) for precision in precisions for name, form in formats_of(precision).items()}
+    needed = SLACK + int(
+        sum(parameters(checkpoint, inventory.used[name]) * ENCODER_BYTES[form] for name, form in formats)
+    )
     llm = parameters(checkpoint, inventory.used["llm"])
     embedding = inventory.geometry.llm.vocabulary * inventory.geometry.llm.width
     source = lossless(checkpoint, inventory.used["llm"])

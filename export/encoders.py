@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from ..runtime.bundle.manifest import TENSORRT, Bundle
+from ..runtime.bundle.precisions import FORMATS, FP16, FP32, INT8, formats_of
 from ..runtime.bundle.table import FUSED, MOST_COSTS, STAGES
 from ..runtime.encoders.engines import read_sidecar, require_current
 from ..runtime.errors import BadBundle
@@ -18,6 +20,9 @@ from ..runtime.stages import Stages
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.geometry import Inventory
 from .comparison import Row
+from .int8.convert import int8_weights
+from .int8.numerics import quantise_products
+from .int8.smooth import fold, folds_of
 from .material import Material
 from .model.reference import Reference
 from .onnx.costs import Costs, fuse, halve
@@ -30,9 +35,9 @@ LOG = logging.getLogger(__name__)
 # what a format costs PyTorch is one rounding of many; a graph's differ, and are as many again. Kernels differ more in
 # float32, and an aligner reads what was rounded before it
 FACTORS = {
-    "vision": {"fp32": 4, "fp16": 3},
-    "points": {"fp32": 4, "fp16": 2},
-    "aligner": {"fp32": 4, "fp16": 3, FUSED: 2},
+    "vision": {"fp32": 4, "fp16": 3, "int8": 2},
+    "points": {"fp32": 4, "fp16": 2, "int8": 2},
+    "aligner": {"fp32": 4, "fp16": 3, FUSED: 2, "int8": 2},
 }
 
 
@@ -78,8 +83,11 @@ class EncoderComparison:
 
     def _compare(self, setup: Setup, stage: str, values: np.ndarray) -> Row:
         """One graph's output; where it is further off than usual, the limit is what the format costs PyTorch."""
-        fused = stage == "aligner" and (setup.provider, setup.precision) == (TENSORRT, "fp32")
-        bounds, file = FUSED if fused else setup.precision, setup.graphs[stage].file
+        formats = formats_of(setup.precision)
+        # an aligner reads what was rounded before it
+        coarsest = max(formats.values(), key=FORMATS.index) if stage == "aligner" else formats[stage]
+        fused = stage == "aligner" and (setup.provider, coarsest) == (TENSORRT, FP32)
+        bounds, file = FUSED if fused else coarsest, setup.graphs[stage].file
         tolerance = STAGES[stage].tolerances[bounds]
         row = Row.compare(setup.precision, stage, values, self.expected[stage], tolerance, file)
         if row.passed or not np.isfinite(row.rel_rms):
@@ -102,8 +110,18 @@ class EncoderComparison:
             return double
         if bounds == FUSED:
             return lambda name, module: fuse(module, exact.get(name, ())) if name == "aligner" else None
-        graphs = {name: setup.bundle.file(graph.file) for name, graph in setup.graphs.items()}
-        return lambda name, module: halve(module, halved_weights(graphs[name]), exact.get(name, ()))
+        formats = formats_of(setup.precision)
+
+        def lower(name: str, module: nn.Module) -> None:
+            graph = setup.bundle.file(setup.graphs[name].file)
+            if formats[name] == FP16:
+                halve(module, halved_weights(graph), exact.get(name, ()))
+            elif formats[name] == INT8:
+                held = ir.load(graph).graph
+                fold(module, folds_of(module, held))
+                quantise_products(module, int8_weights(held))
+
+        return lower
 
     def _run_encoders(
         self, stages: Stages, computed: dict[tuple[str, ...], np.ndarray]

@@ -168,7 +168,7 @@ class LanguageComparison:
         with Stages(replace(setup, outputs=KEPT_POSITIONS)) as stages, stages.speaker.load(longest) as model:
             for question in self._questions:
                 model.restart(longest)
-                stages.prefill(model, question.prompt, self.prefix, question.video)
+                stages.prefill(model, question.prompt.segments(self.prefix, question.video))
                 found.append(model.last_logits())
         return np.concatenate(found)
 

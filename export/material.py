@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..runtime.bundle.geometry import VisionGeometry
 from ..runtime.bundle.manifest import CPU, PORTABLE, TENSORRT, Bundle, Defaults
+from ..runtime.bundle.precisions import FP16, formats_of
 from ..runtime.host.rays import Rays
 from ..runtime.host.voxels import Voxels
 from ..runtime.inputs.clip import Clip
@@ -67,6 +68,6 @@ def exact_setup(bundle: Bundle, precision: str, quant: str, provider: str = CPU)
         kv="f32",
         flash_attention=False,
         provider=provider,
-        literal=precision == "fp16" or provider == TENSORRT,
+        literal=FP16 in formats_of(precision).values() or provider == TENSORRT,
         repack=False,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle.manifest import MOST_FRAMES, Bundle, Defaults
+from ..runtime.bundle.precisions import INT8, canonical, formats_of
 from ..runtime.bundle.writer import BundleWriter
 from ..runtime.console import Progress
 from ..runtime.errors import BadInput, require_at_least
@@ -22,7 +23,8 @@ from .disk import require_disk
 from .gguf.quantiser import Plan
 from .gguf.recipe import Recipe
 from .gguf.writer import add_llms, plans
-from .onnx.encoders import PRECISIONS, add_encoders
+from .int8.recipe import Calibrating
+from .onnx.encoders import add_encoders
 from .verify import POSITIONS, Verification
 from .views import BUILT_IN, opened
 
@@ -90,22 +92,28 @@ class Export:
         return cls(opened, inventory, out, defaults, force, Progress(quiet))
 
     def run(
-        self, precisions: Sequence[str] = (), quants: Sequence[str | Recipe] = (), *, adapter: bool = False
+        self,
+        precisions: Sequence[str] = (),
+        quants: Sequence[str | Recipe] = (),
+        calibrating: Calibrating | None = None,
+        *,
+        adapter: bool = False,
     ) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
 
         Args:
             precisions: of the encoders.
             quants: types of language models, or recipes.
+            calibrating: on which inputs precisions are chosen and judged.
             adapter: whether what a LoRA adapter adds to the language model becomes a file of its own.
 
         Raises:
-            BadInput: a part is unknown or there already, or a recipe is not possible.
+            BadInput: a part is unknown or there already, a recipe is not possible, or a precision takes a calibration
+                set that is not there, or fails its gate.
             BadBundle: the bundle belongs to another checkpoint.
         """
-        if unknown := [name for name in precisions if name not in PRECISIONS]:
-            raise BadInput(f"--precision {unknown[0]}: unknown; known are {', '.join(PRECISIONS)}")
-        precisions, recipes = tuple(dict.fromkeys(precisions)), recipes_from(quants)
+        precisions, recipes = tuple(dict.fromkeys(map(canonical, precisions))), recipes_from(quants)
+        require_calibration(precisions, calibrating)
         with BundleWriter.open(self.out, force=self.force) as writer:
             writer.describe(self._description(writer.manifest))
             for kind, names in (("encoders", precisions), ("llm", [recipe.name for recipe in recipes])):
@@ -114,7 +122,7 @@ class Export:
             types = [recipe.type for recipe in recipes]
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, types))
             if precisions:
-                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress)
+                add_encoders(writer, self.checkpoint, self.inventory, precisions, self.progress, calibrating)
             if recipes:
                 add_llms(writer, self.checkpoint, self.inventory, recipes, self.progress, adapter=adapter)
             writer.manifest["tools"] = tool_versions()
@@ -127,6 +135,7 @@ class Export:
         recording: Recording = BUILT_IN,
         *,
         verified: bool = True,
+        calibrating: Calibrating | None = None,
     ) -> Iterator[Row]:
         """Add parts as `run` does and, unless told not to, compare them as `verify` does; rows as they come.
 
@@ -136,7 +145,7 @@ class Export:
         if verified:
             with opened(recording, self.defaults.voxel_size):
                 pass
-        self.run(precisions, quants)
+        self.run(precisions, quants, calibrating)
         if verified:
             yield from self.verify(recording, precisions, [recipe.name for recipe in recipes_from(quants)])
 
@@ -166,6 +175,7 @@ class Export:
             BadInput: only one of scene and clip is given, or there are too few positions.
         """
         require_at_least({"--positions": (positions, POSITIONS)})
+        precisions = tuple(map(canonical, precisions))
         with opened(recording, Bundle(self.out).defaults.voxel_size) as (scene, clip):
             verification = Verification(
                 self.out, self.checkpoint, self.inventory, scene, clip, self.progress, positions
@@ -188,6 +198,15 @@ class Export:
 def recipes_from(quants: Sequence[str | Recipe]) -> list[Recipe]:
     """Types as recipes, each once."""
     return [quant if isinstance(quant, Recipe) else Recipe(quant, quant) for quant in dict.fromkeys(quants)]
+
+
+def require_calibration(precisions: Sequence[str], calibrating: Calibrating | None) -> None:
+    """Raise BadInput for INT8 without a calibration set."""
+    lowered = [name for name in precisions if INT8 in formats_of(name).values()]
+    if lowered and (calibrating is None or calibrating.calibration is None):
+        raise BadInput(
+            f"--precision {lowered[0]}: INT8 takes --calibration SET; make one with stllm-calib collect --ckpt DIR"
+        )
 
 
 def tool_versions() -> dict[str, str]:

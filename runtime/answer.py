@@ -1,12 +1,14 @@
 """What a session makes of a scene and a clip, and its answer to a question."""
 
-from collections.abc import Collection, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .control.events import Done, Text
 from .encoders.encoder import Kept
-from .errors import StllmError
+from .errors import Cancelled, StllmError
 from .fit.fit import Fit
 from .host.rays import Rays
 from .host.voxels import Voxels
@@ -54,6 +56,16 @@ class View:
         frames, grid, _, width = self.video_tokens.shape
         return self.video_tokens[:, :, :-1].reshape(frames, grid * grid, width)
 
+    def again(self) -> "View":
+        """The same for a further question, whose meter begins anew: all of it was known."""
+        reused = {stage: {"hits": sum(counts.values()), "misses": 0} for stage, counts in self.meter.reused.items()}
+        return replace(self, meter=Meter(self.meter.stages, reused=reused))
+
+    @property
+    def video(self) -> np.ndarray:
+        """[T*n*(n+1), d] float32, the video tokens in the order of the prompt."""
+        return self.video_tokens.reshape(-1, self.video_tokens.shape[-1])
+
     def stages(self) -> dict[str, np.ndarray]:
         """Arrays by the names that reference tensors carry."""
         return {
@@ -64,7 +76,7 @@ class View:
             "img_rays_pooled": self.rays.frames.reshape(len(self.selection), -1, 3),
             "pcd_features": self.pcd_features,
             "pooled_features": self.pooled_features,
-            "video_tokens": self.video_tokens.reshape(-1, self.video_tokens.shape[-1]),
+            "video_tokens": self.video,
         }
 
 
@@ -74,11 +86,14 @@ class Transcript:
     Attributes:
         ids: generated so far, with the stop id if one came.
         logits: [vocabulary] float32 after the prompt, once it has been read.
+        ended: why the answer ended: `stop` at a stop id, `length` at the most tokens, `stop string`, or `time` at the
+            deadline; empty before.
     """
 
     def __init__(self, steps: Generator[Step, None, None], stop_ids: Collection[int]):
         self.ids: list[int] = []
         self.logits: np.ndarray | None = None
+        self.ended = ""
         self._steps, self._stop_ids = steps, stop_ids
 
     def __iter__(self) -> Iterator[int]:
@@ -87,8 +102,15 @@ class Transcript:
             if self.logits is None:
                 self.logits = logits
             self.ids.append(token)
-            if token not in self._stop_ids:
-                yield token
+            if token in self._stop_ids:
+                self.ended = "stop"
+                return
+            yield token
+        self.ended = "length"
+
+    def stop_found(self) -> None:
+        """A text that ends answers has come."""
+        self.ended = "stop string"
 
     def close(self) -> None:
         """End the generation, which frees the language model that it holds."""
@@ -106,6 +128,7 @@ class Answer:
         prompt: the prompt and its ids.
         prefix_tokens: [latents, d] float32, what the aligner made of scene, clip and question.
         meter: time and memory, by stage.
+        prompt_tokens: positions that the prompt takes in the language model, with the history of a conversation.
         text: generated so far.
         finished: whether it was read to its end.
     """
@@ -118,26 +141,59 @@ class Answer:
         meter: Meter,
         transcript: Transcript,
         pieces: Iterator[str],
+        prompt_tokens: int,
+        at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         self.view, self.prompt, self.prefix_tokens, self.meter = view, prompt, prefix_tokens, meter
-        self.text, self.finished = "", False
-        self._transcript, self._pieces, self._closed = transcript, pieces, False
+        self.prompt_tokens, self.text, self.finished = prompt_tokens, "", False
+        self._transcript, self._pieces, self._closed, self._at_work = transcript, pieces, False, at_work
 
     def __iter__(self) -> Iterator[str]:
         """Text as it comes; an answer that was begun continues where it was.
 
         Raises:
-            StllmError: it was closed before it was read to its end.
+            StllmError: it was closed before it was read to its end, or another thread is at work with the session.
+            Cancelled: it was cancelled; or its deadline passed before there was a token, for with some text it ends.
         """
         while not self.finished:
             if self._closed:
                 raise StllmError("the answer, or its session, was closed before it was read to its end; ask again")
-            piece = next(self._pieces, None)
+            with self._at_work():
+                piece = self._next()
             if piece is None:
-                self.finished = True
+                self._finish()
                 return
             self.text += piece
+            self.meter.control.emit(Text(piece))
             yield piece
+
+    def _next(self) -> str | None:
+        """The next piece; None at the end."""
+        try:
+            return next(self._pieces, None)
+        except Cancelled:
+            if not (self.meter.control.timed_out and self.token_ids):
+                self.close()
+                raise
+            self._transcript.ended = "time"
+            return None
+
+    def _finish(self) -> None:
+        self.finished = True
+        # a stop string leaves the generation where it was
+        self._transcript.close()
+        self.meter.control.finish()
+        spent = {stage: round(milliseconds, 3) for stage, milliseconds in self.meter.milliseconds.items()}
+        self.meter.control.emit(Done(self.text, self.ended, len(self.token_ids), spent))
+
+    @property
+    def being_read(self) -> bool:
+        """Whether it is neither read to its end nor closed."""
+        return not (self.finished or self._closed)
+
+    def cancel(self) -> None:
+        """End it, from any thread; the thread that reads it gets `Cancelled`."""
+        self.meter.control.cancel()
 
     def __enter__(self) -> "Answer":
         return self
@@ -149,6 +205,12 @@ class Answer:
         """Free the language model; what was generated stays."""
         self._closed = True
         self._transcript.close()
+        self.meter.control.finish()
+
+    @property
+    def ended(self) -> str:
+        """Why it ended: `stop`, `length`, `stop string` or `time`; empty before."""
+        return self._transcript.ended
 
     @property
     def token_ids(self) -> list[int]:
@@ -159,12 +221,6 @@ class Answer:
     def logits_last_prompt(self) -> np.ndarray | None:
         """[vocabulary] float32, once the prompt has been read."""
         return self._transcript.logits
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Positions that the prompt takes in the language model."""
-        tokens = self.view.video_tokens
-        return len(self.prompt) + len(self.prefix_tokens) + tokens.size // tokens.shape[-1]
 
     def stages(self) -> dict[str, np.ndarray]:
         """Arrays of all stages by the names that reference tensors carry.

@@ -2,7 +2,15 @@
 
 from collections.abc import Mapping
 
-__all__ = ["BadBundle", "BadInput", "DoesNotFit", "MissingDependency", "StllmError", "require_at_least"]
+__all__ = [
+    "BadBundle",
+    "BadInput",
+    "Cancelled",
+    "DoesNotFit",
+    "MissingDependency",
+    "StllmError",
+    "require_at_least",
+]
 
 
 class StllmError(Exception):
@@ -23,6 +31,10 @@ class MissingDependency(StllmError):
 
 class DoesNotFit(StllmError):
     """Memory or disk is too small for what was asked; the message says what would fit."""
+
+
+class Cancelled(StllmError):
+    """A question was ended before its answer, by `cancel` or by its deadline; the session can be asked again."""
 
 
 def require_at_least(bounds: Mapping[str, tuple[int | None, int]]) -> None:

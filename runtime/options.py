@@ -1,16 +1,22 @@
 """How to run a bundle, and what to ask it, as a user chooses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
-from .errors import BadInput
+from .errors import BadInput, require_at_least
+from .inputs.recordings.choices import BagChoices
 from .llm.kv_types import check_kv
 from .llm.placement import ALL_LAYERS
+from .llm.sampling import Sampling
 
 __all__ = ["Options", "Recording", "Request"]
 
 # libllama's own limit
 MOST_THREADS = 512
+GIGABYTE = 10**9
+# of the longest wait that the system knows
+MOST_SECONDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Options:
     """How to run; None lets the session decide, and what it decided is logged.
 
     Attributes:
-        precision: of the encoders, fp32 or fp16.
+        precision: of the encoders: fp32, fp16, int8 or a mix, as the bundle holds it.
         quant: of the language model, as the bundle names it.
         threads: CPU threads.
         kv: type of the language model's keys and values, f16, q8_0 or f32.
@@ -30,6 +36,9 @@ class Options:
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
         adapter: GGUF file of a LoRA adapter for the language model.
         check_digests: hash the bundle's files even if they look unchanged.
+        cache: folder where features of scenes and frames are kept for other processes; None for memory alone.
+        cache_size: bytes that the folder takes at most.
+        cache_memory: bytes of features that are kept in memory at most.
     """
 
     precision: str | None = None
@@ -43,10 +52,14 @@ class Options:
     resident: bool = False
     adapter: Path | None = None
     check_digests: bool = False
+    cache: Path | None = None
+    cache_size: int = 2 * GIGABYTE
+    cache_memory: int = GIGABYTE // 4
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
         check_kv(self.kv, self.flash_attention)
+        require_at_least({"--cache-size": (self.cache_size, 0), "--cache-memory": (self.cache_memory, 0)})
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise BadInput(f"--threads {self.threads}: expected 1 to {MOST_THREADS}")
         if self.gpu_layers is not None and self.gpu_layers < ALL_LAYERS:
@@ -72,6 +85,8 @@ class Recording:
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
         first_frame: number of the first frame.
+        bag: a recording of a robot, in place of the video, and of the scene where none is given.
+        bag_choices: what of the recording is meant.
     """
 
     scene: Path | None = None
@@ -88,11 +103,26 @@ class Recording:
     fps: float | None = None
     video_seconds: float | None = None
     first_frame: int = 0
+    bag: Path | None = None
+    bag_choices: BagChoices = field(default_factory=BagChoices)
+
+    def check(self) -> None:
+        """Raise BadInput unless either a bag is given, or a scene and a video, with nothing that is of the other."""
+        if self.bag is None:
+            if self.bag_choices != BagChoices():
+                raise BadInput("options of a recording are given without one; give --bag with them")
+            if self.scene is None or self.video is None:
+                raise BadInput("--scene and --video go together; give both, or --bag")
+            return
+        plain = Recording()
+        for name in ("video", "poses", "cameras", "fps", "video_seconds", "first_frame"):
+            if getattr(self, name) != getattr(plain, name):
+                raise BadInput(f"--bag and --{name.replace('_', '-')} are both given; the recording says that itself")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked, and how it is answered; fields as the options of `stllm-run`.
+class Request(Sampling):
+    """What is asked, and how it is answered; fields as the options of `stllm-run`, those of `Sampling` among them.
 
     Attributes:
         question: in words.
@@ -100,14 +130,42 @@ class Request:
         time_instruction: whether the prompt states the clip's times; None takes the bundle's default.
         bare_prompt: whether the prompt leaves the assistant's header to the model.
         max_new_tokens: longest answer.
-        temperature: 0 for the best token each time.
-        seed: of the draws above temperature 0.
+        max_time: seconds after which the answer ends with what there is; None for no end.
     """
 
-    question: str
+    question: str = ""
     frames: int | None = None
     time_instruction: bool | None = None
     bare_prompt: bool = False
     max_new_tokens: int = 256
-    temperature: float = 0.0
-    seed: int = 0
+    max_time: float | None = None
+
+    @classmethod
+    def of(cls, question: str, *, assistant_header: bool = True, **how: Any) -> "Request":
+        """A request from the keywords of `Session.answer`; raises BadInput for what cannot be asked."""
+        request = cls(question=question, bare_prompt=not assistant_header, **how)
+        request.check()
+        return request
+
+    def how(self) -> dict[str, Any]:
+        """All but the question, as keywords of `Session.answer`."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        del named["question"]
+        return {"assistant_header": not named.pop("bare_prompt"), **named}
+
+    def about(self, question: str) -> "Request":
+        """The same with another question."""
+        return replace(self, question=question)
+
+    def check(self) -> None:
+        """Raise BadInput for what cannot be asked, before anything is computed for it."""
+        # not above: it imports numpy, and every --help passes by here
+        from .llm.prompt import check_question
+
+        check_question(self.question)
+        require_at_least({"--max-new-tokens": (self.max_new_tokens, 1)})
+        if self.max_time is not None and not 0 < self.max_time < MOST_SECONDS:
+            raise BadInput(f"--max-time {self.max_time}: expected seconds above 0")
+        super().check()
+        if self.bare_prompt and self.grammar is not None:
+            raise BadInput("--bare-prompt leaves the header to the model, which no grammar allows; leave it out")

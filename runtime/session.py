@@ -2,39 +2,51 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from weakref import WeakSet
+from typing import Any
 
 import numpy as np
 
-from .answer import Answer, Transcript, View
+from .answer import Answer, View
 from .bundle.digests import file_digest, joint_digest
-from .bundle.manifest import CPU, ENCODERS, Bundle
-from .bundle.table import STAGES
+from .bundle.manifest import ENCODERS, Bundle
+from .bundle.precisions import INT8, canonical, formats_of
+from .bundle.table import CLOCKED
+from .cache.features import Features
+from .cache.store import Folder, Store
+from .control.control import Control
+from .control.events import Listener
+from .dialogue.asker import Asker
+from .dialogue.asynchronous import stream
+from .dialogue.conversation import Conversation, Turn
+from .dialogue.gate import Gate
+from .dialogue.live import LiveView
+from .dialogue.saving import key_of, load, save
+from .encoders.cpu import has_int8_dot_product
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
-from .errors import BadInput, require_at_least
+from .errors import DoesNotFit, StllmError
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
 from .inputs.scene import Scene
-from .inputs.selection import select_frames, upright
+from .inputs.selection import Selection, select_frames, upright
 from .llm.placement import gpu_layers
-from .llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, check_question, without_header
-from .llm.sampling import sample
-from .llm.vocabulary import decode_text
+from .llm.prompt import Prompt
 from .memory.meter import Meter
 from .memory.plan import require_memory
-from .options import Options
+from .options import Options, Request
 from .setup import Setup
 from .stages import Stages
 
 __all__ = ["Session"]
 
 LOG = logging.getLogger(__name__)
-PRECISION_ORDER = ("fp32", "fp16")
+PRECISION_ORDER = ("fp32", "fp16", "int8")
 
 
 class Session:
@@ -58,8 +70,12 @@ class Session:
         self.setup = decide(self.bundle, self.options)
         self.stages = Stages(self.setup)
         self.bundle.check(self.setup.files, fresh=self.options.check_digests)
-        # weak: an answer that its caller drops frees itself
-        self._answers: WeakSet[Answer] = WeakSet()
+        folder = Folder(self.options.cache, self.options.cache_size) if self.options.cache else None
+        self.store = Store(self.options.cache_memory, folder)
+        self._gate = Gate()
+        self._asker = Asker(self.stages, self._gate)
+        self._questions = ThreadPoolExecutor(1, "questions")
+        self.conversation: Conversation | None = None
 
     def __enter__(self) -> "Session":
         return self
@@ -69,17 +85,17 @@ class Session:
 
     def close(self) -> None:
         """End answers that are not read to their end, and free what is loaded; a later question loads it again."""
-        for answer in list(self._answers):
-            answer.close()
-        self.stages.close()
+        with self._gate.closing():
+            if self.conversation is not None:
+                self.conversation.close()
+            self._asker.close()
+            self.stages.close()
+            self.store.clear()
 
     @property
     def digest(self) -> str:
         """SHA-256 over all that the bundle contributes to an answer, the same on every device."""
-        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
-        graphs = [self.bundle.graph(name, self.setup.precision, CPU) for name in ENCODERS]
-        names = [name for graph in graphs for name in (graph.file, graph.weights)]
-        return with_adapter(self.bundle.digest([*names, self.setup.llm.file]), self.setup.adapter)
+        return with_adapter(self.bundle.digest_of(self.setup.precision, self.setup.quant), self.setup.adapter)
 
     def prepare(self) -> None:
         """Start what a question needs and no size decides: the encoders' processes, and the vocabulary.
@@ -89,36 +105,9 @@ class Session:
         self.stages.encoders.prepare(*ENCODERS)
         self.stages.speaker.prepare()
 
-    def ask(
-        self,
-        scene: Scene,
-        clip: Clip,
-        question: str,
-        *,
-        frames: int | None = None,
-        time_instruction: bool | None = None,
-        assistant_header: bool = True,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int = 0,
-        reading: Reading | None = None,
-    ) -> Answer:
+    def ask(self, scene: Scene, clip: Clip, question: str, *, reading: Reading | None = None, **how: Any) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
-        check_request(question, max_new_tokens, temperature, seed)
-        self.require_positions(max_new_tokens)
-        if self._timed(time_instruction):
-            # a clip that has no times is refused before encoders run
-            clip.timing()
-        view = self.look(scene, clip, frames=frames, max_new_tokens=max_new_tokens, reading=reading)
-        return self.answer(
-            view,
-            question,
-            time_instruction=time_instruction,
-            assistant_header=assistant_header,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        return self._ask(scene, clip, reading, *asked(question, **how))
 
     def look(
         self,
@@ -128,8 +117,10 @@ class Session:
         frames: int | None = None,
         max_new_tokens: int = 256,
         reading: Reading | None = None,
+        listen: Listener = None,
+        max_time: float | None = None,
     ) -> View:
-        """Compute all that does not depend on a question.
+        """Compute all that does not depend on a question, or take it from what is known of the same content.
 
         Args:
             scene: the environment.
@@ -137,45 +128,20 @@ class Session:
             frames: frames to sample; None takes the bundle's number.
             max_new_tokens: longest answer that is planned for.
             reading: what is known of units and intrinsics, and so not questioned.
+            listen: is called with each event.
+            max_time: seconds after which `Cancelled` is raised, wherever the work is.
 
         Raises:
             BadInput: scene and clip do not belong together, or are certainly not what they are taken for.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
+            Cancelled: `cancel` was called, or the time is over.
         """
-        stages, meter = self.stages, Meter(STAGES)
-        scene = upright(scene, clip)
-        selection = select_frames(
-            clip, scene.poses, frames=frames, default=self.bundle.defaults.frames, offset=scene.offset
-        )
-        fit = examine(scene, selection, reading, voxel_size=self.bundle.defaults.voxel_size)
-        fit.require()
-        scene, selection = fit.scene, fit.selection
-        voxels = stages.host.voxels(scene, meter)
-        # as early as the number of voxels is known: what does not fit is refused before an encoder runs
-        self._require_memory(len(selection), len(voxels), max_new_tokens)
-        maps = stages.host.maps(voxels, meter)
-        stages.require_profiles(voxels, maps, len(selection))
-        log_choices(self.options, self.setup)
-        # its process reads the graph while this one computes rays
-        stages.encoders.load("vision")
-        rays = stages.host.rays(scene, selection, voxels, meter)
-        video_tokens = stages.vision(stages.host.frames(selection, meter), len(selection), meter)
-        points = stages.points(voxels, maps, meter)
-        # they are 387 columns for each voxel and patch, worth keeping only for further questions
-        encoded = stages.host.encode_rays(rays, meter) if self.options.resident else None
-        return View(selection, voxels, rays, points, video_tokens, meter, fit, encoded)
+        with self._gate.question(Control(listen, max_time)) as control:
+            view = self._look(scene, clip, Looking(frames, max_new_tokens, reading), control)
+            control.finish()
+            return view
 
-    def answer(
-        self,
-        view: View,
-        question: str,
-        *,
-        time_instruction: bool | None = None,
-        assistant_header: bool = True,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> Answer:
+    def answer(self, view: View, question: str, **how: Any) -> Answer:
         """Answer a question about a view; the text is generated while the answer is iterated over.
 
         A resident session has one language model, so an answer is read to its end before the next one is begun.
@@ -183,65 +149,152 @@ class Session:
         Args:
             view: from `look`.
             question: in words.
-            time_instruction: whether the prompt states length and times; None takes the bundle's default.
-            assistant_header: whether the prompt ends with the assistant's header.
-            max_new_tokens: longest answer.
-            temperature: 0 for the best token each time.
-            seed: of the draws above temperature 0.
+            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices`, `time_instruction`;
+                `assistant_header=False` for a prompt whose header the model writes itself; and `listen`, which is
+                called with each event.
 
         Raises:
             BadInput: the question or an option cannot be used.
+            Cancelled: `cancel` was called, or the time is over before there is a token.
+            StllmError: another thread is at work with the session.
         """
-        check_request(question, max_new_tokens, temperature, seed)
-        stages, meter = self.stages, view.meter.copy()
-        prompt = self.prompt(view, question, time_instruction=time_instruction, assistant_header=assistant_header)
-        rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
-        text = stages.embed(prompt.aligner_token_ids)
-        prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
-        video = view.video_tokens.reshape(-1, view.video_tokens.shape[-1])
-        self.require_positions(len(prompt) + len(prefix) + len(video) + max_new_tokens)
-        choose = partial(sample, temperature=temperature, generator=np.random.default_rng(seed))
-        steps = stages.generate(prompt, prefix, video, choose, max_new_tokens, meter)
-        transcript = Transcript(steps, self.bundle.stop_ids)
-        answer = Answer(view, prompt, prefix, meter, transcript, self._pieces(transcript, assistant_header))
-        self._answers.add(answer)
-        return answer
+        return self._answer(view, *asked(question, **how))
 
-    def prompt(
-        self, view: View, question: str, *, time_instruction: bool | None = None, assistant_header: bool = True
-    ) -> Prompt:
+    def ask_async(
+        self, scene: Scene, clip: Clip, question: str, *, reading: Reading | None = None, **how: Any
+    ) -> AsyncIterator[str]:
+        """`ask` for `asyncio`: `async for piece in session.ask_async(…)`; questions wait for those before them."""
+        request, control = asked(question, **how)
+        return stream(self._questions, partial(self._ask, scene, clip, reading, request), control)
+
+    def answer_async(self, view: View, question: str, **how: Any) -> AsyncIterator[str]:
+        """`answer` for `asyncio`, as `ask_async`."""
+        request, control = asked(question, **how)
+        return stream(self._questions, partial(self._answer, view, request), control)
+
+    def _ask(self, scene: Scene, clip: Clip, reading: Reading | None, request: Request, control: Control) -> Answer:
+        with self._gate.question(control):
+            self._asker.require_possible(clip, request)
+            view = self._look(scene, clip, Looking(request.frames, request.max_new_tokens, reading), control)
+            return self._asker.answer(view, request, view.meter)
+
+    def _answer(self, view: View, request: Request, control: Control) -> Answer:
+        with self._gate.question(control):
+            return self._asker.answer(view, request, view.meter.copy(control))
+
+    def converse(self, view: View, turns: Sequence[Turn] = ()) -> Conversation:
+        """Questions about a view that follow each other, after those of a transcript if there is one."""
+        self.conversation = Conversation(self._asker, view, turns)
+        return self.conversation
+
+    def save(self, path: Path | str) -> None:
+        """Write the conversation that was begun last: its features, transcript, and keys and values; see `save`."""
+        if self.conversation is None:
+            raise StllmError("there is nothing to save; begin a conversation with converse(view)")
+        save(Path(path), key_of(self.digest, self.setup), self.conversation)
+
+    @classmethod
+    def load(cls, path: Path | str, bundle: Bundle | Path | str, options: Options | None = None) -> "Session":
+        """A session whose `conversation` is one that was saved; BadInput where that was with another bundle."""
+        session = cls(bundle, options)
+        session.conversation = load(Path(path), key_of(session.digest, session.setup), session._asker)
+        return session
+
+    def watch(
+        self,
+        scene: Scene,
+        *,
+        frames: int | None = None,
+        window: int | None = None,
+        backlog: int = 8,
+        max_new_tokens: int = 256,
+        reading: Reading | None = None,
+    ) -> LiveView:
+        """A view of a scene that takes frames as they come; see `LiveView`.
+
+        By default it samples the bundle's number of frames, and keeps as many.
+        """
+        count, stages = frames or self.bundle.defaults.frames, Stages(replace(self.setup, resident=True))
+        looking = Looking(None, max_new_tokens, reading, count)
+        look = partial(look_at, stages, self.store, scene, looking=looking)
+
+        def encode(clip: Clip, control: Control) -> None:
+            every = Selection(clip, tuple(range(len(clip))), np.zeros((len(clip), 4, 4)))
+            Features(stages, self.store, scene, every, Meter(CLOCKED, control=control)).vision()
+
+        return LiveView(look, encode, self.answer, stages.close, frames=count, window=window or count, backlog=backlog)
+
+    def cancel(self) -> None:
+        """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
+        self._gate.cancel()
+
+    def prompt(self, view: View, question: str, **how: Any) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        timing = view.selection.timing() if self._timed(time_instruction) else None
-        tokenize = self.stages.speaker.vocabulary.tokenize
-        return build_prompt(question, tokenize, timing=timing, assistant_header=assistant_header)
+        return self._asker.prompt(view, Request.of(question, **how))
 
-    def _pieces(self, transcript: Transcript, assistant_header: bool) -> Iterator[str]:
-        """Text of an answer as it comes; without the header in the prompt, the model writes it itself."""
-        vocabulary = self.stages.speaker.vocabulary
-        header = () if assistant_header else tuple(vocabulary.tokenize(ASSISTANT_HEADER))
-        return decode_text(vocabulary.piece(token) for token in without_header(iter(transcript), header))
+    def _look(self, scene: Scene, clip: Clip, looking: "Looking", control: Control) -> View:
+        view = look_at(self.stages, self.store, scene, clip, control, looking)
+        log_choices(self.options, self.setup)
+        return view
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
-        limit = self.bundle.geometry.llm.context
-        if positions > limit:
-            raise BadInput(
-                f"the prompt and the answer need {positions} positions, the model was made for {limit}; "
-                "lower --frames or --max-new-tokens"
-            )
+        self._asker.require_positions(positions)
 
-    def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
-        """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
-        plan = self.setup.plan(frames, voxels, max_new_tokens)
-        require_memory(plan, self.stages.held(plan))
 
-    def _timed(self, time_instruction: bool | None) -> bool:
-        return self.bundle.defaults.time_instruction if time_instruction is None else time_instruction
+def asked(question: str, *, listen: Listener = None, **how: Any) -> tuple[Request, Control]:
+    """A question with its options, and what ends it; raises BadInput for what cannot be asked."""
+    request = Request.of(question, **how)
+    return request, Control(listen, request.max_time)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How to look; fields as the arguments of `Session.look`, and `default` for the bundle's number of frames."""
+
+    frames: int | None = None
+    max_new_tokens: int = 256
+    reading: Reading | None = None
+    default: int | None = None
+
+
+def look_at(
+    stages: Stages, store: Store, scene: Scene, clip: Clip, control: Control, looking: Looking = Looking()
+) -> View:
+    """The stages that do not depend on a question; arguments and errors as in `Session.look`."""
+    setup, defaults, meter = stages.setup, stages.setup.bundle.defaults, Meter(CLOCKED, control=control)
+    with meter.measure("scene"):
+        scene, default = upright(scene, clip), looking.default or defaults.frames
+        selection = select_frames(clip, scene.poses, frames=looking.frames, default=default, offset=scene.offset)
+        fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size)
+    fit.require()
+    known = Features(stages, store, fit.scene, fit.selection, meter)
+    voxels = known.voxels()
+    # as early as the number of voxels is known: what does not fit is refused before an encoder runs
+    plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)
+    try:
+        require_memory(plan, stages.held(plan))
+    except DoesNotFit:
+        # what is known of other scenes and clips goes first
+        store.clear()
+        require_memory(plan, stages.held(plan))
+    maps = known.maps(voxels)
+    stages.require_profiles(voxels, maps, len(selection))
+    if maps is not None:
+        # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
+        stages.encoders.load("vision")
+    rays = known.rays(voxels)
+    video_tokens = known.vision()
+    points = known.points(voxels, maps)
+    # they are 387 columns for each voxel and patch, worth keeping only for further questions
+    encoded = known.encode_rays(rays) if setup.resident else None
+    return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:
     """What runs where, with all that the options leave open; arguments and errors as in `Session`."""
-    precision = options.precision or next((name for name in PRECISION_ORDER if name in bundle.precisions), "fp32")
+    held = (name for name in (*PRECISION_ORDER, *bundle.precisions) if name in bundle.precisions)
+    precision = canonical(options.precision) if options.precision else next(held, "fp32")
     # where nothing is said, memory decides: the smallest fits wherever one does
     smallest = min(bundle.quants, key=lambda quant: bundle.size(bundle.llm(quant).file), default="Q4_K_M")
     return Setup(
@@ -269,11 +322,7 @@ def log_choices(options: Options, setup: Setup) -> None:
     if options.precision is None or options.quant is None:
         LOG.info("encoders %s, language model %s, %d threads", setup.precision, setup.quant, setup.threads)
     LOG.info("encoders run on %s", setup.placement.name)
-
-
-def check_request(question: str, max_new_tokens: int, temperature: float, seed: int) -> None:
-    """Raise BadInput for what cannot be asked, before anything is computed for it."""
-    check_question(question)
-    require_at_least({"--max-new-tokens": (max_new_tokens, 1), "--seed": (seed, 0)})
-    if not 0 <= temperature < float("inf"):
-        raise BadInput(f"--temperature {temperature}: expected a number that is at least 0")
+    if setup.precision in setup.bundle.unverified:
+        LOG.warning("encoders %s failed their gate at the export, where this was allowed", setup.precision)
+    if not setup.placement.on_gpu and INT8 in formats_of(setup.precision).values() and not has_int8_dot_product():
+        LOG.warning("this CPU has no dot product of bytes (VNNI): INT8 encoders work, but may be slower than fp32")

@@ -4,10 +4,11 @@
 training calls a single one here.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from .bundle.geometry import VisionGeometry
 from .bundle.manifest import ENCODERS
 from .bundle.table import STAGES
+from .control.control import Control
 from .encoders.encoder import Kept
 from .encoders.engines import choose_profile
 from .encoders.pool import EncoderPool
@@ -26,8 +28,9 @@ from .inputs.scene import Scene
 from .inputs.selection import Selection
 from .llm.embeddings import embedding_rows
 from .llm.model import LanguageModel
-from .llm.prompt import Prompt
-from .llm.speaker import LLM, Speaker
+from .llm.sampler import Sampler
+from .llm.sampling import Sampling
+from .llm.speaker import LLM, Opened, Speaker
 from .llm.vocabulary import Vocabulary
 from .memory.holdings import Holdings
 from .memory.meter import Meter
@@ -93,12 +96,23 @@ class HostStages:
 
     def frames(self, selection: Selection, meter: Meter | None = None) -> Iterator[np.ndarray]:
         """The chosen frames as the tower takes them, one [3, S, S] float32 after the other (SPEC section 6)."""
+        for frame in self.read(selection, meter):
+            yield self.pixels(frame, meter)
+
+    def read(self, selection: Selection, meter: Meter | None = None) -> Iterator[np.ndarray]:
+        """The chosen frames as they are, one [H, W, 3] uint8 after the other."""
         # one at a time: memory does not grow with the clip, and reading counts for no encoder
         source = selection.clip.read(selection.indices)
-        for _ in range(len(selection)):
-            with measured(meter, "video"):
-                pixels = pixel_values(next(source), self.vision.image_size)
-            yield pixels
+        with told(meter, "video"):
+            for _ in range(len(selection)):
+                with counted(meter, "video"):
+                    frame = next(source)
+                yield frame
+
+    def pixels(self, frame: np.ndarray, meter: Meter | None = None) -> np.ndarray:
+        """A frame [H, W, 3] uint8 as the tower takes it, [3, S, S] float32."""
+        with counted(meter, "video"), clocked(meter, "resize"):
+            return pixel_values(frame, self.vision.image_size)
 
 
 class Stages:
@@ -149,13 +163,22 @@ class Stages:
     def vision(self, frames: Iterable[np.ndarray], count: int, meter: Meter | None = None) -> np.ndarray:
         """Video tokens [T, n, n+1, d] float32 of `count` frames, of which a few are in memory at a time."""
         geometry = self.setup.bundle.geometry
-        grid, source = geometry.vision.grid, iter(frames)
-        tokens = np.empty((count, grid, grid + 1, geometry.llm.width), np.float32)
-        with self._encoder("vision", meter) as encode:
-            for start in range(0, count, self.setup.frames_at_once):
-                stop = min(start + self.setup.frames_at_once, count)
-                tokens[start:stop] = encode(frames=np.stack([next(source) for _ in range(start, stop)]))
+        tokens = np.empty((count, geometry.vision.grid, geometry.vision.grid + 1, geometry.llm.width), np.float32)
+        for place, encoded in enumerate(self.encode_frames(islice(frames, count), meter)):
+            tokens[place] = encoded
         return tokens
+
+    def encode_frames(self, frames: Iterable[np.ndarray], meter: Meter | None = None) -> Iterator[np.ndarray]:
+        """Video tokens [n, n+1, d] float32 of one frame after the other; without frames, no encoder is loaded."""
+        source, together = iter(frames), self.setup.frames_at_once
+        group = list(islice(source, 1))
+        if not group:
+            return
+        with self._encoder("vision", meter) as encode:
+            group += islice(source, together - 1)
+            while group:
+                yield from encode(frames=np.stack(group))
+                group = list(islice(source, together))
 
     def points(self, voxels: Voxels, maps: KernelMaps, meter: Meter | None = None) -> np.ndarray | Kept:
         """Point features [N, features] in the order of the voxels; on a GPU they stay there for the aligner."""
@@ -193,71 +216,83 @@ class Stages:
             self._gguf = self.setup.bundle.require_file(llm.file).open("rb")
         return embedding_rows(self._gguf, llm.embedding, ids)
 
-    def prefill(self, model: LanguageModel, prompt: Prompt, prefix: np.ndarray, video: np.ndarray) -> np.ndarray:
+    def sampler(self, sampling: Sampling) -> Sampler:
+        """What chooses the tokens of an answer; raises BadInput where it can choose none."""
+        return Sampler(sampling, self.speaker.vocabulary, self.setup.bundle.stop_ids)
+
+    def prefill(self, model: LanguageModel, segments: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [vocabulary] float32 after a prompt (SPEC section 8).
 
         Args:
-            model: with an empty context.
-            prompt: its tokens.
-            prefix: [latents, d] float32 embeddings in place of the point cloud.
-            video: [V, d] float32 embeddings in place of the video.
+            model: which has read nothing yet, or the first positions of these segments.
+            segments: ids [L] and embeddings [L, d], as `Prompt.segments` gives them.
         """
-        # five calls, since a batch of libllama holds tokens or embeddings, never both
-        model.decode_tokens(prompt.head)
-        model.decode_embeddings(prefix)
-        model.decode_tokens(prompt.between)
-        model.decode_embeddings(video)
-        model.decode_tokens(prompt.tail)
+        # a call for each, since a batch of libllama holds tokens or embeddings, never both
+        known = model.position
+        for segment in segments:
+            fresh, known = segment[known:], max(known - len(segment), 0)
+            if len(fresh):
+                (model.decode_tokens if fresh.ndim == 1 else model.decode_embeddings)(fresh)
         return model.logits()
 
     def generate(
         self,
-        prompt: Prompt,
-        prefix: np.ndarray,
-        video: np.ndarray,
+        segments: Sequence[np.ndarray],
         choose: Callable[[np.ndarray], int],
         new_tokens: int,
         meter: Meter | None = None,
+        opened: AbstractContextManager[Opened] | None = None,
     ) -> Generator[Step, None, None]:
         """Tokens one after the other, the stop id included; the language model is freed at the end.
 
         Args:
-            prompt: the prompt.
-            prefix: [latents, d], from `aligner`.
-            video: [V, d], the video tokens.
+            segments: of the prompt, as `prefill` takes them.
             choose: the next id from logits [vocabulary].
             new_tokens: longest answer.
-            meter: what it took.
+            meter: what it took; its control ends the work.
+            opened: a language model that may have read the first positions; by default one that has read nothing.
         """
-        with self.speaker.model(len(prompt) + len(prefix) + len(video) + new_tokens) as (model, require_turn):
+        positions = sum(map(len, segments)) + new_tokens
+        control = meter.control if meter else Control()
+        with ExitStack() as stack:
+            with counted(meter, "load_llm"):
+                model, require_turn = stack.enter_context(opened or self.speaker.model(positions))
+            stack.enter_context(interrupting(model, control))
+            if meter:
+                meter.reused["prefill"] = {"hits": model.position, "misses": positions - new_tokens - model.position}
             with measured(meter, "prefill"):
                 # the compute buffers are touched here for the first time
-                logits = self.holdings.work(LLM, self.prefill, model, prompt, prefix, video)
+                logits = self.holdings.work(LLM, self.prefill, model, segments)
             token: int | None = None
-            for _ in range(new_tokens):
-                require_turn()
-                with measured(meter, "decode"):
-                    # a token is decoded when the next one is asked for, so the last never is
-                    if token is not None:
-                        model.decode_tokens([token])
-                        logits = model.logits()
-                    token = choose(logits)
-                yield Step(token, logits)
-                if token in self.setup.bundle.stop_ids:
-                    return
+            with told(meter, "decode"):
+                for _ in range(new_tokens):
+                    require_turn()
+                    with counted(meter, "decode"):
+                        # a token is decoded when the next one is asked for, so the last never is
+                        if token is not None:
+                            model.decode_tokens([token])
+                            logits = model.logits()
+                        with clocked(meter, "sampling"):
+                            token = choose(logits)
+                    yield Step(token, logits)
+                    if token in self.setup.bundle.stop_ids:
+                        break
 
     @contextmanager
     def _encoder(self, name: str, meter: Meter | None) -> Iterator[Callable[..., Any]]:
         """An encoder, loaded; what it takes counts for the stage of its name."""
         count = (lambda usage: None) if meter is None else partial(meter.note, name)
-        with measured(meter, name), self.encoders.use(name, count) as encode:
+        control = meter.control if meter else None
+        loading = partial(counted, meter, f"load_{name}")
+        with measured(meter, name), self.encoders.use(name, count, loading, control) as encode:
             yield encode
 
-    def require_profiles(self, voxels: Voxels, maps: KernelMaps, frames: int) -> None:
-        """Raise BadInput when an engine does not take the scene or so many frames."""
+    def require_profiles(self, voxels: Voxels, maps: KernelMaps | None, frames: int) -> None:
+        """Raise BadInput when an engine does not take the scene (whose maps are None once it has) or so many frames."""
         geometry = self.setup.bundle.geometry
+        inputs = {"voxel_feats": voxels.feats, **maps.inputs()} if maps else {}
         shapes = {
-            "points": {name: array.shape for name, array in {"voxel_feats": voxels.feats, **maps.inputs()}.items()},
+            "points": {name: array.shape for name, array in inputs.items()},
             "aligner": {
                 "pcd_features": (len(voxels), geometry.aligner.point_features),
                 "pooled_features": (frames * geometry.vision.grid**2, geometry.llm.width),
@@ -267,6 +302,33 @@ class Stages:
             choose_profile(engine.sidecar, shapes.get(name, {}))
 
 
-def measured(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+@contextmanager
+def interrupting(model: LanguageModel, control: Control) -> Iterator[None]:
+    """Let a control end what the language model decodes."""
+    try:
+        with control.stopping(model.flag.set):
+            yield
+    finally:
+        model.flag.clear()
+
+
+def counted(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
     """Count time and memory for a stage, where a meter is given."""
     return nullcontext() if meter is None else meter.measure(stage)
+
+
+def told(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+    """Tell that a stage begins and ends, where a meter is given."""
+    return nullcontext() if meter is None else meter.tell(stage)
+
+
+@contextmanager
+def measured(meter: Meter | None, stage: str) -> Iterator[None]:
+    """Both."""
+    with told(meter, stage), counted(meter, stage):
+        yield
+
+
+def clocked(meter: Meter | None, stage: str) -> AbstractContextManager[None]:
+    """Count time alone, where a meter is given."""
+    return nullcontext() if meter is None else meter.clock(stage)

@@ -73,6 +73,43 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return bundle
 
 
+@pytest.fixture(scope="session")
+def block(sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small scene in the poses of the built-in sample, and its clip."""
+    scene = tmp_path_factory.mktemp("block") / "scene"
+    shutil.copytree(sample[0], scene)
+    points = np.argwhere(np.ones((9, 8, 7))) * 0.06 + 0.01
+    colours = np.random.default_rng(0).uniform(0, 255, points.shape)
+    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
+    return {"scene": scene, "video": sample[1]}
+
+
+@pytest.fixture(scope="session")
+def world(block: dict[str, Path]) -> list[object]:
+    """The same as options of `stllm-export verify`."""
+    return [word for name, path in block.items() for word in (f"--{name}", path)]
+
+
+@pytest.fixture(scope="session")
+def calibration(tiny_checkpoint: Path, world: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("calibration") / "set"
+    result = command("calib", "collect", "--ckpt", tiny_checkpoint, *world, "--out", out, "--samples", 4, "--frames", 1)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(
+    tiny_checkpoint: Path, tiny_bundle: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny bundle with a tower in INT8, and with an aligner too; tests that change it work on a copy."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle"))
+    options = ["--precision", "int8", "--precision", "vision=int8,aligner=int8", "--calibration", calibration]
+    result = command("export", "onnx", "--ckpt", tiny_checkpoint, "--out", bundle, *options)
+    assert result.exit_code == 0, result.output
+    return bundle
+
+
 @dataclass(frozen=True)
 class GoldenCase:
     """A reference case: files, its description, and what the authors' model computes in float32."""

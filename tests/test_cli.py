@@ -46,6 +46,7 @@ def test_help_comes_at_once(path: tuple[str, ...]) -> None:
         ("export", ["all", "--ckpt", "checkpoint", "--out", "bundle"], "torch"),
         ("bench", ["checkpoint", "--out", "checkpoint"], "torch"),
         ("bench", ["encoder", "points"], "onnx_ir"),
+        ("bench", ["reference", "--ckpt", "checkpoint", "--bundle", "bundle"], "torch"),
     ],
 )
 def test_commands_of_the_server_say_what_to_install(

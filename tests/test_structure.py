@@ -5,6 +5,7 @@ Each rule is a function from a folder to what breaks it; below, each is shown to
 
 import ast
 import doctest
+import json
 import re
 import subprocess
 from collections import Counter
@@ -21,9 +22,13 @@ LAYERS = (("cli",), ("benchmarks",), ("calib",), ("export",), ("runtime",))
 RUNTIME_LAYERS = (
     ("__init__",),
     ("commands",),
+    ("chat",),
     ("request",),
+    ("preset",),
     ("session",),
+    ("dialogue",),
     ("answer",),
+    ("cache",),
     ("stages",),
     ("setup",),
     ("options",),
@@ -32,6 +37,7 @@ RUNTIME_LAYERS = (
     ("bundle",),
     ("console",),
     ("memory",),
+    ("control",),
     ("libraries",),
     ("errors",),
 )
@@ -43,54 +49,15 @@ OF_NO_MODULE = {
     "tests/test_project.py": "documents and the type checker",
     "tests/test_structure.py": "this tree",
     "tests/docs/test_architecture.py": "the page on how things travel",
+    "tests/runtime/inputs/together/test_formats.py": "the same scene and clip through every format",
+    "tests/runtime/inputs/together/test_cases.py": "inputs as users have them, through the whole of stllm-run",
     "tests/runtime/test_imports.py": "what the device side imports",
     "tests/export/checkpoint/test_added_tokens.py": "ids of added tokens and of every script",
     "tests/export/test_mutations.py": "errors planted in a bundle or a checkpoint",
     "tests/export/tensorrt/test_real_size.py": "engines at the released model's size",
 }
 # modules, or folders of modules, without a test file of their name: the file that tests them
-TESTED_ELSEWHERE = {
-    "benchmarks/commands.py": "tests/benchmarks/test_checkpoints.py",
-    "benchmarks/demo.py": "tests/benchmarks/training/test_train.py",
-    "benchmarks/folders.py": "tests/benchmarks/test_checkpoints.py",
-    "benchmarks/outliers.py": "tests/benchmarks/quality/test_evaluation.py",
-    "benchmarks/quality": "tests/benchmarks/quality/test_evaluation.py",
-    "benchmarks/rea": "tests/benchmarks/rea/test_run.py",
-    "benchmarks/rea/commands.py": "tests/benchmarks/rea/test_check.py",
-    "benchmarks/scoring": "tests/benchmarks/scoring/test_score.py",
-    "benchmarks/scoring/chat.py": "tests/benchmarks/scoring/test_judge.py",
-    "benchmarks/training": "tests/benchmarks/training/test_train.py",
-    "benchmarks/variants.py": "tests/export/test_verify.py",
-    "benchmarks/world/furniture.py": "tests/benchmarks/world/test_room.py",
-    "benchmarks/world/picture.py": "tests/benchmarks/training/test_answer.py",
-    "benchmarks/world/places.py": "tests/benchmarks/world/test_clips.py",
-    "export/model": "tests/export/model/test_model.py",
-    "export/onnx": "tests/export/onnx/test_graphs.py",
-    "export/onnx/ranges.py": "tests/export/onnx/test_fp16.py",
-    "calib/importance/prompts.py": "tests/calib/importance/test_collector.py",
-    "export/gguf/types.py": "tests/export/gguf/test_quantiser.py",
-    "export/wanted.py": "tests/export/gguf/test_recipe.py",
-    "export/encoders.py": "tests/export/test_mutations.py",
-    "export/language.py": "tests/export/test_mutations.py",
-    "export/material.py": "tests/export/test_verify.py",
-    "export/sample.py": "tests/export/test_verify.py",
-    "export/views.py": "tests/export/test_verify.py",
-    "export/tensorrt": "tests/export/tensorrt/test_engines.py",
-    "runtime/bundle": "tests/runtime/bundle/test_manifest.py",
-    "runtime/bundle/geometry.py": "tests/export/checkpoint/test_geometry.py",
-    "runtime/encoders": "tests/runtime/encoders/test_engines.py",
-    "runtime/fit/evidence.py": "tests/runtime/fit/test_fit.py",
-    "runtime/errors.py": "tests/benchmarks/test_checkpoints.py",
-    "runtime/inputs/cameras": "tests/runtime/inputs/cameras/test_reading.py",
-    "runtime/inputs/cameras/cameras.py": "tests/runtime/inputs/test_matching.py",
-    "runtime/inputs/cameras/numbers.py": "tests/runtime/inputs/cameras/test_files.py",
-    "runtime/inputs/cameras/poses.py": "tests/runtime/inputs/cameras/test_files.py",
-    "runtime/inputs/clouds/columns.py": "tests/runtime/inputs/clouds/test_ply.py",
-    "runtime/inputs/clouds/gltf.py": "tests/runtime/inputs/clouds/test_glb.py",
-    "runtime/inputs/clouds/rows.py": "tests/runtime/inputs/clouds/test_ply.py",
-    "runtime/llm/unicode.py": "tests/export/checkpoint/test_tokenizer.py",
-    "runtime/options.py": "tests/runtime/test_session.py",
-}
+TESTED_ELSEWHERE = json.loads((ROOT / "tests/data/tested_elsewhere.json").read_text(encoding="utf-8"))
 
 Found = Iterator[str]
 

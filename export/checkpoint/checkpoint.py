@@ -12,11 +12,11 @@ from ...runtime.bundle.digests import DigestMemory, joint_digest
 from ...runtime.errors import BadInput
 from .adapters import ADAPTER_CONFIG, Adapter, Update
 from .files import read_json
+from .sizes import POINT_ENCODER
 from .weights import TorchFile, WeightsFile, open_folder
 
 __all__ = ["Checkpoint"]
 
-POINT_ENCODER = "pcd_encoder.net3d."
 DESCRIPTION_FILES = (
     "config.json",
     "generation_config.json",

@@ -21,6 +21,7 @@ __all__ = ["GgufFile"]
 
 # dequantising makes several arrays of this length
 VALUES_AT_ONCE = 2**20
+ROWS_IN_A_BLOCK = 16_384
 # keys of a Qwen2 in GGUF, and where transformers' configuration has the same
 STATED = {
     "block_count": "num_hidden_layers",
@@ -54,26 +55,14 @@ class GgufFile:
     def tensor(self, name: str) -> Tensor:
         """A tensor's values in float32."""
         stored = self._tensors[name]
-        data = np.asarray(stored.data)
-        if data.ndim == 1:
-            return torch.from_numpy(np.array(dequantise(data, stored.tensor_type)))
-        values = np.empty((len(data), int(stored.shape[0])), np.float32)
-
-        def fill(first: int) -> None:
-            block = data[first : first + step]
-            values[first : first + step] = dequantise(block, stored.tensor_type)
-
-        step = rows_at_once(stored)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(fill, range(0, len(data), step)))
-        return torch.from_numpy(values)
+        return torch.from_numpy(values_of(np.asarray(stored.data), stored))
 
     def blocks(self, name: str) -> Iterator[Tensor]:
         """The rows of a matrix in float32, in blocks that follow each other, for one that is too large to be whole."""
         stored = self._tensors[name]
-        data, step = np.asarray(stored.data), rows_at_once(stored)
-        for first in range(0, len(data), step):
-            yield torch.from_numpy(dequantise(data[first : first + step], stored.tensor_type))
+        data = np.asarray(stored.data)
+        for first in range(0, len(data), ROWS_IN_A_BLOCK):
+            yield torch.from_numpy(values_of(data[first : first + ROWS_IN_A_BLOCK], stored))
 
     def rows(self, name: str, ids: list[int]) -> np.ndarray:
         """Some rows of a matrix in float32."""
@@ -112,9 +101,19 @@ class GgufFile:
         return {key: field.contents() for key, field in self._fields.items()}
 
 
-def rows_at_once(stored: ReaderTensor) -> int:
-    """Rows of a matrix that are dequantised together."""
-    return max(1, VALUES_AT_ONCE // int(stored.shape[0]))
+def values_of(data: np.ndarray, stored: ReaderTensor) -> np.ndarray:
+    """Values in float32 of a vector, or of rows of a matrix, on all cores."""
+    if data.ndim == 1:
+        return np.array(dequantise(data, stored.tensor_type), np.float32)
+    columns = int(stored.shape[0])
+    values, step = np.empty((len(data), columns), np.float32), max(1, VALUES_AT_ONCE // columns)
+
+    def fill(first: int) -> None:
+        values[first : first + step] = dequantise(data[first : first + step], stored.tensor_type)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(0, len(data), step)))
+    return values
 
 
 def same(found: Any, expected: Any) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...runtime.bundle.geometry import AlignerGeometry
 from ...runtime.errors import BadInput
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.geometry import DELETED_VISION_LAYERS, PUBLIC_TOWERS, TOWER
+from ..checkpoint.sizes import DELETED_VISION_LAYERS, PUBLIC_TOWERS, TOWER
 
 __all__ = ["Qformer", "Tower", "fill", "qwen2", "qwen2_config"]
 

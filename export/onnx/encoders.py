@@ -13,24 +13,29 @@ import torch
 from torch import nn
 
 from ...runtime.bundle.geometry import Geometry
-from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT
+from ...runtime.bundle.manifest import ENCODERS, PORTABLE, TENSORRT, Defaults
+from ...runtime.bundle.precisions import FP32, INT8, formats_of
 from ...runtime.bundle.table import STAGES
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.geometry import Inventory
+from ..int8.recipe import Calibrating, Recipe
+from ..int8.record import record_calibration
+from ..int8.runs import SetRun
 from ..model.parts import load_part
 from . import fp16
 from .expansion import PROVIDERS, expand
 from .graphs import GRAPHS, example_inputs, transpose_linears
 from .ranges import SampleRun
 
-__all__ = ["OPSET", "PRECISIONS", "add_encoders", "trace", "trace_variants", "write_variants"]
+__all__ = ["OPSET", "add_encoders", "trace", "trace_variants", "write_variants"]
 
 LOG = logging.getLogger(__name__)
 # LayerNormalization is one operator from 17 on; TensorRT 10.3's parser takes 9 to 20
 OPSET = 18
-PRECISIONS = ("fp32", "fp16")
+# towers in INT8, by the stem of their files
+WHOLE = ("vision.int8",)
 # smaller ones are shapes and scalars, which differ by provider; weights are shared
 INLINE_BYTES = 1024
 # of a furnished room
@@ -39,14 +44,23 @@ MAPS = {PORTABLE: "slabs", TENSORRT: "tables"}
 
 
 def add_encoders(
-    writer: BundleWriter, checkpoint: Checkpoint, inventory: Inventory, precisions: Sequence[str], progress: Progress
+    writer: BundleWriter,
+    checkpoint: Checkpoint,
+    inventory: Inventory,
+    precisions: Sequence[str],
+    progress: Progress,
+    calibrating: Calibrating | None = None,
 ) -> None:
-    """Write the three encoders into a bundle, each traced once for all precisions."""
+    """Write the three encoders into a bundle, each traced once; raises BadInput where one fails its gate."""
     (writer.staging / "onnx").mkdir(exist_ok=True)
-    sample = SampleRun(checkpoint, inventory, writer.manifest["defaults"]["voxel_size"])
+    options = calibrating or Calibrating()
+    sample = opened_sample(options, checkpoint, inventory, Defaults(**writer.manifest["defaults"]))
+    formats = {precision: formats_of(precision) for precision in precisions}
     exact: dict[str, list[str]] = {}
-    entries: dict[str, dict[str, Any]] = {precision: {} for precision in precisions}
+    written: dict[tuple[str, str], dict[str, Any]] = {}
+    recipes: dict[str, Recipe] = {}
     for name in ENCODERS:
+        forms = dict.fromkeys(chosen[name] for chosen in formats.values())
         with progress.stage(f"trace {name}"):
             module = GRAPHS[name](load_part(checkpoint, inventory, name))
             transpose_linears(module)
@@ -54,19 +68,33 @@ def add_encoders(
         with progress.stage(f"run {name} on the sample"):
             safe = sample.safe_weights(name, module)
             # a float32 tower has no FP16 attention: its number of rows is fixed
-            if name == "aligner" or "fp16" in precisions:
+            if name == "aligner" or forms.keys() - {FP32}:
                 exact[name] = sample.exact_attentions(name, module)
-        for precision, entry in entries.items():
-            with progress.stage(f"export {name} ({precision})"):
-                stem = name if precision == "fp32" else f"{name}.{precision}"
-                entry[name] = write_variants(
-                    writer.staging, stem, traced, None if precision == "fp32" else safe, exact.get(name, [])
-                )
+        if INT8 in forms and isinstance(sample, SetRun):
+            with progress.stage(f"choose INT8 products of {name}"):
+                recipes[name] = Recipe.of(name, module, sample.observed[name], options)
+                LOG.info("%s: %s", name, recipes[name].summary())
+        for form in forms:
+            with progress.stage(f"export {name} ({form})"):
+                stem, halved = (name, None) if form == FP32 else (f"{name}.{form}", safe)
+                recipe = recipes[name] if form == INT8 else None
+                written[name, form] = write_variants(writer.staging, stem, traced, halved, exact.get(name, []), recipe)
     report_exact(exact, inventory.geometry, writer.manifest["defaults"]["frames"])
-    for precision, entry in entries.items():
-        graphs = [graph for variants in entry.values() for graph in variants.values()]
+    for precision, chosen in formats.items():
+        entry = {name: written[name, form] for name, form in chosen.items()}
         writer.manifest.setdefault("float32_attention", {})[precision] = exact
+        record_calibration(writer, precision, entry, sample, recipes, options)
+        graphs = [graph for variants in entry.values() for graph in variants.values()]
         writer.add("encoders", precision, entry, [graph[key] for graph in graphs for key in ("file", "weights")])
+
+
+def opened_sample(
+    options: Calibrating, checkpoint: Checkpoint, inventory: Inventory, defaults: Defaults
+) -> SampleRun | SetRun:
+    """What ranges are measured on: a calibration set, or the built-in sample."""
+    if options.calibration is None:
+        return SampleRun(checkpoint, inventory, defaults.voxel_size)
+    return SetRun.open(options.calibration, checkpoint, inventory.geometry, defaults)
 
 
 def report_exact(exact: Mapping[str, list[str]], geometry: Geometry, frames: int) -> None:
@@ -107,12 +135,17 @@ def trace_variants(name: str, module: nn.Module, geometry: Geometry) -> dict[str
 
 
 def write_variants(
-    root: Path, stem: str, traced: Mapping[str, Traced], safe: set[str] | None, exact: Sequence[str] = ()
+    root: Path,
+    stem: str,
+    traced: Mapping[str, Traced],
+    safe: set[str] | None,
+    exact: Sequence[str] = (),
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Write an encoder's graphs for all providers, which share one weights file; the manifest's entries.
 
     `safe` names the weights whose products are FP16; None writes float32 graphs. `exact` are paths of
-    attentions whose factors are never FP16.
+    attentions whose factors are never FP16. With a `recipe`, products are INT8 in the place of FP16.
     """
     weights = f"onnx/{stem}.data"
     entries: dict[str, Any] = {}
@@ -121,8 +154,13 @@ def write_variants(
         model = source.model.clone()
         # in this order: each chunk's products get their casts, but a convolution is cast while it is one node, since
         # `convert` does not look into the loops that it becomes
-        expand(model, provider, ("Attention", "FeedForward"), safe, exact)
-        if safe is not None:
+        if recipe is not None:
+            recipe.prepare(model)
+        # a frame's rows are few: its feed-forward is quantised in one piece
+        expand(model, provider, ("Attention", "FeedForward"), safe, exact, whole=recipe is not None and stem in WHOLE)
+        if recipe is not None:
+            recipe.convert(model, provider)
+        elif safe is not None:
             fp16.convert(model, safe)
         expand(model, provider, ("SlabConvolution", "TableConvolution"))
         # the first provider writes them; the others have the same under the same names
@@ -180,9 +218,10 @@ def write_weights(model: ir.Model, path: Path) -> dict[str, ir.ExternalTensor]:
 
 
 def share_weights(model: ir.Model, external: Mapping[str, ir.ExternalTensor]) -> None:
+    """Read large initialisers from the shared file; what only this graph has stays in it."""
     for value in model.graph.initializers.values():
         if is_large(value):
-            value.const_value = external[str(value.name)]
+            value.const_value = external.get(str(value.name), value.const_value)
 
 
 def is_large(value: ir.Value) -> bool:

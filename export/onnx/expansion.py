@@ -32,15 +32,17 @@ def expand(
     kinds: tuple[str, ...],
     safe: set[str] | None = None,
     exact: Sequence[str] = (),
+    *,
+    whole: bool = False,
 ) -> None:
     """Replace the traced operators of the given kinds; changes `model`.
 
     `safe` names the weights whose products can be FP16; None makes a float32 graph. `exact` are the paths
-    of attentions whose factors stay float32 wherever others' are FP16.
+    of attentions whose factors stay float32 wherever others' are FP16. `whole` leaves a feed-forward in one piece.
     """
     forms: dict[str, Callable[..., ir.Value]] = {
         "Attention": ATTENTION[provider],
-        "FeedForward": whole_feed_forward if provider == TENSORRT else feed_forward,
+        "FeedForward": whole_feed_forward if whole or provider == TENSORRT else feed_forward,
         "SlabConvolution": slab_convolution,
         "TableConvolution": table_convolution,
     }

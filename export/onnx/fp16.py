@@ -1,5 +1,6 @@
 """FP16 graphs: products with weights in half precision, everything between them in float32."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convert", "halved_weights", "record_ranges", "safe_weights"]
+__all__ = ["convert", "halved_weights", "islands", "record_ranges", "safe_weights"]
 
+LOG = logging.getLogger(__name__)
 LARGEST = float(torch.finfo(torch.float16).max)
 HALF = ".fp16"
 # the built-in sample is one small scene; others may have larger values
@@ -45,18 +47,31 @@ def record_ranges(module: nn.Module) -> Iterator[dict[str, float]]:
             hook.remove()
 
 
-def safe_weights(module: nn.Module, ranges: dict[str, float]) -> set[str]:
-    """Weights whose products can be computed in FP16.
+def islands(module: nn.Module, ranges: dict[str, float], margin: float = MARGIN) -> dict[str, str]:
+    """Weights whose products stay float32, and why: what goes in or out of them, or rounding, is too much for FP16.
 
-    Their products stayed a factor of four below overflow on the sample, and rounding changes them by less than 1e-3.
+    Args:
+        module: the encoder as it is traced.
+        ranges: from `record_ranges`.
+        margin: how many times larger the values of other inputs may be.
     """
     weights = dict(module.named_parameters())
-    safe = set()
-    for name in (name for name, seen in ranges.items() if seen * MARGIN < LARGEST):
+    found = {}
+    for name, seen in ranges.items():
         error = torch.linalg.vector_norm(weights[name].half().float() - weights[name])
-        if error <= ROUNDING_LIMIT * torch.linalg.vector_norm(weights[name]):
-            safe.add(name)
-    return safe
+        if not seen * margin < LARGEST:
+            found[name] = f"its values reach {seen:,.0f}, with a margin of {margin:g} beyond FP16's {LARGEST:,.0f}"
+        elif not error <= ROUNDING_LIMIT * torch.linalg.vector_norm(weights[name]):
+            found[name] = "its weights are too small to have all of FP16's bits"
+    return found
+
+
+def safe_weights(module: nn.Module, ranges: dict[str, float]) -> set[str]:
+    """Weights whose products can be computed in FP16: all but the islands, which are logged."""
+    kept = islands(module, ranges)
+    for name, reason in kept.items():
+        LOG.info("FP16: %s stays float32: %s", name, reason)
+    return ranges.keys() - kept.keys()
 
 
 def convert(model: ir.Model, safe: set[str]) -> None:
@@ -82,7 +97,8 @@ def convert(model: ir.Model, safe: set[str]) -> None:
                 casts[value] = cast(graph, node, value, ir.DataType.FLOAT16, before=True)
             node.replace_input_with(index, casts[value])
         output = node.outputs[0]
-        output.dtype = ir.DataType.FLOAT16
+        # a type of its own: copies of a graph share theirs
+        output.type = ir.TensorType(ir.DataType.FLOAT16)
         # listed before the cast back becomes one of them
         consumers = list(output.uses())
         restored = cast(graph, node, output, ir.DataType.FLOAT, before=False)

@@ -18,7 +18,16 @@ from ...runtime.host.maps import KernelMaps
 from ..model.points import MinkUNet, PointEncoder
 from .operators import slab_convolution, table_convolution
 
-__all__ = ["PointsGraph", "map_tensors", "point_inputs"]
+__all__ = [
+    "ChildrenConv",
+    "GatherConv",
+    "PointsGraph",
+    "Pointwise",
+    "RunConv",
+    "gathered_rows",
+    "map_tensors",
+    "point_inputs",
+]
 
 # level of the 3x3x3 convolutions of block1 .. block8
 BLOCK_LEVELS = (1, 2, 3, 4, 3, 2, 1, 0)

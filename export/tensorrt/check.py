@@ -23,7 +23,7 @@ class Finding:
     """What a check found out about one graph.
 
     Attributes:
-        precision: fp32 or fp16.
+        precision: as the bundle names it.
         encoder: vision, points or aligner.
         operators: how often each occurs.
         refused: what the library's parser refuses, one line a node, or why it could not compile what it parsed.

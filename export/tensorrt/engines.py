@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.manifest import ENCODERS, TENSORRT, Bundle
+from ...runtime.bundle.precisions import FP32, canonical, formats_of
 from ...runtime.bundle.writer import BundleWriter
 from ...runtime.console import Progress
 from ...runtime.encoders.engines import Sidecar, graph_digest
@@ -52,7 +53,7 @@ class Engines:
         if backend is not None and backend not in BACKENDS:
             raise BadInput(f"--backend {backend}: unknown; known are {', '.join(BACKENDS)}")
         self.backend = backend
-        self.precisions = tuple(dict.fromkeys(precisions)) or tuple(self.bundle.precisions)
+        self.precisions = tuple(dict.fromkeys(map(canonical, precisions))) or tuple(self.bundle.precisions)
         for precision in self.precisions:
             self.bundle.check([name for encoder in ENCODERS for name in self._files(encoder, precision)])
         self.profiles = plan_profiles(self.bundle, profile, measured)
@@ -87,7 +88,8 @@ class Engines:
         """Build one engine into the staging folder; its entry in the manifest."""
         graph = self.bundle.graph(encoder, precision, TENSORRT)
         folder = f"engines/{target.name}"
-        stem = f"{folder}/{encoder}" if precision == "fp32" else f"{folder}/{encoder}.{precision}"
+        form = formats_of(precision)[encoder]
+        stem = f"{folder}/{encoder}" if form == FP32 else f"{folder}/{encoder}.{form}"
         shapes = self.shapes(encoder)
         # timings lie outside the staging folder, so they are kept where a later engine fails
         compiled = builder.compile(self.bundle.file(graph.file), shapes, self.bundle.file(f"{folder}/timing.cache"))

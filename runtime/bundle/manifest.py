@@ -2,9 +2,9 @@
 
     BUNDLE/
       manifest.json
-      onnx/{vision,points,aligner}[.fp16][.<provider>].onnx    graphs; .data files hold their weights
+      onnx/{vision,points,aligner}[.<format>][.<provider>].onnx    graphs; .data files hold their weights
       llm/<QUANT>.gguf
-      engines/<target>/{vision,points,aligner}[.fp16].{engine,json}
+      engines/<target>/{vision,points,aligner}[.<precision>].{engine,json}
 
 A part that replaces another lies one folder deeper, since a name that a manifest holds never gets other content.
 This package is the one definition of the format: the runtime reads through `Bundle`, here, and the export writes
@@ -175,6 +175,13 @@ class EngineFiles:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """How a precision came through its gate: whether all its graphs did."""
+
+    verified: bool
+
+
+@dataclass(frozen=True)
 class Compared:
     """The files that a comparison with PyTorch was made of."""
 
@@ -191,6 +198,7 @@ class Bundle:
         defaults: options recorded at export.
         stop_ids: tokens that end an answer.
         float32_attention: attentions whose factors stay float32 for TensorRT, by precision and encoder.
+        unverified: precisions that failed their gate and were written all the same.
         engines: entries of TensorRT engines by target, precision and encoder; none unless they were built.
     """
 
@@ -232,6 +240,8 @@ class Bundle:
         self.float32_attention: dict[str, dict[str, list[str]]] = typed(
             dict[str, dict[str, list[str]]], exact, "float32_attention"
         )
+        calibrated = typed(dict[str, Calibrated], self.manifest.get("calibration", {}), "calibration")
+        self.unverified: list[str] = [name for name, record in calibrated.items() if not record.verified]
         typed(dict[str, Compared], self.manifest.get("parity", {}), "parity")
 
     def _section(self, name: str, kind: Any, *, closed: bool = False) -> Any:
@@ -280,6 +290,13 @@ class Bundle:
         described = json.dumps([self.manifest[key] for key in ("geometry", "defaults", "stop_ids")], sort_keys=True)
         model = hashlib.sha256(described.encode()).hexdigest()
         return joint_digest({"model": model, **self.digests(names)})
+
+    def digest_of(self, precision: str, quant: str) -> str:
+        """One SHA-256 over all that answers of these parts come from, the same on every device; see `graph`, `llm`."""
+        # the CPU's graphs stand for those of all providers, which compute the same from the same weights
+        graphs = [self.graph(name, precision, CPU) for name in ENCODERS]
+        names = [name for graph in graphs for name in (graph.file, graph.weights)]
+        return self.digest([*names, self.llm(quant).file])
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """SHA-256 of files, as the manifest states them, by the names that they have by documentation.

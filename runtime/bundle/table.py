@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
+    "CLOCKED",
     "FORMATS",
     "FUSED",
     "GRAPH",
@@ -28,7 +29,7 @@ GRAPH = "weights of the GGUF"
 # what FP16 factors of attention may cost an aligner in PyTorch; the attention that costs most keeps float32 beyond it
 MOST_ATTENTION_COST = 5e-3
 # where a model needs more than its tolerance, a multiple of what the format costs it in PyTorch is allowed, up to this
-MOST_COSTS = {"fp32": 4e-3, "fp16": 0.25, FUSED: 0.02}
+MOST_COSTS = {"fp32": 4e-3, "fp16": 0.25, FUSED: 0.02, "int8": 0.25}
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,24 @@ STAGES: Mapping[str, Stage] = {
             "vision",
             {None: ("frames",)},
             "video_tokens",
-            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(2e-3), "int8": Tolerance.around(0.02)},
         ),
         Stage(
             "points",
             {name: ("voxel_feats", *map_inputs(slabbed)) for name, slabbed in FORMATS.items()},
             "pcd_features",
-            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(1.5e-3)},
+            {"fp32": Tolerance.around(5e-6), "fp16": Tolerance.around(1.5e-3), "int8": Tolerance.around(0.02)},
         ),
         Stage(
             "aligner",
             {None: ("pcd_features", "pcd_rays", "pooled_features", "img_rays", "text_embeds")},
             "prefix_tokens",
-            {"fp32": Tolerance.around(3e-5), FUSED: Tolerance.around(2e-3), "fp16": Tolerance.around(2e-3)},
+            {
+                "fp32": Tolerance.around(3e-5),
+                FUSED: Tolerance.around(2e-3),
+                "fp16": Tolerance.around(2e-3),
+                "int8": Tolerance.around(0.02),
+            },
         ),
         Stage(
             "prefill",
@@ -121,6 +127,10 @@ STAGES: Mapping[str, Stage] = {
         Stage("decode", output="token_ids"),
     )
 }
+
+# all that has a clock of its own: the stages, what goes before them and within them, and the loading of each component
+CLOCKED = ("scene", *STAGES, "resize", "prompt", *(f"load_{name}" for name in ("vision", "points", "aligner", "llm")))
+CLOCKED += ("sampling", "detokenise")
 
 # what quantisation may do to the logits; only a broken file does more
 LOSSES: Mapping[str, Tolerance] = {

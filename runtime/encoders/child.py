@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class ChildEncoder:
         # why there are no more calls, in words
         self._over = ""
         self._told_to_load = False
+        #: whether the graph is loaded, as far as this process has heard
+        self.loaded = False
         # held during a call, by reentry also while a signal's handler closes in the midst of one
         self._turn = threading.RLock()
         self._socket, theirs = socket.socketpair()
@@ -81,7 +83,7 @@ class ChildEncoder:
         self._output = Output(self._process)
 
     def load(self) -> None:
-        """Let the process load the graph meanwhile; the first call raises what goes wrong."""
+        """Let the process load the graph meanwhile; `wait` or the first call raises what goes wrong."""
         with self._turn:
             if not self._over and not self._told_to_load:
                 self._told_to_load = True
@@ -98,31 +100,49 @@ class ChildEncoder:
             MissingDependency: a library that runs it is not installed or does not load.
             StllmError: the graph failed, the process died, or it is over after an earlier error or `close`.
         """
+        with self._exchanging():
+            self._require_loaded()
+            return self._reply(inputs)["output"]
+
+    def wait(self) -> None:
+        """Load the graph, if `load` was not called before, and wait until that is done; raises as a call does."""
+        with self._exchanging():
+            self._require_loaded()
+
+    @contextlib.contextmanager
+    def _exchanging(self) -> Iterator[None]:
+        """The turn to talk to the process, which is not used again after an error."""
         with self._turn:
             if self._over:
                 raise StllmError(f"{self._path.name}: its process is not used again: {self._over}")
             try:
-                return self._exchange(inputs)
+                yield
             except BaseException as error:
                 # a reply that was not read to its end would be taken for the next one
                 self._over = self._over or f"an earlier call failed ({str(error) or type(error).__name__})"
                 self.close()
                 raise
 
-    def _exchange(self, inputs: Mapping[str, Any]) -> np.ndarray:
-        """Send a request and wait for its reply."""
-        self.load()
+    def _require_loaded(self) -> None:
+        if not self.loaded:
+            self.load()
+            self._reply()
+            self.loaded = True
+
+    def _reply(self, inputs: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """The arrays of the next reply, after a request where there are inputs."""
         try:
-            # a process that failed early reads no more; its reply says why
-            with contextlib.suppress(ConnectionError):
-                self._channel.send({}, inputs)
+            if inputs is not None:
+                # a process that failed reads no more; its reply says why
+                with contextlib.suppress(ConnectionError):
+                    self._channel.send({}, inputs)
             head, arrays = self._channel.receive()
         except (EOFError, OSError):
             raise self._death() from None
         if "error" in head:
             raise ERRORS[head["error"]](head["message"])
         self._usage = Usage(**head["usage"])
-        return arrays["output"]
+        return arrays
 
     def _death(self) -> StllmError:
         """Why the process gives no reply."""
@@ -140,13 +160,17 @@ class ChildEncoder:
         """
         return self._usage
 
+    def kill(self) -> None:
+        """End the process at once, from any thread and without waiting; a call that is running raises StllmError."""
+        self._over = self._over or "it was closed"
+        self._process.kill()
+
     def close(self) -> None:
         """End the process at once, also while its graph runs, and do not wait for that.
 
         The kernel takes its memory back meanwhile; a thread waits for the process, so that it leaves no zombie.
         """
-        self._over = self._over or "it was closed"
-        self._process.kill()
+        self.kill()
         with self._turn:
             self._socket.close()
             if self._lifeline:

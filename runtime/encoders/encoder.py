@@ -32,6 +32,14 @@ class Encoder(Protocol):
         """Run the graph on arrays by name; one that an encoder in this process kept may be among them."""
         ...
 
+    def stop(self) -> None:
+        """End the call that is running, from another thread, where the library can; it raises StllmError."""
+        ...
+
+    def resume(self) -> None:
+        """Take calls again."""
+        ...
+
     @property
     def usage(self) -> Usage:
         """Peak memory of the process that runs the graph."""

@@ -49,7 +49,7 @@ class Sidecar:
     Attributes:
         target: kind of device, as `--target` takes it.
         encoder: vision, points or aligner.
-        precision: of the graph, fp32 or fp16.
+        precision: of the encoders, as the bundle names it.
         backend: `tensorrt` or `tensorrt-rtx`.
         version: of that library; engines of another do not load.
         capability: CUDA compute capability, `8.6`.

@@ -65,6 +65,7 @@ class LocalEncoder:
         if providers[0] not in self._session.get_providers():
             raise MissingDependency(f"ONNX Runtime could not start its {providers[0]}; use --device cpu")
         self._path = path
+        self._running = runtime.RunOptions()
         self._kept_in = MEMORY.get(providers[0], GPU) if keep else None
 
     def __call__(self, **inputs: Any) -> Any:
@@ -72,7 +73,9 @@ class LocalEncoder:
         try:
             if self._kept_in or any(isinstance(values, KeptValue) for values in inputs.values()):
                 return self._run_bound(inputs)
-            (output,) = self._session.run(None, {name: np.asarray(values) for name, values in inputs.items()})
+            (output,) = self._session.run(
+                None, {name: np.asarray(values) for name, values in inputs.items()}, self._running
+            )
         except Exception as error:
             raise StllmError(f"{self._path}: failed in ONNX Runtime ({first_line(error)})") from None
         return np.asarray(output)
@@ -86,9 +89,17 @@ class LocalEncoder:
             else:
                 binding.bind_cpu_input(name, np.ascontiguousarray(values))
         binding.bind_output(self._session.get_outputs()[0].name, self._kept_in or "cpu")
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._running)
         (output,) = binding.get_outputs()
         return KeptValue(output) if self._kept_in else output.numpy()
+
+    def stop(self) -> None:
+        """End the call that is running, from another thread, and refuse others until `resume`."""
+        self._running.terminate = True
+
+    def resume(self) -> None:
+        """Take calls again after `stop`."""
+        self._running.terminate = False
 
     @property
     def usage(self) -> Usage:

@@ -1,11 +1,14 @@
 """The encoders of a session: each in a process of its own, started ahead of its use, or all kept loaded in this one."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..control.control import Control
 from ..memory.counters import Usage
 from ..memory.holdings import Holdings
 from .child import ChildEncoder
@@ -58,19 +61,46 @@ class EncoderPool:
             self._started[name].load()
 
     @contextmanager
-    def use(self, name: str, count: Callable[[Usage], None]) -> Iterator[Callable[..., Any]]:
-        """An encoder, loaded; its process, if it has one, ends with the block, and `count` gets what it used."""
+    def use(
+        self,
+        name: str,
+        count: Callable[[Usage], None],
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+        control: Control | None = None,
+    ) -> Iterator[Callable[..., Any]]:
+        """An encoder, loaded at the latest when it is called.
+
+        Args:
+            name: of the encoder.
+            count: gets what its process used, if it has one, which ends with the block.
+            loading: what to wait in until it is loaded.
+            control: ends a call that is running when it is cancelled.
+        """
+        control = control or Control()
         if self._resident:
             if name not in self._loaded:
                 kept = name in self._outputs_kept
-                encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
+                with loading():
+                    encoder = self._holdings.work(name, load, self._files[name], *self._choice, kept)
                 self._loaded[name] = self._kept.enter_context(encoder)
-            yield partial(self._holdings.work, name, self._loaded[name])
+            kept_encoder = self._loaded[name]
+            try:
+                with control.stopping(kept_encoder.stop):
+                    yield partial(self._holdings.work, name, kept_encoder)
+            finally:
+                kept_encoder.resume()
             return
         self.prepare(name)
-        with self._started.pop(name) as encoder:
-            yield encoder
-            count(encoder.usage)
+        with self._started.pop(name) as child, control.stopping(child.kill):
+
+            def encode(**inputs: Any) -> np.ndarray:
+                if not child.loaded:
+                    with loading():
+                        child.wait()
+                return child(**inputs)
+
+            yield encode
+            count(child.usage)
 
     def close(self) -> None:
         """Free what is loaded and end what was started; it is loaded again when it is used."""

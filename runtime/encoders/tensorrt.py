@@ -104,6 +104,12 @@ class EngineEncoder:
             return values.buffer.address.value
         return self._buffers[name].upload(values, self._stream)
 
+    def stop(self) -> None:
+        """Nothing ends an engine that runs; what follows it does not begin."""
+
+    def resume(self) -> None:
+        """As it was."""
+
     @property
     def usage(self) -> Usage:
         return own_usage()

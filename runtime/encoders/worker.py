@@ -31,7 +31,9 @@ def main() -> None:
             prepare(Path(path))
             # until it is told to load, this process holds libraries alone
             channel.receive()
-            serve(channel, load(Path(path), int(threads), literal == "1", providers))
+            encoder = load(Path(path), int(threads), literal == "1", providers)
+            channel.send({"usage": encoder.usage.__dict__})
+            serve(channel, encoder)
         except StllmError as error:
             channel.send({"error": type(error).__name__, "message": str(error)})
 

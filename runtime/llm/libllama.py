@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadBundle, BadInput, MissingDependency
+from ..errors import BadBundle, BadInput, MissingDependency, StllmError
 from ..libraries import load_library
 
 __all__ = [
+    "Context",
+    "Flag",
     "apply_adapter",
     "assign",
     "libllama",
@@ -25,6 +27,83 @@ LOG = logging.getLogger(__name__)
 # libllama keeps the pointer, so the callback has to outlive it
 _LOG_CALLBACK: Any = None
 _LISTENERS: list[list[str]] = []
+
+
+class Flag:
+    """What libllama asks between two operations whether to go on, set from any thread.
+
+    It asks for every node of a graph, so the function is none of Python's, which would cost a third of the time of a
+    small model: `strlen` of two bytes is 0 or 1, and so false or true.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(2)
+        self._strlen = ctypes.CDLL(None).strlen
+
+    def set(self) -> None:
+        """What runs is to end."""
+        self._bytes[0] = b"\1"
+
+    def clear(self) -> None:
+        """What comes next may run."""
+        self._bytes[0] = b"\0"
+
+    def watch(self, context: Any) -> None:
+        """Let a context's evaluations on the CPU end when the flag is set; it must live as long as the context."""
+        llama = libllama()
+        address = ctypes.cast(self._strlen, ctypes.c_void_p).value
+        callback = llama.ggml_abort_callback(address)
+        llama.llama_set_abort_callback(context, callback, ctypes.cast(self._bytes, ctypes.c_void_p))
+
+
+class Context:
+    """Room for the keys and values of one sequence; the caller frees it.
+
+    Attributes:
+        pointer: libllama's own.
+        capacity: positions that it has room for.
+        batch: positions that one call may decode: libllama aborts the process on more, and lowers it to the capacity.
+    """
+
+    def __init__(self, model: Any, **parameters: Any):
+        """Allocate it with fields of `llama_context_params`; raises MemoryError where libllama cannot."""
+        self._llama = libllama()
+        chosen = self._llama.llama_context_default_params()
+        assign(chosen, **parameters)
+        self.pointer = self._llama.llama_init_from_model(model, chosen)
+        if not self.pointer:
+            raise MemoryError
+        self.capacity = int(self._llama.llama_n_ctx(self.pointer))
+        self.batch = int(self._llama.llama_n_batch(self.pointer))
+
+    def forget(self, position: int) -> None:
+        """Forget positions from one on."""
+        memory = self._llama.llama_get_memory(self.pointer)
+        if position:
+            self._llama.llama_memory_seq_rm(memory, 0, position, -1)
+        else:
+            self._llama.llama_memory_clear(memory, True)
+
+    def state(self) -> "ctypes.Array[ctypes.c_uint8]":
+        """Keys and values of all positions, as libllama stores them; raises StllmError where it does not."""
+        size = int(self._llama.llama_state_seq_get_size(self.pointer, 0))
+        held = (ctypes.c_uint8 * size)()
+        if self._llama.llama_state_seq_get_data(self.pointer, held, size, 0) != size:
+            raise StllmError("libllama could not copy its keys and values")
+        return held
+
+    def restore(self, state: Any, positions: int) -> None:
+        """Take what `state` gave for so many positions; raises BadInput, and forgets all, where it does not fit."""
+        held = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        done = int(self._llama.llama_state_seq_set_data(self.pointer, held, len(held), 0))
+        last = int(self._llama.llama_memory_seq_pos_max(self._llama.llama_get_memory(self.pointer), 0))
+        if done != len(held) or last + 1 != positions:
+            self.forget(0)
+            raise BadInput("the keys and values that were kept are not of this model and --kv; ask without them")
+
+    def close(self) -> None:
+        """Free it."""
+        self._llama.llama_free(self.pointer)
 
 
 def libllama() -> Any:

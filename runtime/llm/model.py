@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
 from .kv_types import KV_TYPES, check_kv
-from .libllama import apply_adapter, assign, libllama, load_model
+from .libllama import Context, Flag, apply_adapter, libllama, load_model
 
 __all__ = ["LanguageModel"]
 
@@ -28,6 +28,8 @@ class LanguageModel:
     Attributes:
         vocabulary: rows of the logits.
         width: columns of an embedding.
+        position: positions decoded so far.
+        flag: set from another thread, it ends what is being decoded, until it is cleared.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class LanguageModel:
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
+        self.flag, self.position = Flag(), 0
+        self._context: Any = None
         self._llama, self._outputs, self.vocabulary, self._adapter = libllama(), outputs, vocabulary, adapter
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
-        self._allocate = functools.partial(
-            self._new_context, kv=kv, flash=flash_attention, threads=threads, micro_batch=micro_batch
-        )
+        self.width = int(self._llama.llama_model_n_embd_inp(self._model))
+        self._allocate = functools.partial(allocate, self._model, outputs, kv, flash_attention, threads, micro_batch)
         try:
             self._open_context(context)
         except BaseException:
@@ -82,59 +85,58 @@ class LanguageModel:
         Raises:
             DoesNotFit: the larger context cannot be allocated.
         """
-        if self._context is not None and context <= self._capacity:
-            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+        if self._context is not None and context <= self._context.capacity:
+            self._context.forget(0)
             self._forget()
             return
         self._free_context()
         self._open_context(context)
 
+    def reserve(self, context: int) -> None:
+        """Room for at least so many positions; those decoded so far stay.
+
+        Raises:
+            DoesNotFit: the larger context cannot be allocated; all positions are forgotten then.
+        """
+        if self._context is None or context > self._context.capacity:
+            state, position = self.state(), self.position
+            self.restart(context)
+            self.restore(state, position)
+
+    def forget(self, position: int) -> None:
+        """Forget all positions from one on."""
+        self._context.forget(position)
+        self.position = min(self.position, position)
+
+    def state(self) -> np.ndarray:
+        """Keys and values of all positions as libllama stores them, [bytes] uint8."""
+        return np.asarray(self._context.state())
+
+    def restore(self, state: np.ndarray, position: int) -> None:
+        """Take keys and values of `state` of a model like this one, after so many positions.
+
+        Raises:
+            BadInput: they are not those of a model and a type of keys and values like these.
+        """
+        self._forget()
+        self._context.restore(state, position)
+        self.position = position
+
     def _open_context(self, context: int) -> None:
         self._context = self._allocate(context)
-        self.width = int(self._llama.llama_model_n_embd_inp(self._model))
-        # libllama lowers it to a smaller context, and aborts the process on a batch that is longer
-        self._batch = int(self._llama.llama_n_batch(self._context))
-        self._capacity = int(self._llama.llama_n_ctx(self._context))
+        if self._adapter is not None:
+            apply_adapter(self._model, self._context.pointer, self._adapter)
+        self.flag.watch(self._context.pointer)
         self._forget()
 
     def _forget(self) -> None:
-        self._position = 0
+        self.position = 0
         self._kept: list[np.ndarray] = []
 
     def _free_context(self) -> None:
-        # it is not there where the first one could not be allocated
-        if getattr(self, "_context", None) is not None:
-            self._llama.llama_free(self._context)
+        if self._context is not None:
+            self._context.close()
             self._context = None
-
-    def _new_context(self, context: int, *, kv: str, flash: bool | None, threads: int, micro_batch: int) -> Any:
-        # logits of a whole batch are held twice
-        largest = BATCH if self._outputs == 1 else OUTPUTS_AT_ONCE
-        parameters = self._llama.llama_context_default_params()
-        assign(
-            parameters,
-            n_ctx=context,
-            n_batch=largest,
-            n_ubatch=min(micro_batch, largest),
-            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
-            n_outputs_max=1 if self._outputs == 1 else largest,
-            n_threads=threads,
-            n_threads_batch=threads,
-            type_k=KV_TYPES[kv],
-            type_v=KV_TYPES[kv],
-            flash_attn_type=-1 if flash is None else int(flash),
-        )
-        created = self._llama.llama_init_from_model(self._model, parameters)
-        if not created:
-            raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated")
-        if self._adapter is not None:
-            apply_adapter(self._model, created, self._adapter)
-        return created
-
-    @property
-    def position(self) -> int:
-        """Positions decoded so far."""
-        return self._position
 
     def decode_tokens(self, ids: Sequence[int] | np.ndarray) -> None:
         """Append tokens; raises BadInput for an id outside the vocabulary."""
@@ -162,28 +164,31 @@ class LanguageModel:
 
     def _decode(self, rows: np.ndarray, arguments: Any) -> None:
         # before the first batch: libllama refuses only the one that does not fit, with the others decoded
-        if self._position + len(rows) > self._capacity:
+        if self.position + len(rows) > self._context.capacity:
             raise BadInput(
-                f"the prompt and the answer need {self._position + len(rows)} positions, the context has "
-                f"{self._capacity}; lower --frames or --max-new-tokens"
+                f"the prompt and the answer need {self.position + len(rows)} positions, the context has "
+                f"{self._context.capacity}; lower --frames or --max-new-tokens"
             )
-        for start in range(0, len(rows), self._batch):
-            part = rows[start : start + self._batch]
+        context, most = self._context.pointer, self._context.batch
+        for start in range(0, len(rows), most):
+            part = rows[start : start + most]
             every = {} if self._outputs == 1 else {"logits": (ctypes.c_int8 * len(part))(*[1] * len(part))}
             # without positions and flags it continues after the last position, and makes logits for the last row alone
             batch = self._llama.llama_batch(n_tokens=len(part), **arguments(part), **every)
-            if code := self._llama.llama_decode(self._context, batch):
-                raise StllmError(f"llama_decode returned {code} at position {self._position}")
-            self._position += len(part)
+            if code := self._llama.llama_decode(context, batch):
+                # an interrupted batch leaves the parts of it that were done
+                self.forget(self.position)
+                raise StllmError(f"llama_decode returned {code} at position {self.position}")
+            self.position += len(part)
             if every:
                 self._keep(len(part))
         # on a GPU, decoding returns before it is done, and the time would count for whatever comes next
-        self._llama.llama_synchronize(self._context)
+        self._llama.llama_synchronize(context)
 
     def logits(self) -> np.ndarray:
         """Logits after the last position, [vocabulary] float32."""
         # null where no output was asked for: as an array it would end the process
-        pointer = self._llama.llama_get_logits_ith(self._context, -1)
+        pointer = self._llama.llama_get_logits_ith(self._context.pointer, -1)
         if not pointer:
             raise StllmError("libllama holds no logits; decode something first")
         # the next decode overwrites libllama's own
@@ -195,7 +200,7 @@ class LanguageModel:
 
     def _keep(self, count: int) -> None:
         """Copy the logits of the positions just decoded, and drop what is older than the last `outputs`."""
-        pointer = self._llama.llama_get_logits(self._context)
+        pointer = self._llama.llama_get_logits(self._context.pointer)
         self._kept.append(np.ctypeslib.as_array(pointer, (count, self.vocabulary)).copy())
         surplus = sum(map(len, self._kept)) - self._outputs
         while surplus > 0:
@@ -226,3 +231,27 @@ def without_tokenizer(vocabulary: int) -> dict[str, int | str]:
     be given it; it compares the number with the matrices, and refuses a wrong one.
     """
     return {"tokenizer.ggml.model": "none", "qwen2.vocab_size": vocabulary}
+
+
+def allocate(
+    model: Any, outputs: int, kv: str, flash: bool | None, threads: int, micro_batch: int, context: int
+) -> Context:
+    """A context for so many positions; raises DoesNotFit where it cannot be allocated."""
+    # logits of a whole batch are held twice
+    largest = BATCH if outputs == 1 else OUTPUTS_AT_ONCE
+    try:
+        return Context(
+            model,
+            n_ctx=context,
+            n_batch=largest,
+            n_ubatch=min(micro_batch, largest),
+            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
+            n_outputs_max=1 if outputs == 1 else largest,
+            n_threads=threads,
+            n_threads_batch=threads,
+            type_k=KV_TYPES[kv],
+            type_v=KV_TYPES[kv],
+            flash_attn_type=-1 if flash is None else int(flash),
+        )
+    except MemoryError:
+        raise DoesNotFit(f"a context of {context} positions with --kv {kv} could not be allocated") from None

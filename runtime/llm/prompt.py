@@ -16,6 +16,7 @@ __all__ = [
     "Prompt",
     "build_prompt",
     "check_question",
+    "follow_up",
     "time_instruction",
     "without_header",
 ]
@@ -28,6 +29,7 @@ SYSTEM = (
 POINT_CLOUD, IMAGE = "<pointcloud>", "<image>"
 POINT_CLOUD_ID, IMAGE_ID = -300, -200
 ASSISTANT_HEADER = "<|im_start|>assistant\n"
+USER, END = "<|im_start|>user\n", "<|im_end|>\n"
 
 
 class Tokenize(Protocol):
@@ -60,6 +62,15 @@ class Prompt:
         """Tokens of text; the placeholders do not count."""
         return len(self.head) + len(self.between) + len(self.tail)
 
+    def segments(self, prefix: np.ndarray, video: np.ndarray) -> list[np.ndarray]:
+        """What the language model reads, piece by piece: ids [L] int64, or embeddings [L, d] in place of placeholders.
+
+        Args:
+            prefix: [latents, d] float32, in place of the point cloud.
+            video: [V, d] float32, in place of the video.
+        """
+        return [np.array(self.head), prefix, np.array(self.between), video, np.array(self.tail)]
+
     @property
     def token_ids(self) -> np.ndarray:
         """All ids with -300 for the point cloud and -200 for the video, [L] int64."""
@@ -91,10 +102,10 @@ def build_prompt(
     """
     check_question(question)
     question = unicodedata.normalize("NFC", question)
-    system, user = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", "<|im_start|>user\n"
+    system, user = f"<|im_start|>system\n{SYSTEM}{END}", USER
     line = f"{time_instruction(*timing)}\n" if timing else ""
     # a tokenizer cuts at special tokens before all else, so that a cut before one changes no id
-    said, end = f"\n{line}{question}", "<|im_end|>\n"
+    said, end = f"\n{line}{question}", END
     header = ASSISTANT_HEADER if assistant_header else ""
     system_ids, tail_ids = tokenize(system), [*tokenize(said, special=False), *tokenize(end)]
     return Prompt(
@@ -105,6 +116,14 @@ def build_prompt(
         user_start=len(system_ids),
         user_length=len(tail_ids),
     )
+
+
+def follow_up(question: str, tokenize: Tokenize, *, assistant_header: bool = True) -> list[int]:
+    """Ids of a question after an answer, from the end of the answer's turn on; arguments as in `build_prompt`."""
+    check_question(question)
+    said = tokenize(unicodedata.normalize("NFC", question), special=False)
+    end = f"{END}{ASSISTANT_HEADER if assistant_header else ''}"
+    return [*tokenize(f"{END}{USER}"), *said, *tokenize(end)]
 
 
 def check_question(question: str) -> None:

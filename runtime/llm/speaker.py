@@ -9,7 +9,10 @@ from ..memory.holdings import Holdings
 from .model import LanguageModel
 from .vocabulary import Vocabulary
 
-__all__ = ["LLM", "Speaker"]
+__all__ = ["LLM", "Opened", "Speaker"]
+
+# a language model, and a check that raises StllmError once a later answer has taken it over
+Opened = tuple[LanguageModel, Callable[[], None]]
 
 CONTEXT_STEP = 256
 # its name in the memory plan
@@ -59,7 +62,7 @@ class Speaker:
         return self._load(whole_steps(positions))
 
     @contextmanager
-    def model(self, positions: int) -> Iterator[tuple[LanguageModel, Callable[[], None]]]:
+    def model(self, positions: int) -> Iterator[Opened]:
         """The language model with an empty context, and a check that no later answer has taken it over."""
         if not self._resident:
             with self.load(positions) as model:

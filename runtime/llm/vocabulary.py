@@ -8,15 +8,16 @@ import codecs
 import ctypes
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadBundle, BadInput, StllmError
 from .libllama import libllama, load_model, metadata
 from .unicode import WHITE, normalise, pieces
 
-__all__ = ["ADDED_TOKENS", "Vocabulary", "decode_text"]
+__all__ = ["ADDED_TOKENS", "Vocabulary", "decode_text", "until_stop"]
 
 # metadata: a JSON object, for each added token's id a list of `special`, `normalized`, `lstrip`, `rstrip`
 ADDED_TOKENS = "stllm.tokenizer.added_tokens"
@@ -135,6 +136,23 @@ class Vocabulary:
             count = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]
 
+    def ends(self, token: int) -> bool:
+        """Whether the tokenizer says that a token ends an answer."""
+        self._require_open()
+        return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
+
+    def grammar(self, text: str) -> Any:
+        """A sampler of libllama's that allows only what a grammar does; the caller frees it.
+
+        Raises:
+            BadInput: libllama does not take the grammar.
+        """
+        self._require_open()
+        sampler = self._llama.llama_sampler_init_grammar(self._vocab, text.encode(), b"root")
+        if not sampler:
+            raise BadInput("libllama does not take the grammar of --choices or --json-schema; the log (-v) says why")
+        return sampler
+
     def close(self) -> None:
         """Free the vocabulary."""
         if self._model is not None:
@@ -161,3 +179,29 @@ def decode_text(pieces: Iterator[bytes]) -> Iterator[str]:
             yield text
     if rest := decoder.decode(b"", final=True):
         yield rest
+
+
+def until_stop(pieces: Iterator[str], stops: Sequence[str], found: Callable[[], None]) -> Iterator[str]:
+    """Pieces up to the first of some texts, which may be cut between two pieces; the beginning of one waits.
+
+    Args:
+        pieces: of an answer.
+        stops: texts that end it.
+        found: is called when one has come.
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        places = [place for stop in stops if (place := held.find(stop)) >= 0]
+        if places:
+            found()
+            if min(places):
+                yield held[: min(places)]
+            return
+        # as much as may be the beginning of a stop waits
+        longest = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        if shown := held[: len(held) - longest]:
+            yield shown
+        held = held[len(held) - longest :]
+    if held:
+        yield held

@@ -27,6 +27,10 @@ class Usage:
     anonymous: int = 0
     mapped: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Of two processes together."""
+        return Usage(self.peak + other.peak, self.anonymous + other.anonymous, self.mapped + other.mapped)
+
 
 def own_usage() -> Usage:
     """Counters of this process; zeros where there is no /proc."""

@@ -1,8 +1,10 @@
 """What a question will need in memory, stage by stage, said before anything is loaded.
 
-The terms are those of the largest arrays of each stage. Their factors were fitted to peaks measured on the released
-model's size, and err on the side of more. For a TensorRT engine its builder's report takes their place: on a board the
-GPU's memory is the host's. All is computed from numbers, so a plan can be made where neither bundle nor device is.
+Two processes are resident at the peak of an encoder: the one that reads the inputs, and the encoder's own; what one
+sends to the other is in both. The terms are those of the largest arrays of each. Their factors were fitted to peaks
+measured on models of three sizes, and err on the side of more. For a TensorRT engine its builder's report takes their
+place: on a board the GPU's memory is the host's. All is computed from numbers, so a plan can be made where neither
+bundle nor device is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,16 +13,39 @@ from dataclasses import dataclass, replace
 from ..errors import DoesNotFit
 from .counters import available
 
-__all__ = ["EncoderBytes", "Plan", "Sizes", "require_memory"]
+__all__ = ["EncoderBytes", "Plan", "Processes", "Sizes", "require_memory"]
 
-FLOAT = 4
-# this process and one that works for it, with their libraries
-PROCESS = 150 * 2**20
+FLOAT, HALF = 4, 2
+# a voxel's kernel maps, and in this process its index, colour and direction too
+MAP_BYTES, VOXEL_BYTES = 300, 380
+# what the point encoder's first layers take of a voxel, whatever their widths are, besides its kernel maps
+STEM_BYTES = 950
+# of the tokenizer's tables, a token; and of the file's metadata, which libllama reads with the language model
+TOKEN_BYTES, METADATA_BYTES = 120, 200
+# for how many heads the aligner holds keys and values of the points together
+HEADS_AT_ONCE = 4
 # as the language model is run, a layer above this module
-MICRO_BATCH = 512
+MICRO_BATCH, CONTEXT_STEP = 512, 256
 TEXT_TOKENS = 160
 # q8_0 has a 16-bit scale for every 32 values
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What processes take by themselves, with their libraries, bytes.
+
+    By default as much as in the first run after an installation, 86 and 67 MB; where bytecode is compiled and files
+    were read before, it is 72 and 58 MB. Compiling leaves 11 MB in the allocator, and the kernel maps more of a file
+    that it has just read in one piece.
+
+    Attributes:
+        main: the one that reads the inputs and runs the language model.
+        worker: one that runs an encoder.
+    """
+
+    main: int = 88 * 10**6
+    worker: int = 70 * 10**6
 
 
 @dataclass(frozen=True)
@@ -32,28 +57,32 @@ class Sizes:
         vision_width: hidden size of the vision tower.
         vision_mlp: hidden size of its feed-forward part.
         grid: pooled patches along one side of a frame.
-        point_width: width of the point encoder's last level.
+        point_features: width of a point feature.
         ray_columns: columns of an encoded view direction.
         aligner_width: hidden size of the aligner.
+        aligner_heads: its attention heads.
         latents: its queries, which become the prefix tokens.
         llm_width: hidden size of the language model.
         llm_ffn: hidden size of its feed-forward part.
         llm_layers: its layers.
         llm_kv: width of its keys, and of its values, in a layer.
+        vocabulary: its tokens.
     """
 
     patches: int
     vision_width: int
     vision_mlp: int
     grid: int
-    point_width: int
+    point_features: int
     ray_columns: int
     aligner_width: int
+    aligner_heads: int
     latents: int
     llm_width: int
     llm_ffn: int
     llm_layers: int
     llm_kv: int
+    vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +114,7 @@ class Plan:
         voxels: voxels of the scene.
         new_tokens: longest answer.
         resident: whether the stages stay loaded side by side.
+        processes: what they take by themselves.
     """
 
     sizes: Sizes
@@ -96,36 +126,55 @@ class Plan:
     voxels: int
     new_tokens: int
     resident: bool = False
+    processes: Processes = Processes()
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
-        return {stage: int(PROCESS + taken) for stage, taken in self.taken().items()}
+        main, both = self.processes.main, self.processes.main + self.processes.worker
+        return {stage: int(taken + (main if stage == "llm" else both)) for stage, taken in self.taken().items()}
 
     def taken(self) -> dict[str, float]:
         """Bytes that each stage adds to what the processes take by themselves."""
         sizes, patches = self.sizes, self.frames * self.sizes.grid**2
-        video = self.frames * sizes.grid * (sizes.grid + 1)
-        tokens = video * sizes.llm_width * FLOAT
-        features = self.voxels * sizes.aligner_width * FLOAT
+        tokens = self.video * sizes.llm_width * FLOAT
+        features = self.voxels * sizes.point_features * FLOAT
         rays = (self.voxels + patches) * sizes.ray_columns * FLOAT
         rows = patches + sizes.latents + TEXT_TOKENS
-        positions = video + sizes.latents + TEXT_TOKENS + self.new_tokens
-        kv = 2 * positions * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv]
-        buffer = MICRO_BATCH * (3 * sizes.llm_ffn + 8 * sizes.llm_width) * FLOAT + positions * MICRO_BATCH * 2
+        host = VOXEL_BYTES * self.voxels + tokens + TOKEN_BYTES * sizes.vocabulary
         return {
-            "vision": self._encoder("vision", 12 * sizes.patches * (sizes.vision_mlp + 4 * sizes.vision_width))
-            + tokens,
-            "points": self._encoder("points", self.voxels * FLOAT * (12 * sizes.point_width)) + 2 * features,
-            "aligner": self._encoder("aligner", 5 * features + 2 * tokens + 8 * rows * sizes.aligner_width * FLOAT)
+            "vision": host + self._encoder("vision", 12 * sizes.patches * (sizes.vision_mlp + 4 * sizes.vision_width)),
+            "points": host
+            + self._encoder("points", self.voxels * STEM_BYTES + features)
+            + self.voxels * MAP_BYTES
+            + 2 * features,
+            "aligner": host
+            + self._encoder("aligner", self._crossing() + 8 * rows * sizes.aligner_width * FLOAT)
             + 2 * (features + rays + tokens),
-            "llm": self.llm + kv + buffer + 2 * tokens + features,
+            "llm": host + sum(self.libllama().values()) + METADATA_BYTES * sizes.vocabulary + tokens + features,
+        }
+
+    @property
+    def video(self) -> int:
+        """Tokens of the frames, with one at the end of each row."""
+        return self.frames * self.sizes.grid * (self.sizes.grid + 1)
+
+    def libllama(self) -> dict[str, float]:
+        """Bytes of the buffers that libllama reports: weights, keys and values, and what it computes in."""
+        sizes = self.sizes
+        positions = self.video + sizes.latents + TEXT_TOKENS + self.new_tokens
+        cells = -(-positions // CONTEXT_STEP) * CONTEXT_STEP
+        return {
+            "weights": self.llm,
+            "kv": 2 * cells * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv],
+            "compute": MICRO_BATCH * ((3 * sizes.llm_ffn + 4 * sizes.llm_width) * FLOAT + cells * HALF),
         }
 
     def peak(self) -> int:
         """Bytes of the stage that needs most, or of all together when they stay loaded."""
-        peaks = self.stages().values()
+        if not self.resident:
+            return max(self.stages().values())
         # stages in one process have its libraries once
-        return sum(peaks) - (len(peaks) - 1) * PROCESS if self.resident else max(peaks)
+        return int(self.processes.main + self.processes.worker + sum(self.taken().values()))
 
     def smaller(self) -> Iterator[tuple[str, "Plan"]]:
         """Options that need less, with the plan that each leads to, and all of them together."""
@@ -146,7 +195,13 @@ class Plan:
             yield f"--frames {half}", replace(self, frames=half)
         yield "all of these together", together
 
-    def _encoder(self, name: str, activations: int) -> int:
+    def _crossing(self) -> float:
+        """Bytes of the points in the aligner: with their rays, and as keys and values of some heads, each twice."""
+        sizes = self.sizes
+        share = min(HEADS_AT_ONCE, sizes.aligner_heads) / sizes.aligner_heads
+        return self.voxels * sizes.aligner_width * FLOAT * (2.5 + 4 * share)
+
+    def _encoder(self, name: str, activations: float) -> float:
         """Bytes of an encoder's weights and of what it computes, which the report of its builder knows better."""
         encoder = self.encoders[name]
         return 0 if encoder.on_card else encoder.weights + (encoder.activations or activations)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -55,23 +54,6 @@ def alter(
         return folder
 
     return make
-
-
-@pytest.fixture(scope="session")
-def block(sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small scene in the poses of the built-in sample, and its clip."""
-    scene = tmp_path_factory.mktemp("block") / "scene"
-    shutil.copytree(sample[0], scene)
-    points = np.argwhere(np.ones((9, 8, 7))) * 0.06 + 0.01
-    colours = np.random.default_rng(0).uniform(0, 255, points.shape)
-    np.save(scene / "points.npy", np.concatenate([points, colours], axis=1).astype(np.float32))
-    return {"scene": scene, "video": sample[1]}
-
-
-@pytest.fixture(scope="session")
-def world(block: dict[str, Path]) -> list[object]:
-    """The same as options of `stllm-export verify`."""
-    return [word for name, path in block.items() for word in (f"--{name}", path)]
 
 
 @pytest.fixture

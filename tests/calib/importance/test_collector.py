@@ -52,7 +52,9 @@ def product_of(address: int) -> tuple[str, GgmlTensor] | None:
 
 def llama_cpp_sums(gguf: Path, chunks: list[list[int]]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Sums of squares and rows by tensor, as llama.cpp's collector adds them up, by its own graph."""
-    llama, sums, rows = libllama(), {}, {}
+    llama = libllama()
+    sums: dict[str, np.ndarray] = {}
+    rows: dict[str, int] = {}
 
     @llama.ggml_backend_sched_eval_callback
     def look(address: int, ask: bool, _: Any) -> bool:

@@ -129,7 +129,7 @@ def test_added_tokens_that_take_spaces_give_the_same_ids(
     special: bool, normalized: bool, pair_of: Any, stllm: Any, alter: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = alter()
-    flags = ({"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}, {})
+    flags: tuple[dict[str, bool], ...] = ({"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}, {})
     tokens = ("<left>", "<right>", "<both>", "<none>")
     for row, (content, strips) in enumerate(zip(tokens, flags, strict=True), start=1003):
         add_token(path, id=row, content=content, special=special, normalized=normalized, **strips)

@@ -22,7 +22,8 @@ def matrix(tiny_bundle: Path) -> Matrix:
         for tensor in GGUFReader(tiny_bundle / "llm/F32.gguf").tensors
         if tensor.name.startswith("blk.") and len(tensor.shape) > 1
     }
-    sums = {name: np.float32(generator.uniform(0.1, 9, (1, count)) ** 4) for name, count in columns.items()}
+    drawn = {name: generator.uniform(0.1, 9, (1, count)) ** 4 for name, count in columns.items()}
+    sums = {name: values.astype(np.float32) for name, values in drawn.items()}
     return Matrix(sums, {name: np.array([3], np.float32) for name in sums}, ("rea.json", "b"), 2, 300)
 
 

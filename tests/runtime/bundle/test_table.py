@@ -10,6 +10,7 @@ import pytest
 from stllm_edge.export.gguf.types import PLAIN, QUANTISED
 from stllm_edge.runtime import Bundle
 from stllm_edge.runtime.bundle.manifest import CPU, ENCODERS, PORTABLE, TENSORRT
+from stllm_edge.runtime.bundle.precisions import FORMATS as NUMBERS
 from stllm_edge.runtime.bundle.table import FUSED, GRAPH, LOSSES, STAGES, Tolerance
 
 
@@ -66,9 +67,9 @@ def test_all_that_is_compared_has_limits() -> None:
     assert STAGES["prefill"].tolerances.keys() == {*PLAIN, GRAPH}
 
 
-def test_graphs_of_either_precision_are_held_to_pytorch() -> None:
+def test_graphs_of_every_format_are_held_to_pytorch() -> None:
     for encoder in ENCODERS:
-        assert STAGES[encoder].tolerances.keys() - {FUSED} == {"fp32", "fp16"}
+        assert STAGES[encoder].tolerances.keys() - {FUSED} == set(NUMBERS)
 
 
 def test_the_table_needs_the_standard_library_alone() -> None:

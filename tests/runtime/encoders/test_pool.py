@@ -1,6 +1,7 @@
 """Encoders of a session: prepared, loaded, used and ended, or kept."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,23 @@ def test_what_a_process_used_is_counted_when_its_work_is_done(tiny_bundle) -> No
         assert not used
     (usage,) = used
     assert usage.peak > 10**7
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_the_load_of_an_encoder_is_waited_for_once(tiny_bundle, resident: bool) -> None:
+    pool, waits = pool_of(tiny_bundle, resident=resident), []
+
+    @contextmanager
+    def loading() -> Iterator[None]:
+        waits.append("begun")
+        yield
+        waits.append("done")
+
+    with pool.use("vision", lambda usage: None, loading) as encode:
+        encode(frames=FRAMES)
+        encode(frames=FRAMES)
+    assert waits == ["begun", "done"]
+    pool.close()
 
 
 def test_a_resident_pool_starts_no_process(tiny_bundle, started: list[str]) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from stllm_edge.runtime import BadBundle, StllmError
-from stllm_edge.runtime.llm.vocabulary import Vocabulary, decode_text
+from stllm_edge.runtime.llm.vocabulary import Vocabulary, decode_text, until_stop
 
 TEXTS = [
     "Where is the cup?",
@@ -93,3 +93,22 @@ def test_characters_wait_for_their_end() -> None:
 
 def test_broken_text_is_marked() -> None:
     assert "".join(decode_text(iter([b"a\xffb", b"\xe4"]))) == "a\ufffdb\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "shown"),
+    [
+        (["On the ", "table. And"], ["."], "On the table"),
+        (["a", "b", "c", "d"], ["bc"], "a"),
+        (["a", "b", "x"], ["bc"], "abx"),
+        (["ab"], ["abc"], "ab"),
+        (["stop"], ["stop"], ""),
+        (["one two"], ["two", "one"], ""),
+        (["aab"], ["ab"], "a"),
+        (["a", "a", "b"], ["ab"], "a"),
+    ],
+)
+def test_a_text_ends_before_the_first_stop_however_it_is_cut(pieces: list[str], stops: list[str], shown: str) -> None:
+    found: list[bool] = []
+    assert "".join(until_stop(iter(pieces), stops, lambda: found.append(True))) == shown
+    assert bool(found) == any(stop in "".join(pieces) for stop in stops)

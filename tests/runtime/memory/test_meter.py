@@ -33,7 +33,7 @@ def test_time_inside_another_stage_counts_once() -> None:
                     time.sleep(2 * SLEEP)
         time.sleep(SLEEP)
     passed = time.perf_counter() - start
-    assert list(meter.milliseconds) == ["aligner", "video", "vision"]
+    assert list(meter.milliseconds) == ["vision", "video", "aligner"]
     slept = {"aligner": 4 * SLEEP, "video": 2 * SLEEP, "vision": SLEEP}
     assert all(meter.milliseconds[stage] >= 1e3 * least for stage, least in slept.items())
     # what one stage has too much, the sum has too
@@ -46,6 +46,27 @@ def test_a_stage_within_itself_counts_once() -> None:
     with meter.measure("vision"), meter.measure("vision"):
         time.sleep(SLEEP)
     assert 1e3 * SLEEP <= meter.milliseconds["vision"] <= 1e3 * (time.perf_counter() - start)
+
+
+def test_the_timeline_says_what_was_on_the_clock_at_each_moment() -> None:
+    meter = Meter(STAGES)
+    before = time.perf_counter()
+    with meter.measure("vision"), meter.clock("video"):
+        pass
+    with meter.clock("aligner"):
+        time.sleep(SLEEP)
+    times, names = zip(*meter.timeline, strict=True)
+    assert names == ("vision", "video", "vision", "", "aligner", "")
+    assert before <= times[0]
+    assert list(times) == sorted(times)
+    assert meter.milliseconds["aligner"] == pytest.approx(1e3 * (times[5] - times[4]))
+    # a clock alone takes no memory's measure
+    assert set(meter.usage) == set(meter.peak_bytes) == {"vision"}
+    assert 0 < meter.usage["vision"].anonymous < meter.usage["vision"].peak
+    copy = meter.copy()
+    with copy.clock("video"):
+        pass
+    assert len(meter.timeline) == len(names)
 
 
 def test_a_failure_inside_leaves_the_stage_around_it_whole() -> None:

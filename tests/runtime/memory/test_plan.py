@@ -1,6 +1,7 @@
 """What a question will need in memory is said before anything is loaded."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stllm_edge.benchmarks.world.rooms import write_room
 from stllm_edge.export.sample import write_sample
 from stllm_edge.runtime.bundle.manifest import Bundle
 from stllm_edge.runtime.encoders import pool
@@ -16,10 +18,13 @@ from stllm_edge.runtime.encoders.providers import Placement
 from stllm_edge.runtime.errors import DoesNotFit
 from stllm_edge.runtime.inputs.clip import load_clip
 from stllm_edge.runtime.inputs.scene import load_scene
-from stllm_edge.runtime.memory.plan import PROCESS, Plan, require_memory
+from stllm_edge.runtime.memory.plan import Plan, require_memory
 from stllm_edge.runtime.options import Options
 from stllm_edge.runtime.session import Session
 from stllm_edge.runtime.setup import Setup
+
+# bytes that an allocator keeps or gives back as it likes
+ALLOCATOR = 6e6
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +50,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("more", "stages"),
     [
-        ({"voxels": 22_000}, {"points", "aligner", "llm"}),
-        ({"frames": 8}, {"vision", "aligner", "llm"}),
+        ({"voxels": 22_000}, {"vision", "points", "aligner", "llm"}),
+        ({"frames": 8}, {"vision", "points", "aligner", "llm"}),
         ({"kv": "f32"}, {"llm"}),
         ({"new_tokens": 2000}, {"llm"}),
     ],
@@ -102,9 +107,9 @@ def test_message_says_when_nothing_helps(plan: Plan, free: Any) -> None:
 
 
 def test_stages_that_stay_loaded_add_up(plan: Plan) -> None:
-    apart = [peak - PROCESS for peak in plan.stages().values()]
-    assert plan.peak() == PROCESS + max(apart)
-    assert replace(plan, resident=True).peak() == PROCESS + sum(apart)
+    both = plan.processes.main + plan.processes.worker
+    assert plan.peak() == max(plan.stages().values())
+    assert replace(plan, resident=True).peak() == int(both + sum(plan.taken().values()))
 
 
 def test_memory_that_is_held_counts_as_free(plan: Plan, free: Any) -> None:
@@ -130,11 +135,42 @@ def test_nothing_is_loaded_when_it_does_not_fit(
         Session(tiny_bundle, Options(quant="F32")).look(load_scene(scene), load_clip(video), frames=2)
 
 
-def test_a_plan_is_not_below_what_the_stages_took(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
-    scene, video = write_sample(tmp_path)
-    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", tiny_bundle, "--quant", "F32"]
+def test_a_plan_is_what_the_stages_take(plan: Plan, tiny_bundle: Path, tmp_path: Path) -> None:
+    planned, measured = {}, {}
+    for voxels in (4_000, 30_000):
+        measured[voxels] = peaks(tiny_bundle, tmp_path / f"{voxels}", voxels)
+        planned[voxels] = replace(plan, voxels=voxels, new_tokens=4).stages()
+        for stage, peak in measured[voxels].items():
+            assert peak <= planned[voxels][stage], (voxels, stage)
+    # what the processes take by themselves differs from machine to machine and from run to run; it is no part of growth
+    for stage in plan.stages():
+        growth, said = (sizes[30_000][stage] - sizes[4_000][stage] for sizes in (measured, planned))
+        assert abs(said - growth) <= 0.1 * growth + ALLOCATOR, (stage, said, growth)
+
+
+def peaks(bundle: Path, folder: Path, voxels: int) -> dict[str, float]:
+    """What the stages of a question about a room took at most, bytes, by their names in a plan."""
+    scene, video = write_room(folder, voxels, 4)
+    command = [sys.executable, "-c", "from stllm_edge.cli import run; run()", "--bundle", bundle, "--quant", "F32"]
     options = ["--scene", scene, "--video", video, "-q", "Where is the cup?", "--frames", "4", "-n", "4", "--json"]
     printed = json.loads(subprocess.run([*command, *options], check=True, capture_output=True).stdout)
-    planned = replace(plan, voxels=printed["voxels"], new_tokens=4).stages()
-    for stage, measured in {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}.items():
-        assert printed["peak_mb"][measured] * 1e6 <= planned[stage], stage
+    stages = {"vision": "vision", "points": "points", "aligner": "aligner", "llm": "prefill"}
+    return {stage: printed["peak_mb"][measured] * 1e6 for stage, measured in stages.items()}
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+def test_terms_of_libllama_are_those_that_it_reports(
+    plan: Plan, tiny_bundle: Path, kv: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = Setup(Bundle(tiny_bundle), "fp32", "F32", kv=kv, placement=Placement("CPU"))
+    # 16 frames, so that the context is some cells long
+    said = replace(plan, kv=kv, frames=128).libllama()
+    with caplog.at_level("DEBUG", "stllm_edge"), setup.load_llm(1024):
+        pass
+    names = {"weights": "CPU_Mapped model", "kv": "CPU KV", "compute": "CPU compute"}
+    for term, name in names.items():
+        (reported,) = {
+            float(found) * 2**20 for found in re.findall(rf"{name} buffer size = +([\d.]+) MiB", caplog.text)
+        }
+        # of compute, so narrow a model has a matrix of 1 MiB less than a wide one
+        assert said[term] == pytest.approx(reported, rel=0.06, abs=1.1 * 2**20 if term == "compute" else 0), term

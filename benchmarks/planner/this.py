@@ -1,0 +1,228 @@
+"""The machine itself as a device: bandwidth, products, process start, host stages and layers, in under a minute."""
+
+import logging
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ...runtime.bundle.geometry import VisionGeometry
+from ...runtime.encoders.child import ChildEncoder
+from ...runtime.encoders.cpu import has_int8_dot_product
+from ...runtime.encoders.local import LocalEncoder
+from ...runtime.errors import BadInput
+from ...runtime.inputs.clip import load_clip
+from ...runtime.inputs.scene import load_scene
+from ...runtime.inputs.selection import select_frames
+from ...runtime.llm.excerpt import ROWS, layer_file
+from ...runtime.llm.libllama import libllama
+from ...runtime.llm.model import LanguageModel
+from ...runtime.memory.counters import PROC, own_usage
+from ...runtime.memory.plan import Processes
+from ...runtime.stages import HostStages
+from ..world.rooms import write_room
+from .devices import THIS, Device, LayerRates, Range, cpu_shares
+from .subject import Subject
+
+__all__ = ["measure"]
+
+LOG = logging.getLogger(__name__)
+# one matrix product, `onnx.helper.make_node("MatMul", ["a", "b"], ["product"])`: what the encoders' graphs are made of
+GRAPH = Path(__file__).with_name("matmul.onnx")
+# larger than caches, in bytes; rows and columns of a product that is as fast as products get
+COPIED, SIDE = 2**28, 1536
+# how much more a tower in INT8 does a second than in float32, of which the products are the most
+INT8_GAIN = 2.4
+SECONDS = 1.0
+ROUNDS = 3
+VOXELS, FRAMES = 10_000, 4
+# positions that a layer is timed at
+BATCH, DEPTH, STEPS = 512, 2048, 8
+
+
+def measure(subject: Subject) -> Device:
+    """Measure this machine for the sizes of a model.
+
+    Raises:
+        BadInput: the machine does not tell its memory.
+        MissingDependency: ONNX Runtime or libllama is not installed.
+    """
+    threads = len(os.sched_getaffinity(0))
+    begin = time.perf_counter()
+    visible, free = memory()
+    bandwidth, gemm = copy_rate(threads), product_rate(threads)
+    start, worker = worker_start(threads)
+    host, main = host_costs(subject.geometry.vision)
+    LOG.info(
+        "this machine: %.1f GB/s, %.0f GFLOP/s in fp32 on %d threads, a process in %.0f ms; measured in %.0f s",
+        *(bandwidth / 1e9, gemm / 1e9, threads, start * 1e3, time.perf_counter() - begin),
+    )
+    return Device(
+        name=THIS,
+        title=f"this machine, {threads} threads of its CPU",
+        visible=visible,
+        idle=Range(visible - free, visible - free),
+        bandwidth=bandwidth,
+        # on a CPU, fp16 graphs are computed in fp32
+        flops={"fp32": gemm, "fp16": gemm, "int8": gemm * (INT8_GAIN if has_int8_dot_product() else 1)},
+        gpu_process=Range(0, 0),
+        host=host,
+        start=Range(0.0, 0.0),
+        shares=cpu_shares(),
+        sources={"all": "measured now", **{stage: share.source for stage, share in cpu_shares().items()}},
+        processes=Processes(main, worker),
+        layers={quant: layer_rates(file, threads) for quant, file in subject.files.items()},
+        mapping=mapping_rate(),
+    )
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that the kernel has, and that a new process may use."""
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+        sizes = {key: int(rest.split()[0]) * 1024 for key, rest in (line.split(":") for line in lines)}
+        return sizes["MemTotal"], sizes["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise BadInput(f"--device {THIS}: /proc/meminfo does not tell this machine's memory ({error})") from None
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of the fastest run in about a second."""
+    best, begin, runs = np.inf, time.perf_counter(), 0
+    while runs < ROUNDS or time.perf_counter() - begin < SECONDS:
+        start = time.perf_counter()
+        work()
+        best, runs = min(best, time.perf_counter() - start), runs + 1
+    return float(best)
+
+
+def copy_rate(threads: int) -> float:
+    """Bytes a second that all threads read and write together."""
+    source, target = (np.ones(COPIED // 8).reshape(threads, -1) for _ in range(2))
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = fastest(lambda: list(pool.map(np.copyto, target, source)))
+    return 2 * COPIED / seconds
+
+
+def product_rate(threads: int) -> float:
+    """Operations a second of a large matrix product in ONNX Runtime, a multiply-add as two."""
+    a = np.ones((SIDE, SIDE), np.float32)
+    with LocalEncoder(GRAPH, threads) as product:
+        return 2 * SIDE**3 / fastest(lambda: product(a=a, b=a))
+
+
+def worker_start(threads: int) -> tuple[float, int]:
+    """Seconds until an encoder's process answers, and bytes that it has by then."""
+    one, usage = np.ones((1, 1), np.float32), 0
+
+    def run() -> None:
+        nonlocal usage
+        with ChildEncoder(GRAPH, threads) as product:
+            product(a=one, b=one)
+            usage = product.usage.peak
+
+    return fastest(run), usage
+
+
+def mapping_rate() -> float:
+    """Bytes a second of a file in the page cache that are mapped and touched for the first time."""
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(COPIED))
+        file.flush()
+
+        def touch() -> None:
+            with mmap.mmap(file.fileno(), COPIED, prot=mmap.PROT_READ) as pages:
+                np.frombuffer(pages, np.uint8)[:: mmap.PAGESIZE].max()
+
+        return COPIED / fastest(touch)
+
+
+def layer_rates(path: Path, threads: int) -> LayerRates:
+    """Seconds of one layer of a language model for positions and tokens, by itself and at a depth.
+
+    Raises:
+        StllmError: libllama cannot run the layer.
+    """
+    with (
+        layer_file(path) as file,
+        LanguageModel(
+            file,
+            vocabulary=ROWS,
+            context=DEPTH + BATCH,
+            kv="f16",
+            flash_attention=None,
+            threads=threads,
+            repack=False,
+        ) as model,
+    ):
+        rows = np.random.default_rng(0).standard_normal((BATCH, model.width), np.float32)
+        best = np.full(4, np.inf)
+        for _ in range(ROUNDS):
+            model.restart(DEPTH + BATCH)
+            best[:2] = np.minimum(best[:2], timed(model, rows))
+            for _ in range(DEPTH // BATCH - 2):
+                model.decode_embeddings(rows)
+            best[2:] = np.minimum(best[2:], timed(model, rows))
+    prompt, token, deep_prompt, deep_token = map(float, best)
+    apart = DEPTH - BATCH
+    pair = max(deep_prompt - prompt, 0.0) / BATCH / apart
+    depth = max(deep_token - token, 0.0) / apart
+    # where the machine was busy, what depth costs may come out as more than all
+    position, alone = max(prompt / BATCH - pair * BATCH / 2, prompt / BATCH / 2), max(token - depth * BATCH, token / 2)
+    return LayerRates(position, pair, alone, depth)
+
+
+def timed(model: LanguageModel, rows: np.ndarray) -> tuple[float, float]:
+    """Seconds of a batch, and of a token after it."""
+    begin = time.perf_counter()
+    model.decode_embeddings(rows)
+    between = time.perf_counter()
+    for row in rows[:STEPS]:
+        model.decode_embeddings(row[None])
+    return between - begin, (time.perf_counter() - between) / STEPS
+
+
+def host_costs(vision: VisionGeometry) -> tuple[dict[str, Range], int]:
+    """Seconds a unit of the host's stages, and bytes of a process that has run them, measured in one of its own."""
+    values = [str(vision.image_size), str(vision.patch_size), str(vision.grid), str(SECONDS)]
+    done = subprocess.run([sys.executable, "-m", __name__, *values], check=True, capture_output=True, text=True)
+    *seconds, resident = map(float, done.stdout.split())
+    names = ("voxels", "maps", "rays_frame", "rays", "video")
+    return {name: Range(value, value) for name, value in zip(names, seconds, strict=True)}, int(resident)
+
+
+def run_host(image_size: int, patch_size: int, grid: int, seconds_each: float) -> list[float]:
+    """The work of `host_costs` inside its process."""
+    global SECONDS
+    SECONDS = seconds_each
+    vision = VisionGeometry(image_size, patch_size, width=1, layers=1, heads=1, mlp=1, grid=grid)
+    libllama()
+    with tempfile.TemporaryDirectory() as folder:
+        places = write_room(Path(folder), VOXELS, FRAMES)
+        before = own_usage()
+        scene, clip = load_scene(places[0]), load_clip(places[1])
+        selection = select_frames(clip, scene.poses, frames=FRAMES, default=FRAMES, offset=scene.offset)
+        stages = HostStages(vision, 0.06)
+        voxels = stages.voxels(scene)
+        rays = stages.rays(scene, selection, voxels)
+        encoded = VOXELS + FRAMES * grid**2
+        seconds = [
+            fastest(lambda: stages.voxels(scene)) / VOXELS,
+            fastest(lambda: stages.maps(voxels)) / VOXELS,
+            fastest(lambda: stages.rays(scene, selection, voxels)) / FRAMES,
+            fastest(lambda: stages.encode_rays(rays)) / encoded,
+            fastest(lambda: list(stages.frames(selection))) / FRAMES,
+        ]
+        return [*seconds, before.anonymous + before.mapped]
+
+
+if __name__ == "__main__":
+    side, patch, pooled, each = sys.argv[1:]
+    print(*run_host(int(side), int(patch), int(pooled), float(each)))

@@ -1,0 +1,50 @@
+"""Keys of features: a digest over all that they are made of, never over a name."""
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from ..setup import Setup
+
+__all__ = ["REVISION", "digest", "encoder_digest"]
+
+# of the stages on the host; another number makes all that is known unknown
+REVISION = 1
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 over values that JSON knows and arrays, hexadecimal; of an array, type, shape and every byte count."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.dtype.str}{part.shape}".encode())
+            sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        else:
+            sha.update(json.dumps(part).encode())
+        # what ends one part must not be able to begin the next
+        sha.update(b"\0\xff")
+    return sha.hexdigest()
+
+
+def encoder_digest(setup: Setup, name: str) -> str:
+    """What decides the bits that an encoder computes, beside its inputs: its files, and who runs them and how."""
+    placement, engine = setup.placement, setup.placement.engines.get(name)
+    if engine is not None:
+        files = [str(engine.file.relative_to(setup.bundle.path))]
+    else:
+        files = [setup.graphs[name].file, setup.graphs[name].weights]
+    held = sorted(setup.bundle.digests(files).values())
+    how = [placement.name, list(placement.providers), setup.precision, setup.threads, setup.literal, setup.map_format]
+    return digest(REVISION, name, held, how, [installed(package) for package in RUNTIMES])
+
+
+def installed(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
