@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -42,6 +43,7 @@ def encoder_digest(setup: Setup, name: str) -> str:
     return digest(REVISION, name, held, how, [installed(package) for package in RUNTIMES])
 
 
+@cache
 def installed(package: str) -> str | None:
     """A package's version; None where it is not installed."""
     try:
