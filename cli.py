@@ -22,7 +22,7 @@ COMMANDS: dict[str, Any] = {
             "verify": "export.commands:verify",
         },
     ),
-    "stllm-run": ("runtime.commands:run", {"check": "runtime.commands:check"}),
+    "stllm-run": ("runtime.commands:run", {"bag-info": "runtime.commands:bag_info", "check": "runtime.commands:check"}),
     "stllm-calib": (
         "Collect real inputs of the encoders, and measure on them what number formats cost.",
         {
@@ -54,6 +54,7 @@ COMMANDS: dict[str, Any] = {
                 },
             ),
             "reference": "benchmarks.commands:reference",
+            "reuse": "benchmarks.commands:reuse",
             "room": "benchmarks.commands:room",
             "show": "benchmarks.reports.commands:show",
             "sweep": "benchmarks.planner.commands:sweep",

@@ -45,7 +45,7 @@ class Authors:
         tower = Tower(self.checkpoint)
 
         def run(frames: np.ndarray) -> np.ndarray:
-            images = torch.from_numpy(frames)
+            images = tensor(frames)
             # the first time for the aligner, the second for the prompt
             for _ in range(2):
                 pooled = encoder.pool(encoder.mm_projector(tower(images)))
@@ -59,7 +59,7 @@ class Authors:
         encoder = load_part(self.checkpoint, self.inventory, "points")
 
         def run(voxels: Voxels) -> np.ndarray:
-            features: np.ndarray = encoder(torch.from_numpy(voxels.feats), MapTensors.build(voxels.coords)).numpy()
+            features: np.ndarray = encoder(tensor(voxels.feats), MapTensors.build(voxels.coords)).numpy()
             return features
 
         return run
@@ -72,11 +72,11 @@ class Authors:
             aligner.qformer = Qformer(self.checkpoint, geometry)
 
         def run(points: np.ndarray, rays: Rays, pooled: np.ndarray, words: np.ndarray) -> np.ndarray:
-            encoded = [encode_all(torch.from_numpy(values.reshape(-1, 3))) for values in (rays.voxels, rays.frames)]
-            frames = torch.from_numpy(pooled.reshape(-1, pooled.shape[-1]))
+            encoded = [encode_all(tensor(values.reshape(-1, 3))) for values in (rays.voxels, rays.frames)]
+            frames = tensor(pooled.reshape(-1, pooled.shape[-1]))
             # where the Q-Former is not InstructBLIP's, PyTorch's form that holds all scores
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-                prefix = aligner(torch.from_numpy(points), encoded[0], frames, encoded[1], torch.from_numpy(words))
+                prefix = aligner(tensor(points), encoded[0], frames, encoded[1], tensor(words))
             taken: np.ndarray = prefix.numpy()
             return taken
 
@@ -98,10 +98,10 @@ class AuthorsLlm:
         with torch.device("meta"):
             model: Any = Qwen2ForCausalLM(config).eval()
 
-        def tensor(name: str) -> Tensor:
+        def stored(name: str) -> Tensor:
             return checkpoint.tensor(EMBEDDING if name == OUTPUT and name not in checkpoint else name)
 
-        fill(model, tensor)
+        fill(model, stored)
         # the rotary frequencies are computed, not stored
         model.model.rotary_emb = type(model.model.rotary_emb)(config)
         self._model, self._cache = model, None
@@ -113,7 +113,7 @@ class AuthorsLlm:
 
     def prefill(self, embeddings: np.ndarray) -> np.ndarray:
         """Logits [vocabulary] float32 of the last of the positions [L, d]; those of all are computed."""
-        given = self._model(inputs_embeds=torch.from_numpy(embeddings)[None], use_cache=True)
+        given = self._model(inputs_embeds=tensor(embeddings)[None], use_cache=True)
         self._cache = given.past_key_values
         last: np.ndarray = given.logits[0, -1].numpy()
         return last
@@ -124,6 +124,11 @@ class AuthorsLlm:
         self._cache = given.past_key_values
         last: np.ndarray = given.logits[0, -1].numpy()
         return last
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    """An array as PyTorch takes it: what a session keeps must not be written to, which PyTorch would warn of."""
+    return torch.from_numpy(np.require(values, requirements="W"))
 
 
 def bytes_needed(geometry: Geometry, frames: int, voxels: int, text: int) -> dict[str, int]:
@@ -151,11 +156,14 @@ def bytes_needed(geometry: Geometry, frames: int, voxels: int, text: int) -> dic
         # logits of all positions; keys and values of all layers; a layer's feed-forward part
         "llm": positions * (llm.vocabulary + 2 * llm.layers * llm.kv_heads * llm.head_width + 3 * llm.ffn),
     }
-    return {part: LIBRARIES + FLOAT * (weights(geometry, part) + count) for part, count in values.items()}
+    held = weights(geometry)
+    return {part: LIBRARIES + FLOAT * (held[part] + count) for part, count in values.items()}
 
 
-def weights(geometry: Geometry, part: str) -> int:
-    """Numbers that a part holds."""
-    count = sum(tensor.numel() for tensor in build(geometry)[part].state_dict().values())
-    shared = part == "llm" and geometry.llm.tied
-    return count - shared * geometry.llm.vocabulary * geometry.llm.width
+def weights(geometry: Geometry) -> dict[str, int]:
+    """Numbers that each part holds."""
+    parts = build(geometry).items()
+    held = {part: sum(tensor.numel() for tensor in module.state_dict().values()) for part, module in parts}
+    if geometry.llm.tied:
+        held["llm"] -= geometry.llm.vocabulary * geometry.llm.width
+    return held

@@ -8,7 +8,7 @@ from ..export.commands import checkpoint_options
 from ..runtime.console import FOLDER, gathered, logging_options, reports_errors, view_options
 from ..runtime.options import Options, Recording
 
-__all__ = ["checkpoint", "encoder", "reference", "room"]
+__all__ = ["checkpoint", "encoder", "reference", "reuse", "room"]
 
 QUESTION = "Where is the table?"
 
@@ -109,3 +109,50 @@ def reference(
     stored = Checkpoint(checkpoint, base, point_encoder)
     rows, ours = compare_with_authors(bundle, stored, recording, question, options)
     click.echo(to_json(rows, ours) if as_json else table(rows, ours))
+
+
+@click.command()
+@click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
+@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder or point cloud.")
+@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of frames or video file.")
+@view_options
+@click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
+@click.option("--threads", type=int, help="CPU threads; by default all cores.")
+@click.option("-n", "--max-new-tokens", type=int, default=16, show_default=True, help="Length of the answers.")
+@click.option("--runs", type=int, default=7, show_default=True, help="Runs, in which all measurements take turns.")
+@click.option("--soak", "questions", type=int, default=0, help="Ask so many questions more in one process.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@logging_options
+@reports_errors
+@gathered(Recording, "recording")
+@gathered(Options, "options")
+def reuse(
+    bundle: Path,
+    recording: Recording,
+    options: Options,
+    max_new_tokens: int,
+    runs: int,
+    questions: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure what a question costs of which only a part is new: a frame, a follow-up, a live view."""
+    import json
+
+    from ..runtime.request import read
+    from .reuse import measure, quiet_clips, report, soak
+
+    with quiet_clips():
+        scene, clip = read(recording)
+        rows = measure(bundle, scene, clip, options, new_tokens=max_new_tokens, runs=runs) if runs else []
+        soaked = soak(bundle, options, questions) if questions else None
+    if as_json:
+        click.echo(json.dumps(report(rows, soaked)))
+        return
+    for row in rows:
+        click.echo(f"{row.what:<46}{row.ratio:>8.3f}   at most {row.bound}")
+    if soaked is not None:
+        click.echo(
+            f"{soaked.questions} questions: memory {soaked.growth:+.1%}, {soaked.handles:+d} open files, "
+            f"{soaked.threads:+d} threads, answers {'equal' if soaked.equal else 'not equal'} to fresh processes"
+        )

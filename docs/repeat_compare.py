@@ -3,9 +3,10 @@
 Each run is compared with the one before it, which should show no difference. Then a run's even repetitions are compared
 with its odd ones, of which one stage is made longer by a factor: measured in turns, so that it should be found.
 
-    python docs/repeat_compare.py --bundle BUNDLE --rea FILE --root DIR --out runs --stage aligner
+    python docs/repeat_compare.py --out runs -- --bundle B --rea FILE --root DIR --subset first:6 --cold 0
 
-Runs that are in the folder already are not measured again.
+What follows `--` goes to `stllm-bench latency`. Runs that are in the folder already are not measured again,
+so the same command goes on where it was.
 """
 
 import subprocess
@@ -22,12 +23,13 @@ from stllm_edge.benchmarks.reports.runs import FIRST_TOKEN, TOTAL, Answer, Run, 
 PROGRAM = "from stllm_edge.cli import bench; bench(prog_name='stllm-bench')"
 
 
-def measured(folder: Path, arguments: list[str]) -> Run:
-    """The run in a folder, measured if it is not there."""
-    if not (folder / "results.jsonl").exists():
+def measured(folder: Path, arguments: tuple[str, ...]) -> Run:
+    """The run in a folder, measured if it is not there, and gone on with if it was interrupted."""
+    file = folder / "results.jsonl"
+    if not file.exists() or '"kind": "end"' not in file.read_text(encoding="utf-8"):
         command = [sys.executable, "-c", PROGRAM, "latency", *arguments, "--out", str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return read_run(folder / "results.jsonl")
+    return read_run(file)
 
 
 def slowed(answer: Answer, stage: str, factor: float) -> Answer:
@@ -49,21 +51,14 @@ def in_turns(run: Run, stage: str, factor: float) -> tuple[Run, Run]:
 
 
 @click.command()
-@click.option("--bundle", required=True)
-@click.option("--rea", required=True)
-@click.option("--root", required=True)
-@click.option("--subset", default="first:6", show_default=True)
-@click.option("--repetitions", default=12, show_default=True)
 @click.option("--runs", default=21, show_default=True)
 @click.option("--stage", default="aligner", show_default=True)
 @click.option("--factor", default=1.15, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(
-    bundle: str, rea: str, root: str, subset: str, repetitions: int, runs: int, stage: str, factor: float, out: Path
-) -> None:
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def main(runs: int, stage: str, factor: float, out: Path, arguments: tuple[str, ...]) -> None:
     """Print how often each verdict was given."""
-    arguments = ["--bundle", bundle, "--rea", rea, "--root", root, "--subset", subset, "--cold", "0"]
-    found = [measured(out / f"{number:02d}", [*arguments, "--repetitions", str(repetitions)]) for number in range(runs)]
+    found = [measured(out / f"{number:02d}", arguments) for number in range(runs)]
     again = [compare(before, after) for before, after in pairwise(found)]
     print(f"the same again, {len(again)} times:", dict(Counter(comparison.verdict for comparison in again)))
     planted = [compare(*in_turns(run, stage, factor)) for run in found]

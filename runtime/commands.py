@@ -8,18 +8,26 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .console import FOLDER, gathered, logging_options, options, reports_errors, session_options, view_options
+from .console import (
+    FOLDER,
+    bag_options,
+    gathered,
+    logging_options,
+    options,
+    reports_errors,
+    session_options,
+    view_options,
+)
 from .errors import BadInput
 from .options import Options, Recording, Request
 
-__all__ = ["check", "run"]
+__all__ = ["bag_info", "check", "run"]
 
 input_options = options(
-    click.option(
-        "-s", "--scene", type=FOLDER, required=True, help="Scene folder, or point cloud: ply, glb, pcd, las, npy, text."
-    ),
-    click.option("-V", "--video", type=FOLDER, required=True, help="Folder of image files, or a video file."),
+    click.option("-s", "--scene", type=FOLDER, help="Scene folder, or point cloud: ply, glb, pcd, las, npy, text."),
+    click.option("-V", "--video", type=FOLDER, help="Folder of image files, or a video file."),
     view_options,
+    bag_options,
 )
 
 
@@ -162,3 +170,21 @@ def given() -> set[str]:
     """Names of the parameters that the user typed."""
     context = click.get_current_context()
     return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bag", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print all as JSON.")
+@logging_options
+@reports_errors
+def bag_info(bag: Path, as_json: bool, quiet: bool) -> None:
+    """List what a recording holds: topics, times, what is missing for a question, and the command that asks it.
+
+    Leaves with status 1 where something is missing.
+    """
+    from .inputs.recordings.info import survey
+
+    found = survey(bag)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else str(found))
+    if found.missing:
+        sys.exit(1)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from .memory.counters import highest_peak
 __all__ = [
     "FOLDER",
     "Progress",
+    "bag_options",
     "gathered",
     "logging_options",
     "options",
@@ -105,12 +106,19 @@ def gathered(kind: type, name: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(*arguments: Any, **values: Any) -> Any:
-            chosen = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
-            return command(*arguments, **{name: kind(**chosen)}, **values)
+            return command(*arguments, **{name: taken(kind, values)}, **values)
 
         return wrapped  # type: ignore[return-value]
 
     return decorate
+
+
+def taken(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass of the values that are its fields, or those of a dataclass among its fields; they are removed."""
+    return kind(
+        **{field.name: values.pop(field.name) for field in fields(kind) if field.name in values},
+        **{field.name: taken(field.type, values) for field in fields(kind) if is_dataclass(field.type)},
+    )
 
 
 session_options = options(
@@ -141,7 +149,7 @@ view_options = options(
         "--pose-convention",
         default="c2w",
         show_default=True,
-        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl; auto tells by the frames.",
+        help="How poses are meant: c2w, w2c (OpenCV axes), c2w-opengl, w2c-opengl, c2w-body; auto tells by the frames.",
     ),
     click.option("--scale", help="Metres a unit of cloud and poses, as 0.001; of each, as 0.001,1; or auto."),
     click.option("--crop", type=float, help="Leave out points further than so many metres from the cloud's middle."),
@@ -156,6 +164,22 @@ view_options = options(
     click.option(
         "--first-frame", type=int, default=0, show_default=True, help="Number of the first frame; 1 for EPIC."
     ),
+)
+
+bag_options = options(
+    click.option("--bag", type=FOLDER, help="Recording of a robot: ROS 1 or ROS 2 bag, or MCAP; see bag-info."),
+    click.option("--image-topic", help="Images; this and what follows by default the only ones in the recording."),
+    click.option("--info-topic", help="CameraInfo of the images; by default the one beside them."),
+    click.option("--cloud-topic", help="PointCloud2 with colours; --scene FILE takes another cloud."),
+    click.option("--pose-topic", help="TF, odometry or stamped poses; by default TF where it moves the camera."),
+    click.option("--camera-frame", help="The camera's optical frame; by default that of the images."),
+    click.option("--pose-frame", help="What the poses are of; by default their child frame, or the camera."),
+    click.option("--map-frame", help="Frame of cloud and poses; by default the clouds', map, or the outermost."),
+    click.option(
+        "--clouds", default="auto", show_default=True, help="Of several: all in one, the first, the last, or a place."
+    ),
+    click.option("--from", "begin", type=float, help="Begin of the clip, seconds since the recording's."),
+    click.option("--to", "end", type=float, help="End of the clip, seconds since the recording's begin."),
 )
 
 

@@ -1,10 +1,11 @@
 """How to run a bundle, and what to ask it, as a user chooses."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import BadInput, require_at_least
+from .inputs.recordings.choices import BagChoices
 from .llm.kv_types import check_kv
 from .llm.placement import ALL_LAYERS
 from .llm.sampling import Sampling
@@ -82,6 +83,8 @@ class Recording:
         fps: frames a second, if the clip does not say.
         video_seconds: length, if the clip does not say.
         first_frame: number of the first frame.
+        bag: a recording of a robot, in place of the video, and of the scene where none is given.
+        bag_choices: what of the recording is meant.
     """
 
     scene: Path | None = None
@@ -98,6 +101,21 @@ class Recording:
     fps: float | None = None
     video_seconds: float | None = None
     first_frame: int = 0
+    bag: Path | None = None
+    bag_choices: BagChoices = field(default_factory=BagChoices)
+
+    def check(self) -> None:
+        """Raise BadInput unless either a bag is given, or a scene and a video, with nothing that is of the other."""
+        if self.bag is None:
+            if self.bag_choices != BagChoices():
+                raise BadInput("options of a recording are given without one; give --bag with them")
+            if self.scene is None or self.video is None:
+                raise BadInput("--scene and --video go together; give both, or --bag")
+            return
+        plain = Recording()
+        for name in ("video", "poses", "cameras", "fps", "video_seconds", "first_frame"):
+            if getattr(self, name) != getattr(plain, name):
+                raise BadInput(f"--bag and --{name.replace('_', '-')} are both given; the recording says that itself")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .inputs.cameras import load_intrinsics
 from .inputs.cameras.reading import load_cameras
 from .inputs.clip import Clip, load_clip
 from .inputs.matching import match_cameras
+from .inputs.recordings.reading import load_recording
 from .inputs.scene import Scene, load_scene
 from .inputs.selection import select_frames, upright
 from .options import Options, Recording, Request
@@ -59,6 +60,7 @@ def answer_request(
         quiet: show no progress.
     """
     require_writable(dump, questions)
+    recording.check()
     for question in questions:
         request.about(question).check()
     # of a single question, nothing is asked for again
@@ -135,8 +137,12 @@ def read_questions(questions: Sequence[str], file: Path | None) -> list[str]:
 
 def read(recording: Recording) -> tuple[Scene, Clip]:
     """Scene and clip from their files; raises BadInput where one is not given, or is not what it has to be."""
-    if recording.scene is None or recording.video is None:
-        raise BadInput("--scene and --video go together; give both")
+    recording.check()
+    if recording.bag is not None:
+        return read_bag(recording.bag, recording)
+    # both are given where there is no bag
+    assert recording.scene is not None
+    assert recording.video is not None
     clip = load_clip(
         recording.video, fps=recording.fps, seconds=recording.video_seconds, first_frame=recording.first_frame
     )
@@ -162,6 +168,19 @@ def read(recording: Recording) -> tuple[Scene, Clip]:
             f"--intrinsics-of {recording.intrinsics_of}: {matched.source} says what its intrinsics belong to"
         )
     return scene_of(poses=matched.poses, intrinsics=intrinsics, clip=matched.clip), matched.clip
+
+
+def read_bag(bag: Path, recording: Recording) -> tuple[Scene, Clip]:
+    """Scene and clip of a robot's recording; raises as `read`."""
+    return load_recording(
+        bag,
+        recording.bag_choices,
+        scene=recording.scene,
+        intrinsics=recording.intrinsics,
+        pose_convention=recording.pose_convention,
+        crop=recording.crop,
+        glb=recording.glb,
+    )
 
 
 def check_recording(recording: Recording, bundle: Path | None, frames: int | None, picture: Path | None) -> Fit:

@@ -2,9 +2,14 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .answer import Answer, View
 from .bundle.manifest import ENCODERS, Bundle
@@ -15,16 +20,20 @@ from .cache.store import Folder, Store
 from .control.control import Control
 from .control.events import Listener
 from .dialogue.asker import Asker
+from .dialogue.asynchronous import stream
 from .dialogue.conversation import Conversation, Turn
 from .dialogue.gate import Gate
+from .dialogue.live import LiveView
+from .dialogue.saving import key_of, load, save
 from .encoders.cpu import has_int8_dot_product
 from .encoders.gpu import find_gpu
 from .encoders.providers import place
+from .errors import DoesNotFit, StllmError
 from .fit.fit import examine
 from .fit.reading import Reading
 from .inputs.clip import Clip
 from .inputs.scene import Scene
-from .inputs.selection import select_frames, upright
+from .inputs.selection import Selection, select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import Prompt
 from .memory.meter import Meter
@@ -64,6 +73,8 @@ class Session:
         self.store = Store(self.options.cache_memory, folder)
         self._gate = Gate()
         self._asker = Asker(self.stages, self._gate)
+        self._questions = ThreadPoolExecutor(1, "questions")
+        self.conversation: Conversation | None = None
 
     def __enter__(self) -> "Session":
         return self
@@ -74,6 +85,8 @@ class Session:
     def close(self) -> None:
         """End answers that are not read to their end, and free what is loaded; a later question loads it again."""
         with self._gate.closing():
+            if self.conversation is not None:
+                self.conversation.close()
             self._asker.close()
             self.stages.close()
             self.store.clear()
@@ -91,25 +104,9 @@ class Session:
         self.stages.encoders.prepare(*ENCODERS)
         self.stages.speaker.prepare()
 
-    def ask(
-        self,
-        scene: Scene,
-        clip: Clip,
-        question: str,
-        *,
-        reading: Reading | None = None,
-        listen: Listener | None = None,
-        **how: Any,
-    ) -> Answer:
+    def ask(self, scene: Scene, clip: Clip, question: str, *, reading: Reading | None = None, **how: Any) -> Answer:
         """Look at a scene and a clip and answer one question; see `look` and `answer`."""
-        request = Request.of(question, **how)
-        self._asker.require_positions(request.max_new_tokens)
-        if self._asker.timed(request):
-            # a clip that has no times is refused before encoders run
-            clip.timing()
-        with self._gate.question(Control(listen, request.max_time)) as control:
-            view = self._look(scene, clip, request.frames, request.max_new_tokens, reading, control)
-            return self._asker.begin(view, self._asker.open(view, request, view.meter), request, view.meter)
+        return self._ask(scene, clip, reading, *asked(question, **how))
 
     def look(
         self,
@@ -119,7 +116,7 @@ class Session:
         frames: int | None = None,
         max_new_tokens: int = 256,
         reading: Reading | None = None,
-        listen: Listener | None = None,
+        listen: Listener = None,
         max_time: float | None = None,
     ) -> View:
         """Compute all that does not depend on a question, or take it from what is known of the same content.
@@ -137,53 +134,13 @@ class Session:
             BadInput: scene and clip do not belong together, or are certainly not what they are taken for.
             DoesNotFit: a stage, or the language model after it, needs more memory than is free.
             Cancelled: `cancel` was called, or the time is over.
-            StllmError: another thread is at work with the session.
         """
         with self._gate.question(Control(listen, max_time)) as control:
-            view = self._look(scene, clip, frames, max_new_tokens, reading, control)
+            view = self._look(scene, clip, Looking(frames, max_new_tokens, reading), control)
             control.finish()
             return view
 
-    def _look(
-        self,
-        scene: Scene,
-        clip: Clip,
-        frames: int | None,
-        max_new_tokens: int,
-        reading: Reading | None,
-        control: Control,
-    ) -> View:
-        stages, meter, defaults = self.stages, Meter(CLOCKED, control=control), self.bundle.defaults
-        with meter.measure("scene"):
-            scene = upright(scene, clip)
-            selection = select_frames(clip, scene.poses, frames=frames, default=defaults.frames, offset=scene.offset)
-            fit = examine(scene, selection, reading, voxel_size=defaults.voxel_size)
-        fit.require()
-        known = Features(stages, self.store, fit.scene, fit.selection, meter)
-        voxels = known.voxels()
-        # as early as the number of voxels is known: what does not fit is refused before an encoder runs
-        self._require_memory(len(selection), len(voxels), max_new_tokens)
-        maps = known.maps(voxels)
-        stages.require_profiles(voxels, maps, len(selection))
-        log_choices(self.options, self.setup)
-        if maps is not None:
-            # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
-            stages.encoders.load("vision")
-        rays = known.rays(voxels)
-        video_tokens = known.vision()
-        points = known.points(voxels, maps)
-        # they are 387 columns for each voxel and patch, worth keeping only for further questions
-        encoded = known.encode_rays(rays) if self.options.resident else None
-        return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
-
-    def answer(
-        self,
-        view: View,
-        question: str,
-        *,
-        listen: Listener | None = None,
-        **how: Any,
-    ) -> Answer:
+    def answer(self, view: View, question: str, **how: Any) -> Answer:
         """Answer a question about a view; the text is generated while the answer is iterated over.
 
         A resident session has one language model, so an answer is read to its end before the next one is begun.
@@ -191,23 +148,80 @@ class Session:
         Args:
             view: from `look`.
             question: in words.
-            listen: is called with each event.
-            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices`, `time_instruction`; and
-                `assistant_header=False` for a prompt whose header the model writes itself.
+            how: fields of `Request`, as `max_new_tokens`, `max_time`, `temperature`, `choices`, `time_instruction`;
+                `assistant_header=False` for a prompt whose header the model writes itself; and `listen`, which is
+                called with each event.
 
         Raises:
             BadInput: the question or an option cannot be used.
             Cancelled: `cancel` was called, or the time is over before there is a token.
             StllmError: another thread is at work with the session.
         """
-        request = Request.of(question, **how)
-        with self._gate.question(Control(listen, request.max_time)) as control:
-            meter = view.meter.copy(control)
-            return self._asker.begin(view, self._asker.open(view, request, meter), request, meter)
+        return self._answer(view, *asked(question, **how))
+
+    def ask_async(
+        self, scene: Scene, clip: Clip, question: str, *, reading: Reading | None = None, **how: Any
+    ) -> AsyncIterator[str]:
+        """`ask` for `asyncio`: `async for piece in session.ask_async(…)`; questions wait for those before them."""
+        request, control = asked(question, **how)
+        return stream(self._questions, partial(self._ask, scene, clip, reading, request), control)
+
+    def answer_async(self, view: View, question: str, **how: Any) -> AsyncIterator[str]:
+        """`answer` for `asyncio`, as `ask_async`."""
+        request, control = asked(question, **how)
+        return stream(self._questions, partial(self._answer, view, request), control)
+
+    def _ask(self, scene: Scene, clip: Clip, reading: Reading | None, request: Request, control: Control) -> Answer:
+        with self._gate.question(control):
+            self._asker.require_possible(clip, request)
+            view = self._look(scene, clip, Looking(request.frames, request.max_new_tokens, reading), control)
+            return self._asker.answer(view, request, view.meter)
+
+    def _answer(self, view: View, request: Request, control: Control) -> Answer:
+        with self._gate.question(control):
+            return self._asker.answer(view, request, view.meter.copy(control))
 
     def converse(self, view: View, turns: Sequence[Turn] = ()) -> Conversation:
         """Questions about a view that follow each other, after those of a transcript if there is one."""
-        return Conversation(self._asker, view, turns)
+        self.conversation = Conversation(self._asker, view, turns)
+        return self.conversation
+
+    def save(self, path: Path | str) -> None:
+        """Write the conversation that was begun last: its features, transcript, and keys and values; see `save`."""
+        if self.conversation is None:
+            raise StllmError("there is nothing to save; begin a conversation with converse(view)")
+        save(Path(path), key_of(self.digest, self.setup), self.conversation)
+
+    @classmethod
+    def load(cls, path: Path | str, bundle: Bundle | Path | str, options: Options | None = None) -> "Session":
+        """A session whose `conversation` is one that was saved; BadInput where that was with another bundle."""
+        session = cls(bundle, options)
+        session.conversation = load(Path(path), key_of(session.digest, session.setup), session._asker)
+        return session
+
+    def watch(
+        self,
+        scene: Scene,
+        *,
+        frames: int | None = None,
+        window: int | None = None,
+        backlog: int = 8,
+        max_new_tokens: int = 256,
+        reading: Reading | None = None,
+    ) -> LiveView:
+        """A view of a scene that takes frames as they come; see `LiveView`.
+
+        By default it samples the bundle's number of frames, and keeps as many.
+        """
+        count, stages = frames or self.bundle.defaults.frames, Stages(replace(self.setup, resident=True))
+        looking = Looking(None, max_new_tokens, reading, count)
+        look = partial(look_at, stages, self.store, scene, looking=looking)
+
+        def encode(clip: Clip, control: Control) -> None:
+            every = Selection(clip, tuple(range(len(clip))), np.zeros((len(clip), 4, 4)))
+            Features(stages, self.store, scene, every, Meter(CLOCKED, control=control)).vision()
+
+        return LiveView(look, encode, self.answer, stages.close, frames=count, window=window or count, backlog=backlog)
 
     def cancel(self) -> None:
         """End the question that is at work, from any thread; its thread gets `Cancelled`, and the session goes on."""
@@ -217,14 +231,63 @@ class Session:
         """The prompt for a question about a view; arguments as in `answer`."""
         return self._asker.prompt(view, Request.of(question, **how))
 
+    def _look(self, scene: Scene, clip: Clip, looking: "Looking", control: Control) -> View:
+        view = look_at(self.stages, self.store, scene, clip, control, looking)
+        log_choices(self.options, self.setup)
+        return view
+
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
         self._asker.require_positions(positions)
 
-    def _require_memory(self, frames: int, voxels: int, max_new_tokens: int) -> None:
-        """Raise DoesNotFit when a question of these sizes needs more memory than is free."""
-        plan = self.setup.plan(frames, voxels, max_new_tokens)
-        require_memory(plan, self.stages.held(plan))
+
+def asked(question: str, *, listen: Listener = None, **how: Any) -> tuple[Request, Control]:
+    """A question with its options, and what ends it; raises BadInput for what cannot be asked."""
+    request = Request.of(question, **how)
+    return request, Control(listen, request.max_time)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How to look; fields as the arguments of `Session.look`, and `default` for the bundle's number of frames."""
+
+    frames: int | None = None
+    max_new_tokens: int = 256
+    reading: Reading | None = None
+    default: int | None = None
+
+
+def look_at(
+    stages: Stages, store: Store, scene: Scene, clip: Clip, control: Control, looking: Looking = Looking()
+) -> View:
+    """The stages that do not depend on a question; arguments and errors as in `Session.look`."""
+    setup, defaults, meter = stages.setup, stages.setup.bundle.defaults, Meter(CLOCKED, control=control)
+    with meter.measure("scene"):
+        scene, default = upright(scene, clip), looking.default or defaults.frames
+        selection = select_frames(clip, scene.poses, frames=looking.frames, default=default, offset=scene.offset)
+        fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size)
+    fit.require()
+    known = Features(stages, store, fit.scene, fit.selection, meter)
+    voxels = known.voxels()
+    # as early as the number of voxels is known: what does not fit is refused before an encoder runs
+    plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)
+    try:
+        require_memory(plan, stages.held(plan))
+    except DoesNotFit:
+        # what is known of other scenes and clips goes first
+        store.clear()
+        require_memory(plan, stages.held(plan))
+    maps = known.maps(voxels)
+    stages.require_profiles(voxels, maps, len(selection))
+    if maps is not None:
+        # frames of a new scene are new: their encoder's process reads its graph while this one computes rays
+        stages.encoders.load("vision")
+    rays = known.rays(voxels)
+    video_tokens = known.vision()
+    points = known.points(voxels, maps)
+    # they are 387 columns for each voxel and patch, worth keeping only for further questions
+    encoded = known.encode_rays(rays) if setup.resident else None
+    return View(fit.selection, voxels, rays, points, video_tokens, meter, fit, encoded)
 
 
 def decide(bundle: Bundle, options: Options) -> Setup:

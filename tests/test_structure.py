@@ -49,6 +49,8 @@ OF_NO_MODULE = {
     "tests/test_project.py": "documents and the type checker",
     "tests/test_structure.py": "this tree",
     "tests/docs/test_architecture.py": "the page on how things travel",
+    "tests/runtime/inputs/together/test_formats.py": "the same scene and clip through every format",
+    "tests/runtime/inputs/together/test_cases.py": "inputs as users have them, through the whole of stllm-run",
     "tests/runtime/test_imports.py": "what the device side imports",
     "tests/export/test_mutations.py": "errors planted in a bundle or a checkpoint",
     "tests/export/tensorrt/test_real_size.py": "engines at the released model's size",

@@ -64,10 +64,9 @@ class Record:
             "frames": timing.frames,
             "voxels": timing.voxels,
             "prompt_tokens": timing.prompt_tokens,
-            # nothing of an earlier question is kept in the language model
-            "reused_tokens": 0,
+            "reused_tokens": timing.reused_tokens,
             "new_tokens": timing.new_tokens,
-            "finish_reason": "length" if timing.new_tokens == self.workload.new_tokens else "stop",
+            "finish_reason": "deadline" if timing.ended == "time" else timing.ended,
             "drop": drop,
         }
         rows = [self._row("interval", subject, {**common, **asdict(interval)}) for interval in timing.intervals()]

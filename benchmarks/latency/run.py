@@ -190,8 +190,9 @@ class Run:
         rest = time.perf_counter()
         if monitor.rails:
             time.sleep(IDLE)
-            monitor.sample()
         waited = time.perf_counter() - rest
+        # power between two moments takes readings before and after
+        monitor.sample()
         return {
             "started": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "command": self.task.command,

@@ -60,7 +60,7 @@ def show(files: tuple[Path, ...], html: Path | None, stages: bool | None, as_jso
     "--fail-above",
     "margin",
     type=Share(),
-    help="Leave with status 1 if the second is slower by surely more, as 5%; else the margin is 5% and the status 0.",
+    help="Margin, as 5%, and status 1 if the second is surely slower by more; by default 5% and status 0.",
 )
 @click.option(
     "--across",

@@ -127,7 +127,7 @@ class Phase:
         before, after = (float(np.median(np.nanmedian(side, axis=1))) for side in sides)
         pairs = int(self.counts.min(axis=0).sum())
         change, low, high, verdict = after / before if before > 0 else 1.0, None, None, UNKNOWN
-        # the time between tokens is a mean of many
+        # the time between tokens is one of many in an answer
         least = 0 if stage == TOKEN else LEAST_SECONDS
         if min(before, after) < least or min(np.nanmin(side) for side in sides) <= 0:
             reason = f"too short to tell: {min(before, after) * 1e3:.2g} ms"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ...runtime.errors import BadInput
@@ -16,7 +17,7 @@ __all__ = ["FIRST_TOKEN", "PHASES", "TOKEN", "TOTAL", "Answer", "Part", "Run", "
 LOG = logging.getLogger(__name__)
 PHASES = ("cold", "warm", "repeated")
 TOTAL, FIRST_TOKEN = "total", "first_token"
-# no stage: mean time between the tokens of an answer
+# no stage: the usual time between the tokens of an answer; what they take together is `decode` and `sampling`
 TOKEN = "token"
 # prompts count as one length where the longest is at most so much longer than the shortest
 ALIKE = 1.02
@@ -68,8 +69,8 @@ class Answer:
 
     @property
     def measured(self) -> dict[str, float]:
-        """Seconds by stage, and those between tokens."""
-        between = {TOKEN: sum(self.intervals) / len(self.intervals)} if self.intervals else {}
+        """Seconds by stage, and the median of those between tokens."""
+        between = {TOKEN: median(self.intervals)} if self.intervals else {}
         return {**self.seconds, **between}
 
     @property

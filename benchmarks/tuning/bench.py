@@ -208,7 +208,7 @@ def peak_of(job: Mapping[str, Any]) -> dict[str, Any]:
     paths = ("video", "pointcloud", "c2ws", "intrinsics")
     sample = Sample(**job["sample"] | {name: Path(job["sample"][name]) for name in paths})
     try:
-        with Session(job["bundle"], Options(**job["options"], cache_memory=0)) as session:
+        with Session(job["bundle"], Options(**job["options"])) as session:
             scene, clip = sample.load()
             lengths = {"frames": job["frames"], "max_new_tokens": job["max_new_tokens"]}
             "".join(session.ask(scene, clip, sample.question, **lengths))

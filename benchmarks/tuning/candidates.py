@@ -50,9 +50,10 @@ class Candidate:
         return None if self.default_frames else self.options.frames
 
     def session_options(self, base: Options, *, resident: bool) -> Options:
-        """Options of a session for it."""
+        """Options of a session for it, which looks at each clip anew: a look that is known costs nothing."""
         mine = self.options
-        return replace(base, precision=mine.precision, quant=mine.quant, kv=mine.kv, resident=resident)
+        chosen = replace(base, precision=mine.precision, quant=mine.quant, kv=mine.kv)
+        return replace(chosen, resident=resident, cache=None, cache_memory=0)
 
 
 @dataclass(frozen=True)

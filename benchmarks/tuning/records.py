@@ -5,12 +5,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.values import typed
 from ...runtime.console import Progress
-from ...runtime.errors import BadInput
+from ...runtime.errors import BadInput, DoesNotFit
 from ...runtime.preset import PresetOptions
 from ..rea.dataset import Sample, by_clip
 from ..rea.journal import Item, Journal
@@ -23,6 +24,8 @@ __all__ = ["Header", "Recorded", "open_records"]
 
 LOG = logging.getLogger(__name__)
 SCHEMA = 1
+# samples with which a candidate may fail before it is left out
+MOST_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -129,19 +132,19 @@ class Recorded:
             self._take(typed(Line, item, "line"))
 
     def memory(self, candidate: Candidate) -> int:
-        """As `search.Measure` has it: of the first sample that can be asked."""
+        """As `search.Measure` has it: of the first sample that can be asked, if one of the first few can."""
         key = candidate.digest, candidate.options
-        reason = ""
-        for sample in self.samples.values():
-            if key in self._memory:
-                break
+        if key in self._memory:
+            return self._memory[key]
+        reasons: list[str] = []
+        for sample in islice(self.samples.values(), MOST_TRIES):
             try:
-                self._keep(Line(*key, memory=self.bench.memory(candidate, sample)))
+                memory: int = self._keep(Line(*key, memory=self.bench.memory(candidate, sample)))
             except BadInput as error:
-                reason = str(error)
-        if key not in self._memory:
-            raise BadInput(f"none of the questions can be asked: {candidate}: {reason}")
-        return self._memory[key]
+                reasons.append(str(error))
+            else:
+                return memory
+        raise DoesNotFit(f"it cannot be asked {sample.id}: {reasons[-1]}")
 
     def ask(
         self, candidates: Sequence[Candidate], questions: Sequence[str]

@@ -13,7 +13,7 @@ import click
 
 from ...runtime.bundle.manifest import Bundle
 from ...runtime.console import Progress
-from ...runtime.encoders.providers import place
+from ...runtime.encoders.providers import Placement, place
 from ...runtime.errors import DoesNotFit, require_at_least
 from ...runtime.options import Options
 from ...runtime.preset import Measured, Preset
@@ -101,6 +101,8 @@ def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> t
     """The search itself, and how many questions were asked now and not before; errors as `tune_bundles`."""
     task.check()
     candidates = grid(task.bundles, task.choices, task.base.flash_attention)
+    # a device that is not known, or strictly asked for and not there, is refused before anything is measured
+    placed(task.base, candidates[0])
     samples = [sample for clip in shuffled(task.subset.of(dataset.samples), task.subset.seed) for sample in clip]
     rounds = cut([[sample.id for sample in clip] for clip in by_clip(samples)])
     make_folder(out)
@@ -112,7 +114,11 @@ def find(task: Task, dataset: ReaDataset, out: Path, *, quiet: bool = True) -> t
     ):
         recorded = Recorded(bench, samples, journal, Progress(quiet))
         LOG.info("%d configurations, %d questions, in rounds of %s", len(candidates), len(samples), [*map(len, rounds)])
-        found = search(candidates, rounds, recorded, limits=task.limits, exhaustive=task.exhaustive)
+        try:
+            found = search(candidates, rounds, recorded, limits=task.limits, exhaustive=task.exhaustive)
+        except KeyboardInterrupt:
+            LOG.warning("interrupted; what is measured is kept in %s, run again to continue", out)
+            raise
         for question, reason in found.skipped.items():
             LOG.warning("skipped %s: %s", question, reason)
         return found, recorded.measured
@@ -158,7 +164,7 @@ def preset_of(task: Task, dataset: ReaDataset, found: Found[Candidate], chosen: 
     measured = Measured(
         bundle=chosen.bundle.resolve().name,
         machine=machine(),
-        device=place(base.device, base.strict, Bundle(chosen.bundle), chosen.options.precision).name,
+        device=placed(base, chosen).name,
         threads=base.threads or len(os.sched_getaffinity(0)),
         rea=dataset.digest,
         questions=figures.questions,
@@ -170,6 +176,11 @@ def preset_of(task: Task, dataset: ReaDataset, found: Found[Candidate], chosen: 
         memory=figures.memory,
     )
     return Preset(chosen.digest, chosen.options, measured)
+
+
+def placed(base: Options, candidate: Candidate) -> Placement:
+    """Where the encoders of a candidate run; raises StllmError as `place` does."""
+    return place(base.device, base.strict, Bundle(candidate.bundle), candidate.options.precision)
 
 
 def machine() -> str:

@@ -17,7 +17,7 @@ class Control:
     A cancelled question stays cancelled; the next one has a control of its own.
     """
 
-    def __init__(self, listen: Listener | None = None, max_time: float | None = None):
+    def __init__(self, listen: Listener = None, max_time: float | None = None):
         """Begin.
 
         Args:

@@ -52,7 +52,8 @@ class Done:
 
 
 Event = StageStarted | StageFinished | Text | Done
-Listener = Callable[[Event], None]
+# what is called with each event, if anything is
+Listener = Callable[[Event], None] | None
 NAMES = {StageStarted: "stage_started", StageFinished: "stage_finished", Text: "text", Done: "done"}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..answer import Answer, Transcript, View
 from ..errors import BadInput
+from ..inputs.clip import Clip
 from ..llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, without_header
 from ..llm.speaker import Opened
 from ..llm.vocabulary import decode_text, until_stop
@@ -50,6 +51,12 @@ class Asker:
         tokenize = self.stages.speaker.vocabulary.tokenize
         return build_prompt(request.question, tokenize, timing=timing, assistant_header=not request.bare_prompt)
 
+    def require_possible(self, clip: Clip, request: Request) -> None:
+        """Raise BadInput for what would be refused after encoders have run: a clip without times, an endless answer."""
+        self.require_positions(request.max_new_tokens)
+        if self.timed(request):
+            clip.timing()
+
     def timed(self, request: Request) -> bool:
         """Whether the prompt states length and times of the clip."""
         told = request.time_instruction
@@ -65,6 +72,10 @@ class Asker:
         rays = view.encoded_rays or stages.host.encode_rays(view.rays, meter)
         prefix = stages.aligner(view.points, rays, view.pooled_features, text, meter)
         return Opening(prompt, prefix, prompt.segments(prefix, view.video))
+
+    def answer(self, view: View, request: Request, meter: Meter) -> Answer:
+        """An answer to a question by itself."""
+        return self.begin(view, self.open(view, request, meter), request, meter)
 
     def begin(
         self,

@@ -40,6 +40,23 @@ class Turn:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a conversation keeps for later.
+
+    Attributes:
+        opening: what was read first; None before the first question.
+        segments: all that belongs to the transcript.
+        state: keys and values of its first positions, [bytes] uint8.
+        position: how many these are.
+    """
+
+    opening: Opening | None
+    segments: Sequence[np.ndarray]
+    state: np.ndarray
+    position: int
+
+
 class Conversation:
     """A first question about a view, and others that follow it.
 
@@ -67,7 +84,7 @@ class Conversation:
         self._stack = ExitStack()
         self._opened: Opened | None = None
 
-    def ask(self, question: str, *, listen: Listener | None = None, **how: Any) -> Answer:
+    def ask(self, question: str, *, listen: Listener = None, **how: Any) -> Answer:
         """Answer a question; arguments and errors as in `Session.answer`.
 
         An answer before it that was not read to its end is closed, and counts as far as it was read.
@@ -142,6 +159,25 @@ class Conversation:
         self._stack.close()
         self._opened = self._stack.enter_context(self._asker.stages.speaker.model(positions + ROOM))
         return self._opened
+
+    def kept(self) -> Kept:
+        """What there is to save; an answer that is not read to its end counts as far as it was read."""
+        with self._asker.gate.entered():
+            self._settle()
+            opened = self._kept()
+            if opened is None or not self._segments:
+                return Kept(self._opening, self._segments, np.zeros(0, np.uint8), 0)
+            model = opened[0]
+            model.forget(min(model.position, self._common))
+            return Kept(self._opening, self._segments, model.state(), model.position)
+
+    def take(self, opening: Opening, segments: list[np.ndarray], state: np.ndarray, position: int) -> None:
+        """Go on with what was kept; raises BadInput where keys and values are not of this language model."""
+        with self._asker.gate.entered():
+            self._opening, self._segments, self._common = opening, segments, position
+            if position:
+                model, _ = self._reopen(sum(map(len, segments)))
+                model.restore(state, position)
 
     @property
     def model(self) -> LanguageModel | None:

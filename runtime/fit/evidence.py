@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..inputs.arrays import FrameArrays
-from ..inputs.cameras import POSE_CONVENTIONS
+from ..inputs.cameras import BODY, POSE_CONVENTIONS
 from ..inputs.scene import Scene
 from ..inputs.selection import Selection
 from ..libraries import load_library
@@ -152,7 +152,7 @@ def preferred(evidence: Evidence, thorough: bool) -> Preference | None:
     given = evidence.given
     if evidence.fits(given) and not thorough:
         return None
-    others = {name: evidence.agree(name) for name in POSE_CONVENTIONS if name != given}
+    others = {name: evidence.agree(name) for name in (*POSE_CONVENTIONS, BODY) if name != given}
     ranked = sorted(others, key=lambda name: -others[name].share)
     best, second = ranked[0], others[ranked[1]].share
     certain = evidence.compare(others[best], second)

@@ -14,7 +14,7 @@ from ..inputs.scene import Scene, projected_share
 from ..inputs.selection import Selection
 from .colours import Agreement
 from .evidence import Evidence, Preference, gather, preferred
-from .intrinsics import SHARES, Misfit, misfit, of_frames
+from .intrinsics import Misfit, misfit, of_frames
 from .reading import Reading, common_origin, meant, read_as
 from .units import Measures, oddity
 
@@ -211,7 +211,7 @@ def intrinsics_found(odd: Misfit | None, proved: bool) -> Iterator[Finding]:
     """What speaks against the intrinsics; a size is certain once colours have proved it."""
     if odd:
         size = f"{odd.size[0]}x{odd.size[1]}" if odd.size else ""
-        certain = odd.certain and (proved or odd.size == SHARES)
+        certain = odd.certain and (proved or odd.alone)
         yield Finding(INTRINSICS if size else "", size, certain, odd.reason)
 
 

@@ -16,6 +16,8 @@ SHARES = (1, 1)
 # a K of at most this is in shares of a frame, not in pixels
 LARGEST_SHARE = 4.0
 SMALLEST_FRAME = 16
+# a centre of less than this share is none of a corner's: renderers count from -1 to 1
+CENTRED = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Misfit:
         certain: whether nothing else explains it.
         reason: in words.
         size: width and height of the frames that they belong to; None where it cannot be told.
+        alone: whether it is certain whatever colours say.
     """
 
     certain: bool
     reason: str
     size: tuple[int, int] | None = None
+    alone: bool = False
 
 
 def misfit(intrinsics: np.ndarray, size: tuple[int, int]) -> Misfit | None:
@@ -38,7 +42,10 @@ def misfit(intrinsics: np.ndarray, size: tuple[int, int]) -> Misfit | None:
     focal, centre, frame = intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2], np.array(size, float)
     found = f"centre {centre[0]:.4g}, {centre[1]:.4g}, focal lengths {focal[0]:.4g}, {focal[1]:.4g}"
     if max(*focal, *np.abs(centre)) <= LARGEST_SHARE and min(size) >= SMALLEST_FRAME:
-        return Misfit(True, f"K is in shares of a frame, not in pixels ({found})", SHARES)
+        if np.abs(centre).max() < CENTRED:
+            reason = f"K counts from the middle of the frame, not in pixels from its corner ({found})"
+            return Misfit(True, reason, alone=True)
+        return Misfit(True, f"K is in shares of a frame, not in pixels ({found})", SHARES, alone=True)
     off = np.abs(centre / frame - 0.5).max()
     if off > ODD:
         return of_another_size(centre, frame, found, certain=bool(off > IMPOSSIBLE))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BadInput
-from ..inputs.cameras import AUTO, FLIP_YZ
+from ..inputs.cameras import AUTO, BODY, FLIP_YZ, OPTICAL_IN_BODY
 from ..inputs.cameras.intrinsics import parse_size
 from ..inputs.scene import Scene
 from ..inputs.selection import Selection
@@ -63,10 +63,15 @@ def meant(poses: np.ndarray, given: str, convention: str) -> np.ndarray:
     """Poses [T, 4, 4] that were read by one convention as they are by another, camera-to-world with OpenCV axes."""
     if given == convention:
         return poses
-    raw = poses @ FLIP_YZ if given.endswith("opengl") else poses
+    raw = poses @ np.linalg.inv(axes_of(given))
     raw = np.linalg.inv(raw) if given.startswith("w2c") else raw
     read = np.linalg.inv(raw) if convention.startswith("w2c") else raw
-    return read @ FLIP_YZ if convention.endswith("opengl") else read
+    return read @ axes_of(convention)
+
+
+def axes_of(convention: str) -> np.ndarray:
+    """OpenCV's axes [4, 4] in those of a convention."""
+    return FLIP_YZ if convention.endswith("opengl") else OPTICAL_IN_BODY if convention == BODY else np.eye(4)
 
 
 def common_origin(scene: Scene, selection: Selection) -> tuple[Scene, Selection]:

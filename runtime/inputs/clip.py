@@ -17,7 +17,7 @@ from .decoding.streams import TURNS, UPRIGHT, probe_video
 from .frames import DESCRIPTION, Frames, ImageFiles, list_frames, look_at_first
 from .video import VideoFile
 
-__all__ = ["Clip", "even_times", "load_clip"]
+__all__ = ["Clip", "even_times", "load_clip", "with_length"]
 
 LOG = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ FLOAT, HALF = 4, 2
 MAP_BYTES, VOXEL_BYTES = 300, 380
 # what the point encoder's first layers take of a voxel, whatever their widths are, besides its kernel maps
 STEM_BYTES = 950
-# of the tokenizer's tables, a token
-TOKEN_BYTES = 120
+# of the tokenizer's tables, a token; and of the file's metadata, which libllama reads with the language model
+TOKEN_BYTES, METADATA_BYTES = 120, 200
 # for how many heads the aligner holds keys and values of the points together
 HEADS_AT_ONCE = 4
 # as the language model is run, a layer above this module
@@ -150,7 +150,7 @@ class Plan:
             "aligner": host
             + self._encoder("aligner", self._crossing() + 8 * rows * sizes.aligner_width * FLOAT)
             + 2 * (features + rays + tokens),
-            "llm": host + sum(self.libllama().values()) + tokens + features,
+            "llm": host + sum(self.libllama().values()) + METADATA_BYTES * sizes.vocabulary + tokens + features,
         }
 
     @property

@@ -45,7 +45,7 @@ def test_lines_are_questions_that_follow_each_other(talk) -> None:
     assert (first["question"], second["question"]) == ("Where is the cup?", "And now?")
     assert first["cache"]["points"] == {"hits": 0, "misses": 1}
     assert second["cache"]["prefill"]["hits"] > 0
-    assert list(second["milliseconds"]) == ["prefill", "decode"]
+    assert not {"vision", "points", "rays", "aligner"} & set(second["milliseconds"])
     assert of_kind(told, "stats")[0]["answer"] == second["answer"]
     assert [event["stage"] for event in of_kind(told, "stage_started")].count("vision") == 1
     assert "".join(event["text"] for event in of_kind(told, "text")) == first["answer"] + second["answer"]

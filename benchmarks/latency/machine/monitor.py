@@ -56,6 +56,7 @@ class Monitor:
         self._gpu: list[tuple[float, float]] = []
         self._readings: list[Reading] = []
         self._there: dict[tuple[str, str], bool] = {}
+        self._last: dict[tuple[str, str], float | None] = {}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sensors", daemon=True)
 
@@ -90,7 +91,7 @@ class Monitor:
                 self._gpu.append((time.perf_counter(), value))
 
     def take(self) -> list[Reading]:
-        """The readings since they were taken last."""
+        """The readings since they were taken last; of a value that stays as it is the first, but of power all."""
         with self._lock:
             taken, self._readings = self._readings, []
         return taken
@@ -142,7 +143,10 @@ class Monitor:
         if value is None:
             LOG.warning("sensor %s (%s) can no longer be read; what needs it is left out from now on", name, unit)
         self._there[name, unit] = value is not None
-        self._readings.append(Reading(moment, name, unit, value))
+        # a clock or a memory that stays as it is fills no file
+        if unit == WATT or self._last.get((name, unit)) != value:
+            self._readings.append(Reading(moment, name, unit, value))
+        self._last[name, unit] = value
         if unit == WATT:
             moments, watts = self._power.setdefault(name, ([], []))
             moments.append(moment)

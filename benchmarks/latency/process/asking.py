@@ -57,6 +57,8 @@ class Timing:
         frames: frames looked at.
         voxels: voxels of the scene.
         prompt_tokens: positions of the prompt.
+        reused_tokens: of these, the ones that the model had read before.
+        ended: why the answer ended, as `Answer.ended` says it.
         new_tokens: tokens of the answer.
         text: the answer.
     """
@@ -69,6 +71,8 @@ class Timing:
     frames: int
     voxels: int
     prompt_tokens: int
+    reused_tokens: int
+    ended: str
     new_tokens: int
     text: str
 

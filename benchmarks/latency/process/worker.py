@@ -8,7 +8,7 @@ import contextlib
 import logging
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Work:
         """
         self._begun = begun
         # every look is measured, also one at what was looked at before
-        self._path, self._options = Path(bundle), Options(**{"cache_memory": 0, **options})
+        self._path, self._options = Path(bundle), replace(Options(**options), cache=None, cache_memory=0)
         self._frames, self._new_tokens = frames, new_tokens
         self._session: Session | None = None
         self._view: View | None = None
@@ -117,6 +117,8 @@ def told(meter: Meter, answer: Answer, start: float) -> dict[str, Any]:
         "frames": len(view.selection),
         "voxels": len(view.voxels),
         "prompt_tokens": answer.prompt_tokens,
+        "reused_tokens": answer.meter.reused.get("prefill", {}).get("hits", 0),
+        "ended": answer.ended,
         "new_tokens": len(answer.token_ids),
         "text": answer.text,
     }

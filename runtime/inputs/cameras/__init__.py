@@ -5,11 +5,13 @@ Text of one pose a file, trajectories, COLMAP, EPIC-Fields, nerfstudio and EuRoC
 
 from .files import PoseFiles, load_poses, usable
 from .intrinsics import load_intrinsics, scaled, to_intrinsics
-from .poses import AUTO, FLIP_YZ, POSE_CONVENTIONS, require_convention, to_pose
+from .poses import AUTO, BODY, FLIP_YZ, OPTICAL_IN_BODY, POSE_CONVENTIONS, require_convention, to_pose
 
 __all__ = [
     "AUTO",
+    "BODY",
     "FLIP_YZ",
+    "OPTICAL_IN_BODY",
     "POSE_CONVENTIONS",
     "PoseFiles",
     "load_intrinsics",

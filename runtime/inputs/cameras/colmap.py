@@ -40,7 +40,7 @@ def read_colmap(folder: Path) -> Cameras:
     files = [folder / f"{name}{end}" for name in ("cameras", "images")]
     cameras, images = (read_bytes(file, f"cameras {file}") for file in files)
     try:
-        lenses = dict(binary_cameras(cameras) if binary else text_cameras(decode(cameras)))
+        lenses = dict((binary_cameras if binary else text_cameras)(cameras, f"cameras {files[0]}"))
     except (ValueError, struct.error, IndexError) as error:
         raise BadInput(f"cameras {files[0]}: not COLMAP's, or damaged ({error})") from None
     try:
@@ -65,13 +65,13 @@ def gather(source: str, lenses: dict[int, Lens], posed: list[Image]) -> Cameras:
     return Cameras(source, RawPoses(matrices, source, "w2c"), by_name)
 
 
-def text_cameras(text: str) -> Iterator[tuple[int, Lens]]:
+def text_cameras(data: bytes, source: str) -> Iterator[tuple[int, Lens]]:
     """Lines of number, model, width, height and parameters."""
-    for line in text.splitlines():
+    for line in decode(data).splitlines():
         words = line.split()
         if words and not words[0].startswith("#"):
             size = (int(words[2]), int(words[3]))
-            yield int(words[0]), colmap_lens(words[1], size, [float(word) for word in words[4:]], "cameras.txt")
+            yield int(words[0]), colmap_lens(words[1], size, [float(word) for word in words[4:]], source)
 
 
 def text_images(text: str) -> Iterator[Image]:
@@ -101,7 +101,7 @@ def is_number(word: str) -> bool:
     return True
 
 
-def binary_cameras(data: bytes) -> Iterator[tuple[int, Lens]]:
+def binary_cameras(data: bytes, source: str) -> Iterator[tuple[int, Lens]]:
     """A count, and of each camera its number, model, width, height and parameters."""
     models = list(COLMAP_MODELS)
     place = COUNT.size
@@ -113,9 +113,7 @@ def binary_cameras(data: bytes) -> Iterator[tuple[int, Lens]]:
         count = len(COLMAP_MODELS[models[model]].split())
         yield (
             number,
-            colmap_lens(
-                models[model], (width, height), list(struct.unpack_from(f"<{count}d", data, place)), "cameras.bin"
-            ),
+            colmap_lens(models[model], (width, height), list(struct.unpack_from(f"<{count}d", data, place)), source),
         )
         place += 8 * count
 
@@ -128,6 +126,8 @@ def binary_images(data: bytes) -> Iterator[Image]:
         place += IMAGE.size
         end = data.index(b"\0", place)
         name = data[place:end].decode("utf-8", "replace")
+        if not name.isprintable():
+            raise ValueError(f"the name of an image is {name!r}")
         (points,) = COUNT.unpack_from(data, end + 1)
         place = end + 1 + COUNT.size + points * POINT_BYTES
         if place > len(data):

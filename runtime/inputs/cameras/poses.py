@@ -9,7 +9,9 @@ from ...errors import BadInput
 
 __all__ = [
     "AUTO",
+    "BODY",
     "FLIP_YZ",
+    "OPTICAL_IN_BODY",
     "POSE_CONVENTIONS",
     "RIGID_TOLERANCE",
     "RawPoses",
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 POSE_CONVENTIONS = ("c2w", "w2c", "c2w-opengl", "w2c-opengl")
+# of a robot's body: x forward, y left, z up (ROS, REP 103)
+BODY = "c2w-body"
 # to be decided by the frames; until then poses are taken as the first
 AUTO = "auto"
 RIGID_TOLERANCE = 1e-3
@@ -30,6 +34,8 @@ ROUNDED = 0.9
 ENOUGH_DECIMALS = 3
 FURTHEST = 1e8
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
+# OpenCV's axes in those of a body
+OPTICAL_IN_BODY = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 LAST_ROW = (0.0, 0.0, 0.0, 1.0)
 # quaternions as trackers print them; others are no rotations
 UNIT_TOLERANCE = 0.05
@@ -95,7 +101,7 @@ def to_pose(values: Any, source: str, convention: str = "c2w") -> np.ndarray:
     Args:
         values: [4, 4] numbers.
         source: what an error names them.
-        convention: one of `POSE_CONVENTIONS`.
+        convention: one of `POSE_CONVENTIONS`, or `BODY`.
 
     Raises:
         BadInput: they are not a rotation and a translation.
@@ -105,14 +111,15 @@ def to_pose(values: Any, source: str, convention: str = "c2w") -> np.ndarray:
         pose = np.linalg.inv(pose)
     if convention.endswith("opengl"):
         pose = pose @ FLIP_YZ
+    if convention == BODY:
+        pose = pose @ OPTICAL_IN_BODY
     return pose
 
 
 def require_convention(convention: str) -> None:
     """Raise BadInput unless a pose convention is known."""
-    if convention not in (*POSE_CONVENTIONS, AUTO):
-        known = ", ".join((*POSE_CONVENTIONS, AUTO))
-        raise BadInput(f"--pose-convention {convention}: unknown; known are {known}")
+    if convention not in (known := (*POSE_CONVENTIONS, BODY, AUTO)):
+        raise BadInput(f"--pose-convention {convention}: unknown; known are {', '.join(known)}")
 
 
 def rigid(pose: np.ndarray, source: str) -> np.ndarray:

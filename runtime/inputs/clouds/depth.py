@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import BadInput
 from ..clip import Clip
 
-__all__ = ["DEPTH_FOLDER", "fuse_depth"]
+__all__ = ["CELL", "DEPTH_FOLDER", "first_in_cells", "fuse_depth"]
 
 LOG = logging.getLogger(__name__)
 DEPTH_FOLDER = "depth"
@@ -60,7 +60,8 @@ def fuse_depth(
         back_projected(read_depth(files[int(shown[place])], scale), frame, posed[place], intrinsics, origin)
         for place, frame in zip(chosen, clip.read(chosen), strict=True)
     ]
-    points, colours = first_in_cells(*(np.concatenate(arrays) for arrays in zip(*seen, strict=True)))
+    points, colours = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
+    points, colours = first_in_cells(points, colours)
     return points + origin, colours
 
 
@@ -99,9 +100,9 @@ def back_projected(
     return first_in_cells(points, frame[down.astype(int), across.astype(int)])
 
 
-def first_in_cells(points: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the points in each cell the first, in their order."""
-    cells = np.floor(points / CELL).astype(np.int64).clip(-CELLS, CELLS - 1) + CELLS
+def first_in_cells(points: np.ndarray, colours: np.ndarray, cell: float = CELL) -> tuple[np.ndarray, np.ndarray]:
+    """Of the points [P, 3] in each cell of so many metres the first, in their order, with its colour."""
+    cells = np.floor(points / cell).astype(np.int64).clip(-CELLS, CELLS - 1) + CELLS
     _, first = np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_index=True)
     first.sort()
     return points[first], colours[first]

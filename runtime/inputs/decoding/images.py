@@ -1,5 +1,6 @@
 """Image files as they are shown: turned upright, grey or deep ones as 8-bit RGB (SPEC section 6)."""
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from ...errors import BadInput
 
-__all__ = ["IMAGE_SUFFIXES", "OTHER_PICTURES", "Picture", "read_image", "white_of"]
+__all__ = ["IMAGE_SUFFIXES", "OTHER_PICTURES", "Picture", "decode_image", "read_image", "white_of"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # pictures that are not read, and would be missed
@@ -88,6 +89,17 @@ def read_image(path: Path) -> Picture:
                 return upright(image)
     except Exception as error:  # decoders of damaged files raise anything
         raise BadInput(f"frame {path}: unreadable ({error})") from None
+
+
+def decode_image(content: bytes) -> Picture:
+    """Read an image of a file's content; raises what its decoder does where it cannot be read."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content)) as image:
+            require_size(image.size, len(content))
+            return upright(image)
 
 
 def require_size(size: tuple[int, int], length: int) -> None:

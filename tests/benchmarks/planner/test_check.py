@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 from stllm_edge.benchmarks.planner import check, this
-from stllm_edge.benchmarks.planner.check import Line, compare
+from stllm_edge.benchmarks.planner.check import Line, compare, whole
 
 
 @pytest.mark.parametrize(("predicted", "holds"), [(90, True), (110, True), (89, False), (111, False), (1000, False)])
 def test_a_line_holds_to_both_sides(predicted: float, holds: bool) -> None:
     assert Line("vision MB, 8", predicted, 100.0, 0.1).holds is holds
+
+
+def test_a_stage_counts_with_its_parts() -> None:
+    assert whole({"vision": 5.0, "load_vision": 2.0, "points": 1.0}, "vision") == 7.0
+    assert whole({"prefill": 3.0}, "prefill") == 3.0
 
 
 def test_memory_holds_on_this_machine(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

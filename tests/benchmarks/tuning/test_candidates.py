@@ -27,7 +27,7 @@ def test_all_that_a_bundle_holds_the_most_exact_first(tiny_bundle: Path) -> None
 def test_choices_and_options(tiny_bundle: Path) -> None:
     (one,) = grid([tiny_bundle], Choices(("fp16",), ("Q8_0",), (2, 2), ("f32",)))
     options = one.session_options(Options(threads=1, kv="f16"), resident=True)
-    assert options == Options(precision="fp16", quant="Q8_0", kv="f32", threads=1, resident=True)
+    assert options == Options(precision="fp16", quant="Q8_0", kv="f32", threads=1, resident=True, cache_memory=0)
     assert (one.frames, str(one)) == (2, "fp16 Q8_0, 2 frames, kv f32")
     assert str(grid([tiny_bundle], Choices(("fp16",), ("Q8_0",), (1,), ("f32",)))[0]) == "fp16 Q8_0, 1 frame, kv f32"
 

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ import pytest
 from click.testing import Result
 from stllm_edge.benchmarks.rea.answering import Request, answer_clip
 from stllm_edge.benchmarks.rea.dataset import by_clip
-from stllm_edge.benchmarks.tuning.bench import Bench
+from stllm_edge.benchmarks.tuning.bench import Bench, peak_of
 from stllm_edge.benchmarks.tuning.candidates import Choices, grid
 from stllm_edge.benchmarks.tuning.search import Unfit
 from stllm_edge.runtime import DoesNotFit, Options, Session
@@ -163,6 +165,8 @@ def test_a_search_that_ends_midway_keeps_what_it_has(
     if failure == "disk":
         said = result.stderr.splitlines()[-1]
         assert said.endswith("No space left on device); lines before are kept; run again to continue")
+    else:
+        assert f"interrupted; what is measured is kept in {out}, run again to continue" in result.stderr
     # the line whose acknowledgement failed may be there or not
     assert 8 <= len(lines(out)) <= 9
     assert tune(out).exit_code == 0
@@ -287,8 +291,40 @@ def test_what_does_not_fit_at_all_is_unfit_and_the_next_one_looks(
     ]
 
 
-def test_memory_that_is_not_there_in_the_process_of_its_own(bench: Bench, tiny_bundle: Path, pristine: Any) -> None:
+def test_a_process_that_the_kernel_ends_does_not_fit(
+    bench: Bench, tiny_bundle: Path, pristine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (candidate,) = grid([tiny_bundle], Choices(("fp32",), ("Q8_0",), (1,), ("f16",)))
-    bench.max_new_tokens = 32_000_000
-    with pytest.raises(DoesNotFit, match=r"the question needs vision .* MB are free"):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(DoesNotFit, match="its process was ended by signal 9"):
         bench.memory(candidate, pristine.open().samples[0])
+
+
+@pytest.mark.parametrize("available", [10**6, None])
+def test_what_its_process_says_of_memory_and_of_files(
+    tiny_bundle: Path, pristine: Any, monkeypatch: pytest.MonkeyPatch, available: int | None
+) -> None:
+    sample = asdict(pristine.open().samples[0])
+    if available:
+        monkeypatch.setattr("stllm_edge.runtime.memory.plan.available", lambda: available)
+    else:
+        sample["pointcloud"] = "nowhere.ply"
+    options = asdict(Options(precision="fp32", quant="Q8_0", threads=1))
+    told = peak_of({"bundle": str(tiny_bundle), "options": options, "sample": sample, "frames": 1, "max_new_tokens": 2})
+    assert told["fits"] is (available is None)
+    assert ("MB are free" if available else "nowhere.ply") in told["error"]
+
+
+def test_a_configuration_that_can_be_asked_nothing_is_left_out(
+    tune: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stllm_edge.benchmarks.tuning.records.MOST_TRIES", 1)
+    # no clip has so many frames with a pose
+    result = tune(out, "--frames", 9)
+    assert result.exit_code == 0, result.output
+    assert "fp32 F32, 9 frames, kv f16: left out: it cannot be asked " in result.stderr
+    assert "does not run here: it cannot be asked" in result.stdout
+    assert "16 questions asked of 2 configurations, 0 of them new" in result.stderr

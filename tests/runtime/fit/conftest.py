@@ -8,6 +8,7 @@ import pytest
 from stllm_edge.benchmarks.world.clips import FPS, make_clip, render_clip
 from stllm_edge.benchmarks.world.render import INTRINSICS, sample_cloud
 from stllm_edge.benchmarks.world.room import make_room
+from stllm_edge.runtime.inputs.cameras import OPTICAL_IN_BODY
 from stllm_edge.runtime.inputs.clip import Clip
 from stllm_edge.runtime.inputs.scene import Scene
 from stllm_edge.runtime.inputs.selection import Selection, select_frames
@@ -19,6 +20,7 @@ STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "w2c": np.linalg.inv,
     "c2w-opengl": lambda pose: pose @ FLIP,
     "w2c-opengl": lambda pose: np.linalg.inv(pose @ FLIP),
+    "c2w-body": lambda pose: pose @ np.linalg.inv(OPTICAL_IN_BODY),
 }
 SHOWN = (0, 3, 7, 11)
 

@@ -100,6 +100,12 @@ def test_the_option_that_is_named_mends_it(name: str, recording: Any) -> None:
     assert np.allclose(fit.selection.poses, recording.selection().poses)
 
 
+def test_axes_of_a_body_are_named(recording: Any) -> None:
+    (found,) = fit_of(recording.stored("c2w-body")).findings
+    assert (found.option, found.value) == ("--pose-convention", "c2w-body")
+    assert not fit_of(recording.stored("c2w-body", "c2w-body")).findings
+
+
 @pytest.mark.parametrize("raw", ["c2w", "w2c", "c2w-opengl", "w2c-opengl"])
 def test_the_frames_choose_a_convention(raw: str, recording: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stllm_edge"):
@@ -198,7 +204,7 @@ def test_the_report_says_what_was_understood(recording: Any) -> None:
     assert said["points"] == len(recording.scene.points)
     assert [frame["seconds"] for frame in said["frames"]] == pytest.approx([0, 2 / 3, 4 / 3, 2])
     assert said["colours"]["c2w"]["agree"] > 0.8
-    assert set(said["colours"]) == {"c2w", "w2c", "c2w-opengl", "w2c-opengl"}
+    assert set(said["colours"]) == {"c2w", "w2c", "c2w-opengl", "w2c-opengl", "c2w-body"}
     assert "nothing speaks against it" in str(fit)
     assert f"{len(recording.scene.points):,} points" in str(fit)
 

@@ -25,6 +25,15 @@ def test_usual_intrinsics_are_left_alone(intrinsics: np.ndarray, size: tuple[int
     assert misfit(intrinsics, size) is None
 
 
+def test_a_centre_of_zero_is_no_share_of_a_frame() -> None:
+    found = misfit(matrix(1.2, 1.6, 0, 0), (640, 480))
+    assert found is not None
+    assert found.certain
+    assert found.alone
+    assert found.size is None
+    assert "counts from the middle" in found.reason
+
+
 @pytest.mark.parametrize(
     ("intrinsics", "expected"),
     [

@@ -1,6 +1,8 @@
 """Frames and poses that can be told apart."""
 
-import random
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 from stllm_edge.runtime import Clip
 
-from .recordings import Recording
+from .written import Recording
 
 
 @pytest.fixture
@@ -66,28 +68,21 @@ def record(tmp_path: Path) -> Callable[..., Recording]:
 
 
 @pytest.fixture
-def mutate() -> Callable[[bytes, random.Random], bytes]:
-    """A damaged copy of a file."""
-    return mutated
+def survives_damage() -> Callable[..., None]:
+    """That each file of a folder, damaged in many ways, is read or refused within bounds.
 
+    `STLLM_DAMAGED=2000 pytest tests/runtime/inputs -k damage -s` damages so many copies of each, and prints the counts.
+    """
 
-def mutated(content: bytes, draw: random.Random) -> bytes:
-    """A file with some bytes changed, cut out, doubled or cut off."""
-    data = bytearray(content)
-    for _ in range(draw.randrange(1, 8)):
-        place, length = draw.randrange(len(data)), draw.randrange(1, 9)
-        kind = draw.randrange(5)
-        if kind == 0:
-            data[place] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            data[place : place + length] = draw.randbytes(length)
-        elif kind == 2:
-            data[place : place + length] = draw.choice([b"\0", b"\xff"]) * length
-        elif kind == 3:
-            data[place:place] = data[place : place + 8 * length]
-        elif len(data) > 40:
-            del data[max(20, place) :]
-    return bytes(data)
+    def check(kind: str, folder: Path, count: int) -> None:
+        script, count = Path(__file__).with_name("together") / "damaged.py", int(os.environ.get("STLLM_DAMAGED", count))
+        alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(script), kind, str(folder), str(count)]
+        done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return check
 
 
 @pytest.fixture

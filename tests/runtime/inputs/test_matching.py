@@ -13,7 +13,7 @@ from stllm_edge.runtime.inputs.cameras.intrinsics import parse_size
 from stllm_edge.runtime.inputs.cameras.reading import load_cameras
 from stllm_edge.runtime.inputs.matching import match_cameras
 
-from .recordings import STAMPS, colmap_text, epic, euroc, json_list, nerfstudio, tum
+from .written import STAMPS, colmap_text, epic, euroc, json_list, nerfstudio, tum
 
 
 def test_a_lens_of_another_size_is_scaled_to_the_frames_and_said(record, caplog) -> None:

@@ -93,6 +93,12 @@ def test_readings_are_taken_once(board: Callable[..., Path]) -> None:
     monitor.sample()
     assert {reading.unit for reading in monitor.take()} == {"watt", "celsius", "hertz", "byte"}
     assert monitor.take() == []
+    monitor.sample()
+    # of what is as it was, power alone is read for its sum
+    assert {reading.unit for reading in monitor.take()} <= {"watt", "byte"}
+    board("thor", {"sys/class/thermal/thermal_zone0/temp": 60_000})
+    monitor.sample()
+    assert [reading.value for reading in monitor.take() if reading.unit == "celsius"] == [60.0]
 
 
 def test_what_a_gpu_takes_of_shared_memory_is_the_growth_that_is_no_process_s(

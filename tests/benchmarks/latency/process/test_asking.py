@@ -40,7 +40,7 @@ def asked(request: pytest.FixtureRequest, tiny_bundle: Path, workload: Workload)
 def test_each_answer_has_the_stages_that_it_went_through(asked: tuple[bool, list[Timing]]) -> None:
     resident, (cold, warm, repeated) = asked
     assert set(cold.spans()) == BEFORE | LOADS | LOOKED | ASKED
-    # encoders that are kept are loaded once; the language model begins anew for each answer
+    # what was looked at before is looked at anew; encoders that are kept are loaded once
     loads = {"load_llm"} if resident else LOADS
     assert set(warm.spans()) == LOOKED | ASKED | loads
     again = {"load_llm"} if resident else {"load_llm", "load_aligner", "rays"}
@@ -65,7 +65,8 @@ def test_stages_sum_to_the_time_that_passed(asked: tuple[bool, list[Timing]]) ->
 
 def test_answers_have_the_length_that_was_asked_for(asked: tuple[bool, list[Timing]]) -> None:
     for timing in asked[1]:
-        assert (timing.new_tokens, timing.frames) == (TOKENS, FRAMES)
+        assert (timing.new_tokens, timing.frames, timing.ended) == (TOKENS, FRAMES, "length")
+        assert timing.reused_tokens == 0
         intervals = timing.intervals()
         assert [interval.index for interval in intervals] == list(range(1, TOKENS))
         assert [interval.depth for interval in intervals] == [
@@ -119,13 +120,17 @@ def gone() -> Iterator[list[int]]:
 
 def test_nothing_is_left_behind(tiny_bundle: Path, workload: Workload, gone: list[int]) -> None:
     with Asker(Bundle(tiny_bundle), Options(threads=1, resident=True), FRAMES, TOKENS) as asker:
-        asker.ask(workload.questions[0])
+        before = time.perf_counter()
+        timing = asker.ask(workload.questions[0])
+        passed = time.perf_counter() - before
         assert asker.pid is not None
         gone.append(asker.pid)
+    # by a clock of this process: what passed before and after is a message between the two
+    assert timing.total <= passed <= timing.total + 0.02 * timing.total + 0.05
 
 
 def timing(*events: tuple[float, str], first: float | None = None) -> Timing:
-    return Timing(0.0, 10.0, first, events, {}, 1, 1, 5, 2, "")
+    return Timing(0.0, 10.0, first, events, {}, 1, 1, 5, 0, "length", 2, "")
 
 
 def test_what_no_stage_counts_is_other() -> None:

@@ -1,18 +1,11 @@
-"""A recording in each format in turn, and how many mutated files are tried."""
+"""A recording in each format in turn."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ..recordings import FORMATS, NAMES, Recording
-
-
-@pytest.fixture
-def fuzz_count() -> int:
-    """Mutated files of each kind; STLLM_FUZZ sets another number for a long run."""
-    return int(os.environ.get("STLLM_FUZZ", "100"))
+from ..written import FORMATS, NAMES, Recording
 
 
 @pytest.fixture(params=FORMATS)

@@ -1,5 +1,7 @@
 """A small cloud, and what writes it in any format."""
 
+import importlib.util
+import io
 import json
 import struct
 from collections.abc import Callable
@@ -154,6 +156,77 @@ class Writers(NamedTuple):
 def write() -> Writers:
     """Bytes of files of each format."""
     return Writers(ply_bytes, glb_bytes, pcd_bytes, named, packed_colours)
+
+
+def saved(save: Callable[..., object], *arrays: np.ndarray, **named: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+def las(points: np.ndarray, colours: np.ndarray, compressed: bool, step: float = 1e-4) -> bytes:
+    """Of a file whose coordinates are so many metres apart."""
+    import laspy
+
+    header = laspy.LasHeader(point_format=2, version="1.2")
+    header.scales = [step] * 3
+    written = laspy.LasData(header)
+    written.xyz = points.astype(np.float64)
+    written.red, written.green, written.blue = (colours.astype(np.uint16) * 257).T
+    return saved(lambda buffer: written.write(buffer, do_compress=compressed))
+
+
+def draco(points: np.ndarray, colours: np.ndarray, write: Any) -> bytes:
+    """A GLB whose geometry is compressed."""
+    import DracoPy
+
+    packed = DracoPy.encode(points, colors=colours, quantization_bits=20, preserve_order=True)
+    extension = {"bufferView": 2, "attributes": {"POSITION": 0, "COLOR_0": 1}}
+
+    def change(tree: dict[str, Any]) -> None:
+        for accessor in tree["accessors"][:2]:
+            del accessor["bufferView"]
+        tree["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": extension}
+
+    blob = np.frombuffer(packed + bytes(-len(packed) % 4), np.uint8).reshape(-1, 4)
+    return bytes(write.glb({"POSITION": points, "COLOR_0": colours, "_PACKED": blob}, change=change))
+
+
+@pytest.fixture(scope="session")
+def files(cloud: Cloud, write: Writers) -> dict[str, bytes]:
+    """The cloud in every format that needs no library, by suffix and form."""
+    columns = write.named(cloud.points, cloud.colours)
+    packed = dict(zip("xyz", cloud.points.T, strict=True)) | {"rgb": write.packed(cloud.colours)}
+    table = np.concatenate([cloud.points, cloud.colours], axis=1)
+    text = "".join(" ".join(f"{number:.9g}" for number in row) + "\n" for row in table)
+    half = [{"POSITION": cloud.points[part], "COLOR_0": cloud.colours[part]} for part in (slice(20), slice(20, None))]
+    return {
+        "ascii.ply": write.ply(columns, form="ascii"),
+        "little.ply": write.ply(columns),
+        "big.ply": write.ply(packed, form="binary_big_endian"),
+        "two.glb": write.glb(*half),
+        "ascii.pcd": write.pcd(packed, data="ascii"),
+        "binary.pcd": write.pcd(columns),
+        "compressed.pcd": write.pcd(packed, data="binary_compressed"),
+        "plain.npy": saved(np.save, table),
+        "plain.npz": saved(np.savez, points=cloud.points, colours=cloud.colours),
+        "compressed.npz": saved(np.savez_compressed, points=cloud.points, colours=cloud.colours),
+        "rows.xyz": text.encode(),
+        "named.csv": ("x,y,z,r,g,b\n" + text.replace(" ", ",")).encode(),
+    }
+
+
+@pytest.fixture(scope="session")
+def library_files(cloud: Cloud, write: Writers) -> dict[str, bytes]:
+    """The cloud in the formats whose libraries are installed."""
+    found = {}
+    if importlib.util.find_spec("laspy"):
+        found["points.las"] = las(*cloud, compressed=False)
+        if importlib.util.find_spec("lazrs"):
+            found["points.laz"] = las(*cloud, compressed=True)
+    if importlib.util.find_spec("DracoPy"):
+        found["draco.glb"] = draco(*cloud, write)
+    return found
 
 
 @pytest.fixture

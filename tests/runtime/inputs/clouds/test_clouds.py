@@ -1,15 +1,6 @@
-"""All formats together: the cases from the field, the same room in each, and files that are damaged anyhow.
+"""All formats together: the cases from the field, and the same room in each."""
 
-`STLLM_DAMAGED=2000 pytest tests/runtime/inputs/clouds/test_clouds.py` damages so many copies of each file.
-"""
-
-import importlib.util
-import io
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,77 +97,6 @@ def test_a_draco_placeholder_is_refused(cases: Path) -> None:
 # the same in every format
 
 
-def saved(save: Callable[..., object], *arrays: np.ndarray, **named: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    save(buffer, *arrays, **named)
-    return buffer.getvalue()
-
-
-def las(points: np.ndarray, colours: np.ndarray, compressed: bool) -> bytes:
-    """Of a file whose steps are a tenth of a millimetre."""
-    import laspy
-
-    header = laspy.LasHeader(point_format=2, version="1.2")
-    header.scales = [1e-4] * 3
-    written = laspy.LasData(header)
-    written.xyz = points.astype(np.float64)
-    written.red, written.green, written.blue = (colours.astype(np.uint16) * 257).T
-    return saved(lambda buffer: written.write(buffer, do_compress=compressed))
-
-
-def draco(points: np.ndarray, colours: np.ndarray, write: Any) -> bytes:
-    """A GLB whose geometry is compressed."""
-    import DracoPy
-
-    packed = DracoPy.encode(points, colors=colours, quantization_bits=20, preserve_order=True)
-    extension = {"bufferView": 2, "attributes": {"POSITION": 0, "COLOR_0": 1}}
-
-    def change(tree: dict[str, Any]) -> None:
-        for accessor in tree["accessors"][:2]:
-            del accessor["bufferView"]
-        tree["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": extension}
-
-    blob = np.frombuffer(packed + bytes(-len(packed) % 4), np.uint8).reshape(-1, 4)
-    return bytes(write.glb({"POSITION": points, "COLOR_0": colours, "_PACKED": blob}, change=change))
-
-
-@pytest.fixture(scope="module")
-def files(cloud, write) -> dict[str, bytes]:
-    """The cloud in every format that needs no library, by suffix and form."""
-    columns = write.named(cloud.points, cloud.colours)
-    packed = dict(zip("xyz", cloud.points.T, strict=True)) | {"rgb": write.packed(cloud.colours)}
-    table = np.concatenate([cloud.points, cloud.colours], axis=1)
-    text = "".join(" ".join(f"{number:.9g}" for number in row) + "\n" for row in table)
-    half = [{"POSITION": cloud.points[part], "COLOR_0": cloud.colours[part]} for part in (slice(20), slice(20, None))]
-    return {
-        "ascii.ply": write.ply(columns, form="ascii"),
-        "little.ply": write.ply(columns),
-        "big.ply": write.ply(packed, form="binary_big_endian"),
-        "two.glb": write.glb(*half),
-        "ascii.pcd": write.pcd(packed, data="ascii"),
-        "binary.pcd": write.pcd(columns),
-        "compressed.pcd": write.pcd(packed, data="binary_compressed"),
-        "plain.npy": saved(np.save, table),
-        "plain.npz": saved(np.savez, points=cloud.points, colours=cloud.colours),
-        "compressed.npz": saved(np.savez_compressed, points=cloud.points, colours=cloud.colours),
-        "rows.xyz": text.encode(),
-        "named.csv": ("x,y,z,r,g,b\n" + text.replace(" ", ",")).encode(),
-    }
-
-
-@pytest.fixture(scope="module")
-def library_files(cloud, write) -> dict[str, bytes]:
-    """The cloud in the formats whose libraries are installed."""
-    found = {}
-    if importlib.util.find_spec("laspy"):
-        found["points.las"] = las(*cloud, compressed=False)
-        if importlib.util.find_spec("lazrs"):
-            found["points.laz"] = las(*cloud, compressed=True)
-    if importlib.util.find_spec("DracoPy"):
-        found["draco.glb"] = draco(*cloud, write)
-    return found
-
-
 def test_every_format_gives_the_same_cloud(files, library_files, cloud, tmp_path: Path) -> None:
     for name, content in {**files, **library_files}.items():
         file = tmp_path / name
@@ -188,14 +108,7 @@ def test_every_format_gives_the_same_cloud(files, library_files, cloud, tmp_path
         assert not known.offset.any(), name
 
 
-# damaged files
-
-
-def test_damaged_files_are_read_or_refused_within_bounds(files, library_files, tmp_path: Path) -> None:
+def test_damaged_clouds_are_read_or_refused(files, library_files, tmp_path: Path, survives_damage: Any) -> None:
     for name, content in {**files, **library_files}.items():
         (tmp_path / name).write_bytes(content)
-    script, count = Path(__file__).with_name("damaged.py"), os.environ.get("STLLM_DAMAGED", "60")
-    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path), count]
-    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    survives_damage("clouds", tmp_path, 60)

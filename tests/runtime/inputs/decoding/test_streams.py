@@ -3,7 +3,6 @@
 import logging
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -227,17 +226,8 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path) -> None:
     assert len(list(clip.read([3, 40]))) == 2
 
 
-def test_damaged_videos_are_read_or_named(tmp_path, mutate) -> None:
-    paths = [
+def test_damaged_videos_are_read_or_refused(tmp_path, survives_damage) -> None:
+    codecs = {"a.mp4": "libx264", "a.mkv": "mpeg4", "a.avi": "mpeg4", "a.ts": "libx264", "a.webm": "libvpx-vp9"}
+    for name, codec in codecs.items():
         write(tmp_path / name, codec, 8)
-        for name, codec in (("a.mp4", "libx264"), ("a.mkv", "mpeg4"), ("a.avi", "mpeg4"), ("a.ts", "libx264"))
-    ]
-    draw, read = random.Random(5), 0
-    for path in paths:
-        content, other = path.read_bytes(), path.with_stem("other")
-        for _ in range(40):
-            other.write_bytes(mutate(content, draw))
-            with suppress(BadInput):
-                clip = load_clip(other)
-                read += len(list(clip.read([0, len(clip) // 2, len(clip) - 1])))
-    assert read > 100
+    survives_damage("videos", tmp_path, 25)

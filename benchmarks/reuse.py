@@ -1,0 +1,239 @@
+"""What a question costs when only a part of it is new, and whether a session stays as it is over many of them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ..runtime.answer import Answer, View
+from ..runtime.inputs.clip import Clip
+from ..runtime.inputs.scene import Scene
+from ..runtime.memory.counters import own_usage
+from ..runtime.options import Options
+from ..runtime.session import Session
+
+__all__ = ["Row", "Soak", "measure", "soak"]
+
+QUESTIONS = ("Where is the table?", "How far away is the chair?", "Which way is the door?")
+LANGUAGE = ("prefill", "decode", "sampling")
+ALIGNED = ("aligner", *LANGUAGE)
+# of the soak: scenes and clips that take turns, and questions before memory is looked at
+PLACES, WARM, CHECKED = 20, 0.3, 3
+SOAK_CACHE = 4 * 10**6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim.
+
+    Attributes:
+        what: in words.
+        bound: most that the ratio may be.
+        ratio: median over the runs.
+        ratios: of each run.
+    """
+
+    what: str
+    bound: float
+    ratio: float
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Many questions in one process.
+
+    Attributes:
+        questions: how many.
+        growth: of anonymous memory from the end of the warm-up to the end, as a share.
+        handles: open files more at the end than after the warm-up.
+        threads: threads more.
+        equal: whether the answers that were asked again in fresh processes are the same.
+    """
+
+    questions: int
+    growth: float
+    handles: int
+    threads: int
+    equal: bool
+
+
+def measure(bundle: Path, scene: Scene, clip: Clip, options: Options, *, new_tokens: int, runs: int) -> list[Row]:
+    """Each claim's ratio of the time that passes to the time of the stages that are left."""
+    options = replace(options, resident=True)
+    how: dict[str, Any] = {"max_new_tokens": new_tokens}
+    found: dict[tuple[str, float], list[float]] = {}
+    with TemporaryDirectory() as folder, Session(bundle, options) as session:
+        view = session.look(scene, clip, **how)
+        read(session.answer(view, QUESTIONS[0], **how))
+        disk = replace(options, cache=Path(folder) / "features")
+        with Session(bundle, disk) as first:
+            first.look(scene, clip, **how)
+        for run in range(runs):
+            question, frames = QUESTIONS[run % len(QUESTIONS)], len(view.selection)
+            again = partial(session.answer, view.again(), question, **how)
+            by_content = partial(session.ask, scene, clip, question, **how)
+            steps: dict[tuple[str, float], Callable[[], float]] = {
+                ("second question, one process", 1.03): partial(against, again, ALIGNED),
+                ("second question by content, one process", 1.03): partial(against, by_content, ALIGNED),
+                ("second question, warm disk cache", 1.03): partial(from_disk, bundle, disk, scene, clip, how),
+                ("one new frame", 1.2): partial(new_frame, session, scene, clip, frames, run),
+                ("follow-up", 1.1): partial(follow_up, session, view, how),
+                ("live view, time to first token", 1.03): partial(live, session, scene, clip, frames, how),
+            }
+            for key, step in steps.items():
+                found.setdefault(key, []).append(step())
+    return [Row(what, bound, median(ratios), tuple(ratios)) for (what, bound), ratios in found.items()]
+
+
+def read(answer: Answer) -> Answer:
+    """An answer, read to its end."""
+    with answer:
+        for _ in answer:
+            pass
+    return answer
+
+
+def share(spent: float, answer: Answer, stages: tuple[str, ...]) -> float:
+    """Seconds that passed, loading aside, over those of some stages."""
+    milliseconds = answer.meter.milliseconds
+    loads = sum(milliseconds.get(f"load_{name}", 0.0) for name in ("vision", "points", "aligner", "llm"))
+    return (spent * 1e3 - loads) / sum(milliseconds.get(stage, 0.0) for stage in stages)
+
+
+def against(ask: Callable[[], Answer], stages: tuple[str, ...]) -> float:
+    begin = time.perf_counter()
+    answer = read(ask())
+    return share(time.perf_counter() - begin, answer, stages)
+
+
+def from_disk(bundle: Path, options: Options, scene: Scene, clip: Clip, how: dict[str, Any]) -> float:
+    """Of a session that was opened anew, whose vocabulary is loaded before the clock runs."""
+    with Session(bundle, options) as session:
+        _ = session.stages.speaker.vocabulary
+        return against(lambda: session.ask(scene, clip, QUESTIONS[1], **how), ALIGNED)
+
+
+def new_frame(session: Session, scene: Scene, clip: Clip, count: int, run: int) -> float:
+    """Vision of a clip of which one frame is new, over that of one new frame by itself."""
+    poses = clip.frames.posed(scene.poses)
+    place = sorted(poses)[0]
+    (frame,) = clip.read([place])
+    known = [np.roll(frame, shift, axis=1) for shift in range(count)]
+    marked = [frame.copy() for _ in range(2)]
+    for number, one in enumerate(marked):
+        one[0, 0] = (run, number, 7)
+
+    def vision(frames: list[np.ndarray]) -> float:
+        posed = Clip.of(frames, poses=[poses[place]] * len(frames), fps=10)
+        return session.look(scene, posed, frames=len(frames)).meter.milliseconds.get("vision", 0.0)
+
+    vision(known)
+    return vision([*known[1:], marked[0]]) / vision([marked[1]])
+
+
+def follow_up(session: Session, view: View, how: dict[str, Any]) -> float:
+    with session.converse(view) as talk:
+        read(talk.ask(QUESTIONS[0], **how))
+        return against(lambda: talk.ask(QUESTIONS[1], **how), LANGUAGE)
+
+
+def live(session: Session, scene: Scene, clip: Clip, count: int, how: dict[str, Any]) -> float:
+    """Of a view that was fed all frames before the question."""
+    poses = clip.frames.posed(scene.poses)
+    places = sorted(poses)[-count:]
+    with session.watch(scene, frames=len(places), backlog=count, **how) as view:
+        for place, frame in zip(places, clip.read(places), strict=True):
+            view.add(frame, poses[place])
+        view.settle()
+        begin = time.perf_counter()
+        answer = view.ask(QUESTIONS[1], time_instruction=False, **how)
+        next(iter(answer), None)
+        spent = time.perf_counter() - begin
+        with answer:
+            return share(spent, answer, ("aligner", "prefill"))
+
+
+def soak(bundle: Path, options: Options, count: int) -> Soak:
+    """Questions about scenes and clips that change, in one process with a small cache."""
+    options = replace(options, resident=True, cache_memory=SOAK_CACHE)
+    kept: dict[int, str] = {}
+    with Session(bundle, options) as session:
+        for number in range(count):
+            text = answer_of(session, number)
+            if number % (count // CHECKED) == count // CHECKED - 1:
+                kept[number] = text
+            if number == int(count * WARM):
+                before, handles, threads = held()
+        after, more_handles, more_threads = held()
+    fresh = {number: in_fresh_process(bundle, options, number) for number in kept}
+    return Soak(count, after / before - 1, more_handles - handles, more_threads - threads, fresh == kept)
+
+
+def answer_of(session: Session, number: int) -> str:
+    """The answer to one of the soak's questions."""
+    scene, clip = place_of(number % PLACES)
+    return "".join(session.ask(scene, clip, QUESTIONS[number % 3], frames=2, max_new_tokens=8, time_instruction=False))
+
+
+def place_of(number: int) -> tuple[Scene, Clip]:
+    """A cloud and a clip of noise, of sizes that differ."""
+    draw = np.random.default_rng(number)
+    points = draw.uniform((-2, -2, 1), (2, 2, 5), (300 + 40 * number, 3))
+    colours = draw.integers(0, 256, points.shape, np.uint8)
+    frames = [draw.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(3)]
+    scene = Scene.of(points, colours, [[60, 0, 32], [0, 60, 24], [0, 0, 1]])
+    return scene, Clip.of(frames, poses=[np.eye(4)] * 3, fps=10)
+
+
+def held() -> tuple[int, int, int]:
+    """Anonymous bytes, open files and threads of this process."""
+    return own_usage().anonymous, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+
+PROGRAM = f"import sys; from {__name__} import answer_alone; answer_alone(*sys.argv[1:])"
+
+
+def in_fresh_process(bundle: Path, options: Options, number: int) -> str:
+    """The same answer from a process that was asked nothing before."""
+    choice = [str(options.quant or ""), str(options.threads or 0), str(number)]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(bundle), *choice], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def answer_alone(bundle: str, quant: str, threads: str, number: str) -> None:
+    """Print the answer to one of the soak's questions."""
+    options = Options(quant=quant or None, threads=int(threads) or None, resident=True)
+    with Session(bundle, options) as session:
+        sys.stdout.write(answer_of(session, int(number)))
+
+
+def report(rows: list[Row], soaked: Soak | None) -> dict[str, object]:
+    """As JSON takes it."""
+    return {"rows": [asdict(row) for row in rows], "soak": asdict(soaked) if soaked else None}
+
+
+@contextmanager
+def quiet_clips() -> Iterator[None]:
+    """Nothing is said of clips of noise."""
+    import logging
+
+    logger = logging.getLogger("stllm_edge")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

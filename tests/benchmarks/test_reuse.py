@@ -1,0 +1,23 @@
+"""What a question costs of which only a part is new."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stllm_edge.benchmarks.reuse import soak
+from stllm_edge.runtime import Options
+
+
+def test_every_claim_has_a_ratio(stllm: Any, tiny_bundle: Path, sample: tuple[Path, Path]) -> None:
+    sources = ("--scene", sample[0], "--video", sample[1], "--quant", "Q8_0", "--threads", 1)
+    result = stllm("bench", "reuse", "--bundle", tiny_bundle, *sources, "-n", 2, "--runs", 1, "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["what"] for row in rows][3:] == ["one new frame", "follow-up", "live view, time to first token"]
+    assert all(row["ratio"] > 0 and len(row["ratios"]) == 1 for row in rows)
+
+
+def test_many_questions_leave_a_session_as_it_is(tiny_bundle: Path) -> None:
+    found = soak(tiny_bundle, Options(quant="Q8_0", threads=1), 40)
+    assert (found.questions, found.handles, found.threads, found.equal) == (40, 0, 0, True)
+    assert found.growth < 0.2
