@@ -149,7 +149,7 @@ def apply_adapter(model: Any, context: Any, path: Path) -> None:
     """Let a context add a LoRA adapter to the weights as they are used; it is freed with the model.
 
     Raises:
-        BadInput: there is no such file, or it is of another model; the context is freed.
+        BadInput: there is no such file, or it is of another model.
     """
     llama, said = libllama(), "is no LoRA adapter of this model; the log (-v) has libllama's reason"
     if not path.is_file():
@@ -158,7 +158,6 @@ def apply_adapter(model: Any, context: Any, path: Path) -> None:
         adapters, scales = (llama.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
         if not llama.llama_set_adapters_lora(context, adapters, 1, scales):
             return
-    llama.llama_free(context)
     raise BadInput(f"--adapter {path}: {said}")
 
 
