@@ -11,6 +11,7 @@ from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.fit.reading import Reading
 from ...runtime.inputs.clip import Clip
+from ...runtime.inputs.recordings.choices import BagChoices
 from ...runtime.inputs.scene import Scene
 from ...runtime.llm.prompt import check_question
 from ...runtime.options import Recording
@@ -61,6 +62,8 @@ class Question:
         for each in fields(SOURCES[kind]):
             if "Path" in str(each.type) and values[each.name] is not None:
                 values[each.name] = Path(values[each.name])
+        if "bag_choices" in values:
+            values["bag_choices"] = BagChoices(**values["bag_choices"])
         return cls(told["id"], told["text"], told["other"], SOURCES[kind](**values))
 
 
@@ -128,7 +131,7 @@ def of_recording(recording: Recording, asked: Sequence[str], *, frames: int | No
         Question(f"question-{place}", text, other if other != text else "What is it?", recording)
         for place, (text, other) in enumerate(zip(asked, others, strict=True), start=1)
     ]
-    given = (getattr(recording, each.name) for each in fields(recording))
+    given = asdict(recording).values()
     inputs = [fingerprint(value) if isinstance(value, Path) else value for value in given]
     return Workload(
         f"{recording.scene.name} and {recording.video.name}", tuple(questions), frames, new_tokens, json.dumps(inputs)
