@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,6 @@ from .cache.store import Folder, Store
 from .control.control import Control
 from .control.events import Listener
 from .dialogue.asker import Asker
-from .dialogue.asynchronous import stream
 from .dialogue.conversation import Conversation, Turn
 from .dialogue.gate import Gate
 from .dialogue.live import LiveView
@@ -165,12 +164,18 @@ class Session:
     ) -> AsyncIterator[str]:
         """`ask` for `asyncio`: `async for piece in session.ask_async(…)`; questions wait for those before them."""
         request, control = asked(question, **how)
-        return stream(self._questions, partial(self._ask, scene, clip, reading, request), control)
+        return self._stream(partial(self._ask, scene, clip, reading, request), control)
 
     def answer_async(self, view: View, question: str, **how: Any) -> AsyncIterator[str]:
         """`answer` for `asyncio`, as `ask_async`."""
         request, control = asked(question, **how)
-        return stream(self._questions, partial(self._answer, view, request), control)
+        return self._stream(partial(self._answer, view, request), control)
+
+    def _stream(self, begin: Callable[[Control], Answer], control: Control) -> AsyncIterator[str]:
+        # asyncio takes time and megabytes that a process without it is spared
+        from .dialogue.asynchronous import stream
+
+        return stream(self._questions, begin, control)
 
     def _ask(self, scene: Scene, clip: Clip, reading: Reading | None, request: Request, control: Control) -> Answer:
         with self._gate.question(control):

@@ -74,7 +74,7 @@ def ask(bundle: Path, folder: Path, asked: Asked) -> Taken:
 
 def answer(bundle: Path, folder: Path, asked: Asked) -> Taken:
     """The work of `ask` inside its process; as `stllm-run` does it, and further questions about what was looked at."""
-    with Session(bundle, Options(quant=asked.quant, precision="fp32")) as session:
+    with Session(bundle, Options(quant=asked.quant, precision="fp32", cache_memory=0)) as session:
         session.prepare()
         scene, clip = load_scene(folder / "scene"), load_clip(folder / "video")
         view = session.look(scene, clip, frames=asked.frames, max_new_tokens=asked.new_tokens)

@@ -1,5 +1,6 @@
 """The machine itself as a device: bandwidth, products, process start, host stages and layers, in under a minute."""
 
+import importlib
 import logging
 import mmap
 import os
@@ -203,6 +204,8 @@ def run_host(image_size: int, patch_size: int, grid: int, seconds_each: float) -
     global SECONDS
     SECONDS = seconds_each
     vision = VisionGeometry(image_size, patch_size, width=1, layers=1, heads=1, mlp=1, grid=grid)
+    # a process that answers has these modules too
+    importlib.import_module("...runtime.session", __package__)
     libllama()
     with tempfile.TemporaryDirectory() as folder:
         places = write_room(Path(folder), VOXELS, FRAMES)
