@@ -205,7 +205,8 @@ def test_unused_weight_makes_no_difference(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--precision", "fp64"], "it holds fp32, fp16"),
+        (["--precision", "fp64"], "known are fp32, fp16, int8, or a mix"),
+        (["--precision", "int8"], "it holds fp32, fp16"),
         (["--quant", "Q2_K"], "it holds F32, Q8_0, Q4_K_M"),
         (["--scene", "somewhere"], "--video"),
         (["--video", "somewhere"], "--scene"),
