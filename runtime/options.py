@@ -6,8 +6,7 @@ from typing import Any
 
 from .errors import BadInput, require_at_least
 from .inputs.recordings.choices import BagChoices
-from .llm.kv_types import check_kv
-from .llm.placement import ALL_LAYERS
+from .llm.placement import ALL_LAYERS, check_kv
 from .llm.sampling import Sampling
 
 __all__ = ["Options", "Recording", "Request"]

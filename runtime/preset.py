@@ -14,7 +14,7 @@ from .bundle.files import atomic_path
 from .bundle.manifest import MOST_FRAMES, Bundle
 from .bundle.values import typed
 from .errors import BadInput
-from .llm.kv_types import KV_TYPES
+from .llm.placement import KV_TYPES
 from .options import Options, Request
 
 __all__ = ["PRESET", "Measured", "Preset", "PresetOptions", "read_preset"]

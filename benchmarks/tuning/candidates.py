@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...runtime.bundle.manifest import MOST_FRAMES, Bundle
 from ...runtime.errors import BadInput, require_at_least
-from ...runtime.llm.kv_types import check_kv
+from ...runtime.llm.placement import check_kv
 from ...runtime.options import Options
 from ...runtime.preset import PresetOptions
 

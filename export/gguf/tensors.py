@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from ...runtime.bundle.values import typed
 from ...runtime.console import Progress
+from ...runtime.errors import BadBundle
 from ..checkpoint.checkpoint import Checkpoint
 from .types import dequantise_fast, tensor_bytes
 
@@ -73,10 +74,17 @@ class Records:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Records | None":
-        """From a manifest's entry of a language model; None where it has none, as those of older versions."""
+        """From a manifest's entry of a language model; None where it has none, as those of older versions.
+
+        Raises:
+            BadBundle: they are not what was written.
+        """
         if "tensors" not in entry:
             return None
-        found: Records = typed(cls, entry["tensors"], "tensors")
+        try:
+            found: Records = typed(cls, entry["tensors"], "tensors")
+        except ValueError as error:
+            raise BadBundle(f"manifest.json: {error}; export the language model again") from None
         return found
 
 

@@ -58,7 +58,7 @@ def typed_fields(kind: Any, value: Any, name: str, closed: bool) -> Any:
     if closed and (unknown := [key for key in value if key not in known]):
         raise ValueError(f"holds '{name}.{unknown[0]}', as a newer version of this program writes it")
     for key, field in known.items():
-        if key not in value and field.default is MISSING:
+        if key not in value and field.default is field.default_factory is MISSING:
             raise ValueError(f"lacks or misstates '{name}.{key}'")
     hints = type_hints(kind)
     given = {key: typed(hints[key], value[key], f"{name}.{key}", closed=closed) for key in known if key in value}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput, DoesNotFit, StllmError
-from .kv_types import KV_TYPES, check_kv
 from .libllama import Context, Flag, apply_adapter, libllama, load_model
+from .placement import KV_TYPES, check_kv
 
 __all__ = ["LanguageModel"]
 
@@ -31,6 +31,8 @@ class LanguageModel:
         position: positions decoded so far.
         flag: set from another thread, it ends what is being decoded, until it is cleared.
     """
+
+    _context: Any = None
 
     def __init__(
         self,
@@ -68,7 +70,6 @@ class LanguageModel:
         """
         check_kv(kv, flash_attention)
         self.flag, self.position = Flag(), 0
-        self._context: Any = None
         self._llama, self._outputs, self.vocabulary, self._adapter = libllama(), outputs, vocabulary, adapter
         self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self.width = int(self._llama.llama_model_n_embd_inp(self._model))

@@ -65,7 +65,7 @@ def test_a_question_is_refused_where_a_check_fails(
 
 
 def test_the_plain_form_and_its_help_are_as_they_were(stllm: Any) -> None:
-    assert stllm("run", "--help").stdout.startswith("Usage: stllm-run [OPTIONS]\n\n  Answer a question about a scene")
+    assert stllm("run", "--help").stdout.startswith("Usage: stllm-run [OPTIONS]\n\n  Answer questions about a scene")
     assert "version" in stllm("run", "--version").stdout
     assert "Missing option" in stllm("run").stderr
 

@@ -64,3 +64,24 @@ def test_a_tensor_that_its_record_describes_but_the_checkpoint_does_not_is_found
     found = deep(stllm, tiny_checkpoint, bundle_copy)
     assert found.exit_code == 1
     assert "blk.0.attn_q.weight: 0.0 dB from the checkpoint" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda records: records["tensors"]["blk.0.attn_q.weight"].update(rms="much"), "blk.0.attn_q.weight"),
+        (lambda records: records.update(head=3), "head"),
+        (lambda records: records.pop("tensors"), "tensors"),
+    ],
+)
+def test_records_of_another_form_are_one_line(
+    change: Any, said: str, stllm: Any, tiny_checkpoint: Path, bundle_copy: Path
+) -> None:
+    manifest = bundle_copy / "manifest.json"
+    content = json.loads(manifest.read_text())
+    change(content["llm"]["Q4_K_M"]["tensors"])
+    manifest.write_text(json.dumps(content))
+    found = deep(stllm, tiny_checkpoint, bundle_copy)
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert found.stderr.count("\n") == 1

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from stllm_edge.runtime import BadBundle, BadInput, Bundle, StllmError
 from stllm_edge.runtime.llm.embeddings import embedding_rows
-from stllm_edge.runtime.llm.kv_types import KV_TYPES
 from stllm_edge.runtime.llm.libllama import libllama, load_model
 from stllm_edge.runtime.llm.model import LanguageModel
+from stllm_edge.runtime.llm.placement import KV_TYPES
 
 VOCABULARY = 1024
 

@@ -1,14 +1,16 @@
-"""Layers of the language model on a GPU: announced when there is none to take them, refused when that is forbidden."""
+"""Types of keys and values; layers on a GPU: announced when there is none for them, refused when that is forbidden."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stllm_edge.runtime import MissingDependency, Options, Session
+from stllm_edge.runtime import BadInput, MissingDependency, Options, Session
 from stllm_edge.runtime.encoders.gpu import Gpu, find_gpu
 from stllm_edge.runtime.llm.libllama import offloads
-from stllm_edge.runtime.llm.placement import gpu_layers
+from stllm_edge.runtime.llm.placement import KV_TYPES, check_kv, gpu_layers
 
 pytestmark = pytest.mark.skipif(find_gpu() is not None, reason="what happens where there is no GPU")
 
@@ -50,3 +52,24 @@ def test_layers_need_a_gpu_even_where_libllama_has_the_code(monkeypatch: Any, ca
         assert gpu_layers("auto", False, None, has_gpu=False) == gpu_layers("auto", False, 7, has_gpu=False) == 0
     (record,) = caplog.records
     assert "the language model runs on the CPU instead: the CUDA driver finds no GPU" in record.getMessage()
+
+
+@pytest.mark.parametrize("flash_attention", [True, None])
+@pytest.mark.parametrize("kv", KV_TYPES)
+def test_known_types(kv: str, flash_attention: bool | None) -> None:
+    check_kv(kv, flash_attention)
+
+
+def test_unknown_types_are_named_with_the_known() -> None:
+    with pytest.raises(BadInput, match="--kv q4_0: unknown; known are f32, f16, q8_0"):
+        check_kv("q4_0", None)
+
+
+def test_quantised_keys_need_flash_attention() -> None:
+    with pytest.raises(BadInput, match="--kv q8_0 needs flash attention"):
+        check_kv("q8_0", False)
+
+
+def test_checking_a_choice_loads_nothing_heavy() -> None:
+    program = "import sys, stllm_edge.runtime.llm.placement; print(*sorted({'numpy', 'llama_cpp'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "\n"
