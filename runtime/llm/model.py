@@ -153,8 +153,7 @@ class LanguageModel:
         Raises:
             BadInput: another width, or values that are not finite.
         """
-        # none of these is an error to libllama: it reads other widths and types past their end, computes with NaN,
-        # and answers garbage
+        # libllama reads other widths and types past their end, computes with NaN, and answers garbage
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
             raise BadInput(f"embeddings of shape {list(embeddings.shape)}; this model takes [L, {self.width}]")
         values = np.ascontiguousarray(embeddings, np.float32)

@@ -110,21 +110,16 @@ PROGRAM = "from stllm_edge.cli import run; run()"
 def test_on_a_terminal_ctrl_c_ends_an_answer_and_ctrl_d_the_session(sources) -> None:
     process, terminal = pty.fork()
     if process == 0:
-        os.execv(sys.executable, [sys.executable, "-c", PROGRAM, *sources, "--max-new-tokens", "30000", "-t", "5"])
+        os.execv(sys.executable, [sys.executable, "-c", PROGRAM, *sources, "--max-new-tokens", "30000"])
     try:
         read_until(terminal, b"> ")
-        for pause in (0.3, 0.2, 0.1, 0.05, 0.02):
-            os.write(terminal, b"Where is the cup? " + b"Is it there? " * 250 + b"\n")
-            read_until(terminal, b"\n")
-            time.sleep(pause)
-            begin = time.monotonic()
-            os.write(terminal, b"\x03")
-            # a random answer may come to its end by itself before
-            if b"the question was ended" in read_until(terminal, b"> "):
-                break
-        else:
-            pytest.fail("no answer was ended")
-        # the whole answer would take longer
+        os.write(terminal, b"Where is the cup? " + b"Is it there? " * 250 + b"\n")
+        read_until(terminal, b"\n")
+        time.sleep(0.3)
+        begin = time.monotonic()
+        os.write(terminal, b"\x03")
+        read_until(terminal, b"the question was ended")
+        # at temperature 0 this model repeats itself: the whole answer would take longer
         assert time.monotonic() - begin < 3
         os.write(terminal, b"/help\n")
         read_until(terminal, b"Ctrl-D leaves")
