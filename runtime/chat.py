@@ -158,19 +158,23 @@ class Talk:
                 told.put((None, error))
 
         threading.Thread(target=run, name="answer", daemon=True).start()
+        ending, event = False, None
         with self._progress.stage("") as show:
-            while True:
+            while not isinstance(event, tuple):
                 try:
                     event = told.get()
+                    if ending:
+                        # the first call may have come before there was a question to end
+                        self._session.cancel()
+                    if not isinstance(event, tuple):
+                        self._show(event, show)
                 except KeyboardInterrupt:
+                    ending = True
                     self._session.cancel()
-                    continue
-                if isinstance(event, tuple):
-                    result, error = event
-                    if error is not None:
-                        raise error
-                    return result
-                self._show(event, show)
+        result, error = event
+        if error is not None:
+            raise error
+        return result
 
     def _show(self, event: Event, show: Callable[[str], None]) -> None:
         if self._as_json:

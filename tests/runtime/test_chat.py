@@ -103,7 +103,10 @@ def read_until(terminal: int, text: bytes) -> bytes:
     return shown
 
 
-PROGRAM = "from stllm_edge.cli import run; run()"
+# a shell's background jobs, of which this may be one, ignore Ctrl-C
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stllm_edge.cli import run; run()"
+)
 
 
 @pytest.mark.slow
