@@ -1,16 +1,13 @@
 """The file of a run: rows of one question after the other, forced to disk; started again, it goes on."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
 from ...runtime.errors import BadInput
-from ..folders import make_folder
-from ..rea.journal import whole_lines
+from ..rea.journal import exclusive, force, whole_lines
 from .rows import Row, read_rows
 
 __all__ = ["Store", "finished"]
@@ -35,16 +32,7 @@ class Store:
         Raises:
             BadInput: the file cannot be written, is something else, or another process writes to it.
         """
-        make_folder(path.parent)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
-        with FileIO(descriptor, "r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
+        with exclusive(path) as file:
             whole = whole_lines(file.readall())
             rows = finished(read_rows(path)) if whole else []
             size = sum(map(len, whole.splitlines(keepends=True)[: len(rows)]))
@@ -61,11 +49,8 @@ class Store:
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows, all or none; they are on disk when this returns, or BadInput says why they cannot be."""
         before = self._file.tell()
-        rest = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
+            force(self._file, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
         except OSError as error:
             self._file.truncate(before)
             self._file.seek(before)

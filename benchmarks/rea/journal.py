@@ -16,7 +16,7 @@ from typing import Any
 from ...runtime.errors import BadInput
 from ..folders import make_folder
 
-__all__ = ["Item", "Journal", "whole_lines"]
+__all__ = ["Item", "Journal", "exclusive", "force", "whole_lines"]
 
 Item = dict[str, Any]
 BEGINNING = b'{"header"'
@@ -47,17 +47,7 @@ class Journal:
         Raises:
             BadInput: the file cannot be used, belongs to something else, or is being written by another process.
         """
-        make_folder(path.parent)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
-        with FileIO(descriptor, "r+") as file:
-            try:
-                # locked before it is read, since another process may be adding to it
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
+        with exclusive(path) as file:
             content = file.readall()
             # a crash may have left a part of the header only
             if not content.startswith(BEGINNING[: len(content)]):
@@ -76,15 +66,40 @@ class Journal:
         self.items.append(item)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        rest = json.dumps(line).encode() + b"\n"
         try:
-            # an unbuffered file may take a part of what it is given
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
+            force(self._file, json.dumps(line).encode() + b"\n")
         except OSError as error:
             reason = f"{self._path}: cannot be written ({error.strerror}); lines before are kept; run again to continue"
             raise BadInput(reason) from None
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[FileIO]:
+    """A file to read and add to, created with its folder if need be; no other process can write to it meanwhile.
+
+    Raises:
+        BadInput: it cannot be written, or another process is writing to it.
+    """
+    make_folder(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    with FileIO(descriptor, "r+") as file:
+        try:
+            # locked before it is read, since another process may be adding to it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{path}: another process is writing to it; wait for it or give another --out") from None
+        yield file
+
+
+def force(file: FileIO, data: bytes) -> None:
+    """Write all of it, and wait until it is on disk; raises OSError."""
+    # an unbuffered file may take a part of what it is given
+    while data:
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
 
 
 def whole_lines(data: bytes) -> bytes:
