@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..export.comparison import divergence
 from ..export.int8.calibration import CalibrationSet
 from ..export.int8.gates import END, gate
 from ..runtime.bundle.manifest import Bundle
@@ -20,7 +21,6 @@ from ..runtime.host.voxels import Voxels
 from ..runtime.llm.prompt import build_prompt
 from ..runtime.setup import Setup
 from ..runtime.stages import EncodedRays, Stages
-from .sensitivity import divergence
 
 __all__ = ["End", "compare_logits", "record"]
 

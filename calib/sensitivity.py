@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..export.checkpoint.checkpoint import Checkpoint
 from ..export.checkpoint.geometry import take_inventory
-from ..export.comparison import log_probabilities, relative
+from ..export.comparison import divergence, relative
 from ..export.int8.calibration import CalibrationSet, preprocessing
 from ..export.int8.numerics import quantise_weight, rounding
 from ..export.int8.observed import PRODUCTS
@@ -243,12 +243,6 @@ def setup_of(bundle: Bundle, quant: str | None) -> Setup:
     name = quant or bundle.quants[0]
     bundle.llm(name)
     return Setup(bundle, bundle.precisions[0] if bundle.precisions else "fp32", name, repack=False)
-
-
-def divergence(ours: np.ndarray, exact: np.ndarray) -> float:
-    """Kullback-Leibler divergence of two distributions by their logits, nats."""
-    theirs, own = log_probabilities(exact), log_probabilities(ours)
-    return float(np.exp(theirs) @ (theirs - own))
 
 
 @contextmanager

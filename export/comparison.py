@@ -8,7 +8,7 @@ import numpy as np
 
 from ..runtime.bundle.table import Tolerance
 
-__all__ = ["Row", "relative"]
+__all__ = ["Row", "divergence", "relative"]
 
 NAN = float("nan")
 TINY = float(np.finfo(float).tiny)
@@ -66,13 +66,10 @@ class Row:
 
     def with_tokens(self, ours: np.ndarray, reference: np.ndarray) -> "Row":
         """Add what the difference does to the next token; logits [P, vocabulary]."""
-        divergence = 0.0
         # a position at a time: in float64 all of them would take gigabytes
-        for mine, other in zip(ours, reference, strict=True):
-            own, theirs = log_probabilities(mine), log_probabilities(other)
-            divergence += float(np.exp(theirs) @ (theirs - own)) / len(ours)
+        total = sum(divergence(mine, other) for mine, other in zip(ours, reference, strict=True))
         agreement = float((ours.argmax(axis=1) == reference.argmax(axis=1)).mean())
-        return replace(self, divergence=divergence, agreement=agreement)
+        return replace(self, divergence=total / len(ours), agreement=agreement)
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with null for what is not a number."""
@@ -100,6 +97,12 @@ def relative(ours: np.ndarray, reference: np.ndarray) -> float:
     """Root mean square of the difference over that of the reference."""
     a, b = (np.asarray(values, np.float64).ravel() for values in (ours, reference))
     return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), TINY)
+
+
+def divergence(ours: np.ndarray, exact: np.ndarray) -> float:
+    """Kullback-Leibler divergence of two distributions by their logits [vocabulary], nats."""
+    theirs, own = log_probabilities(exact), log_probabilities(ours)
+    return float(np.exp(theirs) @ (theirs - own))
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
