@@ -16,16 +16,16 @@ from ...runtime.console import Progress
 from ...runtime.errors import BadInput, StllmError
 from ...runtime.options import Options
 from ..reports.runs import read_runs
+from .rows import RESULTS
 from .run import Run, Task
 from .schedule import Schedule
 from .store import Store
 from .subject import Subject, require_verified
 from .workload import Workload
 
-__all__ = ["RESULTS", "measure", "this_command"]
+__all__ = ["measure", "this_command"]
 
 LOG = logging.getLogger(__name__)
-RESULTS = "results.jsonl"
 INTERRUPTED = 130
 
 

@@ -14,10 +14,12 @@ from typing import Any
 from ...runtime.errors import BadInput
 from ..rea.journal import whole_lines
 
-__all__ = ["SCHEMA", "Row", "check_row", "read_rows", "schema"]
+__all__ = ["RESULTS", "SCHEMA", "Row", "check_row", "read_rows", "schema"]
 
 LOG = logging.getLogger(__name__)
 SCHEMA = "stllm-edge.latency/1"
+# in the folder of a run
+RESULTS = "results.jsonl"
 Row = dict[str, Any]
 TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),

@@ -40,7 +40,7 @@ class Share(click.ParamType):
 def show(files: tuple[Path, ...], html: Path | None, stages: bool | None, as_json: bool, quiet: bool) -> None:
     """Show results of stllm-bench latency, of any number of devices, as one table.
 
-    RESULTS are results.jsonl of runs; those of an interrupted run count as far as they go.
+    RESULTS are results.jsonl of runs, or their folders; those of an interrupted run count as far as they go.
     """
     from .runs import read_runs
     from .table import headline

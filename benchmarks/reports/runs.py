@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from ...runtime.errors import BadInput
-from ..latency.rows import Row, read_rows
+from ..latency.rows import RESULTS, Row, read_rows
 from ..latency.statistics import Interval, Summary, bootstrap, summarise
 
 __all__ = ["FIRST_TOKEN", "PHASES", "TOKEN", "TOTAL", "Answer", "Part", "Run", "read_run", "read_runs"]
@@ -211,12 +211,13 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs in some files, a bundle at a time, in the order of the files.
+    """The runs in some files, or folders of `stllm-bench latency`, a bundle at a time, in the order given.
 
     Raises:
         BadInput: a file cannot be read, is of another schema, or holds no complete answer.
     """
-    return [run for path in paths for run in runs_of(path, read_rows(path))]
+    files = [path / RESULTS if path.is_dir() else path for path in paths]
+    return [run for file in files for run in runs_of(file, read_rows(file))]
 
 
 def runs_of(path: Path, rows: Sequence[Row]) -> list[Run]:

@@ -19,6 +19,9 @@ def test_warm_up_does_not_count_and_answers_keep_their_stages(
     run = read_run(write_run(tmp_path / "a.jsonl", run_recipe(questions=3, repetitions=2)))
     assert run.name == "small"
     assert len(run.answers) == 3 * 3 * 2
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run/results.jsonl", run_recipe(questions=3, repetitions=2))
+    assert read_run(tmp_path / "run").answers == run.answers
     assert {answer.repetition for answer in run.answers} == {0, 1}
     cold, warm, _ = run.parts
     assert cold.stages[:3] == ["process", "imports", "load_vision"]
