@@ -38,8 +38,8 @@ output_options = options(
     ),
 )
 sample_options = options(
-    click.option("--scene", type=FOLDER, help="Scene to verify on; by default a small one that is built in."),
-    click.option("--video", type=FOLDER, help="Clip to verify on."),
+    click.option("--scene", type=FOLDER, help="Scene to compare on; by default a small one that is built in."),
+    click.option("--video", type=FOLDER, help="Clip to compare on."),
     view_options,
 )
 precision_options = options(
@@ -72,6 +72,7 @@ quant_options = options(
         help="GGUF type; may repeat.",
     ),
     click.option("--tensor", "tensors", multiple=True, metavar="PATTERN=TYPE", help="Other type for some; may repeat."),
+    click.option("--target-size", "size", metavar="SIZE", help="As 5.0GiB: types are measured and chosen to fill it."),
     click.option("--recipe", "files", type=FOLDER, multiple=True, help="JSON with type, name, tensors; may repeat."),
     click.option("--imatrix", "matrix", type=FOLDER, help="Importance matrix, from stllm-calib imatrix or llama.cpp."),
     click.option("--name", help="Under which the bundle holds the one language model; by default its type."),
@@ -126,11 +127,13 @@ def onnx(
 @checkpoint_options
 @output_options
 @quant_options
+@sample_options
 @click.option("--lora-as-adapter", "adapter", is_flag=True, help="Write a LoRA adapter beside its base, not merged.")
 @click.option("--dry-run", is_flag=True, help="Print the size of each class of tensors, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a dry run as one JSON object.")
 @logging_options
 @reports_errors
+@gathered(Recording, "recording")
 @gathered(Defaults, "defaults")
 @gathered(Wanted, "wanted")
 def gguf(
@@ -141,6 +144,7 @@ def gguf(
     force: bool,
     defaults: Defaults,
     wanted: Wanted,
+    recording: Recording,
     adapter: bool,
     dry_run: bool,
     as_json: bool,
@@ -155,9 +159,9 @@ def gguf(
         recipes = recipes_of(wanted)
         exported = Export.open(checkpoint, out, base, point_encoder, defaults, force=force, quiet=quiet)
         if dry_run or as_json:
-            print_plans(exported.plans(recipes), as_json=as_json)
+            print_plans(exported.plans(recipes, recording), as_json=as_json)
         else:
-            exported.run(quants=recipes, adapter=adapter)
+            exported.run(quants=recipes, adapter=adapter, recording=recording)
 
 
 @click.command()

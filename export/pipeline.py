@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from .checkpoint.geometry import Inventory, take_inventory
 from .checkpoint.tokenizer import stop_ids
 from .comparison import Row
 from .disk import require_disk
+from .gguf.fitting import fitted
+from .gguf.prompts import prompts_of
 from .gguf.quantiser import Plan
 from .gguf.recipe import Recipe
 from .gguf.writer import add_llms, plans
@@ -98,6 +101,7 @@ class Export:
         calibrating: Calibrating | None = None,
         *,
         adapter: bool = False,
+        recording: Recording = BUILT_IN,
     ) -> None:
         """Add encoders and language models to the bundle; all of them or, on an error, none.
 
@@ -106,6 +110,7 @@ class Export:
             quants: types of language models, or recipes.
             calibrating: on which inputs precisions are chosen and judged.
             adapter: whether what a LoRA adapter adds to the language model becomes a file of its own.
+            recording: on which types are measured that are chosen for a size.
 
         Raises:
             BadInput: a part is unknown or there already, a recipe is not possible, or a precision takes a calibration
@@ -119,6 +124,7 @@ class Export:
             for kind, names in (("encoders", precisions), ("llm", [recipe.name for recipe in recipes])):
                 for name in names:
                     writer.require_absent(kind, name)
+            recipes = self._sized(recipes, recording)
             types = [recipe.type for recipe in recipes]
             LOG.info("%s", require_disk(self.out, self.checkpoint, self.inventory, precisions, types))
             if precisions:
@@ -145,18 +151,26 @@ class Export:
         if verified:
             with opened(recording, self.defaults.voxel_size):
                 pass
-        self.run(precisions, quants, calibrating)
+        self.run(precisions, quants, calibrating, recording=recording)
         if verified:
             yield from self.verify(recording, precisions, [recipe.name for recipe in recipes_from(quants)])
 
-    def plans(self, quants: Sequence[str | Recipe]) -> list[Plan]:
-        """What libllama would make of each tensor; nothing is written.
+    def plans(self, quants: Sequence[str | Recipe], recording: Recording = BUILT_IN) -> list[Plan]:
+        """What libllama would make of each tensor; nothing is written. Arguments as those of `run`.
 
         Raises:
             BadInput: a recipe is not possible.
         """
         with tempfile.TemporaryDirectory() as folder:
-            return plans(self.checkpoint, self.inventory, recipes_from(quants), Path(folder))
+            return plans(self.checkpoint, self.inventory, self._sized(recipes_from(quants), recording), Path(folder))
+
+    def _sized(self, recipes: list[Recipe], recording: Recording) -> list[Recipe]:
+        """The recipes, with types chosen for those that have a size."""
+        if all(recipe.size is None for recipe in recipes):
+            return recipes
+        source = self.checkpoint, self.inventory
+        prompts = cache(lambda: prompts_of(*source, self.defaults, recording, self.progress))
+        return [r if r.size is None else fitted(r, *source, prompts, self.progress) for r in recipes]
 
     def verify(
         self,

@@ -18,6 +18,7 @@ class Wanted:
         files: recipe files.
         matrix: importance matrix, where a recipe file names none.
         name: of the one language model that there is.
+        size: that a file is to have, for which types are chosen.
     """
 
     quants: tuple[str, ...] = ()
@@ -25,3 +26,4 @@ class Wanted:
     files: tuple[Path, ...] = ()
     matrix: Path | None = None
     name: str | None = None
+    size: str | None = None

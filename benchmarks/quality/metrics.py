@@ -6,7 +6,7 @@ here they are of all positions, from float32 logits whose sums are taken in floa
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Positions:
         right: whether the true token is the most probable one; false where none is known.
         change: of the true token's probability; NaN where none is known.
         surprise: minus the logarithm of the true token's probability, nats; NaN where none is known.
+        error: sum of squares of the logits' difference from the reference's, float64.
+        power: sum of squares of the reference's logits, float64.
     """
 
     divergence: np.ndarray
@@ -38,18 +40,17 @@ class Positions:
     right: np.ndarray
     change: np.ndarray
     surprise: np.ndarray
+    error: np.ndarray
+    power: np.ndarray
 
     @classmethod
     def joined(cls, parts: Sequence["Positions"]) -> "Positions":
         """Several, one after the other."""
-        names = ("divergence", "agreed", "right", "change", "surprise")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, entry.name) for part in parts]) for entry in fields(cls)))
 
     def where(self, mask: np.ndarray) -> "Positions":
         """Those of a mask [n]."""
-        return Positions(
-            self.divergence[mask], self.agreed[mask], self.right[mask], self.change[mask], self.surprise[mask]
-        )
+        return Positions(*(getattr(self, entry.name)[mask] for entry in fields(self)))
 
     def __len__(self) -> int:
         return len(self.divergence)
@@ -64,7 +65,13 @@ def compare(ours: np.ndarray, reference: np.ndarray, true: np.ndarray) -> Positi
     own, other = mine[rows, true], theirs[rows, true]
     change = np.where(known, np.exp(own) - np.exp(other), np.nan)
     surprise = np.where(known, -own, np.nan)
-    return Positions(divergence, best == reference.argmax(axis=1), known & (best == true), change, surprise)
+    error, power = square(np.subtract(ours, reference, dtype=np.float64)), square(reference.astype(np.float64))
+    agreed = best == reference.argmax(axis=1)
+    return Positions(divergence, agreed, known & (best == true), change, surprise, error, power)
+
+
+def square(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("nv,nv->n", rows, rows))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -82,8 +89,8 @@ class Summary:
     Attributes:
         positions: how many.
         questions: of how many questions.
-        values: by name: kl_mean, kl_median, kl_p90, kl_p99, kl_max, top1, rms_dp, perplexity; None where there are too
-            few positions, or none whose true token is known.
+        values: by name: kl_mean, kl_median, kl_p90, kl_p99, kl_max, top1, rms_dp, perplexity, rel_rms
+            (of the logits); None where there are too few positions, or none whose true token is known.
         errors: standard errors by the same names; of the maximum there is none.
     """
 
@@ -131,13 +138,15 @@ class Figures:
                     known.astype(float),
                     np.where(known, found.change, 0) ** 2,
                     np.where(known, found.surprise, 0),
+                    found.error,
+                    found.power,
                 )
             ]
         )
 
     def of(self, times: np.ndarray) -> dict[str, float | None]:
         """The figures where each group counts so many times."""
-        count, divergence, agreed, known, squares, surprise = (float(total) for total in self._sums @ times)
+        count, divergence, agreed, known, squares, surprise, error, power = map(float, self._sums @ times)
         figures: dict[str, float | None] = {"kl_mean": divergence / count, "kl_max": float(self._sorted[-1])}
         figures |= dict.fromkeys(PERCENTILES)
         if self._positions >= LEAST_POSITIONS:
@@ -148,6 +157,7 @@ class Figures:
             "top1": agreed / count,
             "rms_dp": math.sqrt(squares / known) if known else None,
             "perplexity": math.exp(min(surprise / known, MOST_SURPRISE)) if known else None,
+            "rel_rms": math.sqrt(error / power) if power else None,
         }
 
 

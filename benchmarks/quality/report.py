@@ -18,7 +18,7 @@ __all__ = ["SCHEMA", "plot", "rows", "table", "words", "write"]
 SCHEMA = "stllm-edge.quality/1"
 SHOWN = ("video", "after", "answer", "all")
 NORMAL_95 = 1.959964
-COLUMNS = ("kl_mean", "kl_median", "kl_p90", "kl_p99", "kl_max", "top1", "rms_dp", "perplexity")
+COLUMNS = ("kl_mean", "kl_median", "kl_p90", "kl_p99", "kl_max", "top1", "rms_dp", "perplexity", "rel_rms")
 
 
 def rows(measured: Sequence[Measured], about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def rows(measured: Sequence[Measured], about: dict[str, Any]) -> list[dict[str, 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Rows as one Markdown table, a line a model and class."""
-    figures = ("KL mean", "median", "90 %", "99 %", "max", "top-1", "RMS Δp", "perplexity")
+    figures = ("KL mean", "median", "90 %", "99 %", "max", "top-1", "RMS Δp", "perplexity", "rel-rms")
     heads = ["model", "MB", "positions", *figures, "exact answers"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     answers = {row["quant"]: row for row in found if row["kind"] == "answers"}

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +103,10 @@ def plan(header: Path, recipe: Recipe) -> Plan:
         kind = (found[4] or found[3]).upper()
         other = wanted.get(found[1], "").upper() or None
         tensors.append(Planned(found[1], shape, kind, tensor_bytes(shape, kind), other))
-    reader = GGUFReader(header)
-    if len(tensors) != len(reader.tensors):
-        raise StllmError(f"libllama planned {len(tensors)} of {len(reader.tensors)} tensors; install 0.3.36")
-    return Plan(recipe, tuple(tensors), reader.data_offset, NEEDS_MATRIX in text)
+    source = Source.of(header)
+    if len(tensors) != source.count:
+        raise StllmError(f"libllama planned {len(tensors)} of {source.count} tensors; install 0.3.36")
+    return Plan(recipe, tuple(tensors), source.head, NEEDS_MATRIX in text)
 
 
 def quantise(source: Path, target: Path, recipe: Recipe, matrix: Matrix | None = None) -> None:
@@ -116,7 +117,7 @@ def quantise(source: Path, target: Path, recipe: Recipe, matrix: Matrix | None =
         DoesNotFit: the disk is full.
         StllmError: libllama refuses.
     """
-    weights = matrix.weights(columns_of(source), recipe.matrix or Path("-")) if matrix else {}
+    weights = matrix.weights(Source.of(source).columns, recipe.matrix or Path("-")) if matrix else {}
     try:
         with logged() as lines:
             run(source, target, recipe, weights, described(recipe, matrix), lines=lines)
@@ -141,9 +142,28 @@ def shortened(text: str) -> str:
     return text.encode()[:LONGEST_TEXT].decode(errors="ignore")
 
 
-def columns_of(path: Path) -> dict[str, int]:
-    """Columns of a model's matrices, by name."""
-    return {tensor.name: int(tensor.shape[0]) for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1}
+@dataclass(frozen=True)
+class Source:
+    """A plain file: columns of its matrices, type of the embedding matrix, number of tensors, bytes before them."""
+
+    columns: Mapping[str, int]
+    embedding: str
+    count: int
+    head: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """Read the head of a file, with a vocabulary of 150,000 tokens once for many types."""
+        return read_source(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def read_source(path: Path, _: int) -> Source:
+    """The same; the time is of the file's last change."""
+    reader = GGUFReader(path)
+    columns = {tensor.name: int(tensor.shape[0]) for tensor in reader.tensors if len(tensor.shape) > 1}
+    kinds = {str(tensor.name): str(tensor.tensor_type.name) for tensor in reader.tensors}
+    return Source(columns, kinds[EMBEDDING], len(kinds), int(reader.data_offset))
 
 
 def run(
@@ -158,11 +178,11 @@ def run(
 ) -> None:
     """Call libllama; the arguments that it keeps pointers to live until it returns."""
     llama = libllama()
-    columns = columns_of(source)
-    chosen = recipe.overrides(columns)
+    held = Source.of(source)
+    chosen = recipe.overrides(held.columns)
     parameters = llama.llama_model_quantize_default_params()
     ftype = QUANTISED.get(recipe.type, PLAIN.get(recipe.type, (0, 0, 0))[2])
-    embedding = TENSOR_TYPES[chosen.pop(EMBEDDING, embedding_type(source, recipe, columns[EMBEDDING]))]
+    embedding = TENSOR_TYPES[chosen.pop(EMBEDDING, embedding_type(held, recipe))]
     assign(parameters, ftype=ftype, token_embedding_type=embedding, max_buf_size=QUANTISE_BUFFER, dry_run=dry_run)
     # libllama takes expressions of another kind and the first that matches: names alone mean the same to both
     types = (llama.llama_model_tensor_override * (len(chosen) + 1))()
@@ -193,19 +213,14 @@ def failure(code: int, recipe: Recipe, lines: Sequence[str]) -> StllmError:
     return StllmError(f"libllama could not quantise to {recipe.type}: {reason}")
 
 
-def embedding_type(source: Path, recipe: Recipe, width: int) -> str:
+def embedding_type(source: Source, recipe: Recipe) -> str:
     """Rows of the embedding matrix are read at run time and feed the aligner.
 
     They stay as they are beside Q8_0, and are Q8_0 beside lower types, where the width allows it.
     """
     if recipe.type in PLAIN:
         return recipe.type
-    return "Q8_0" if recipe.type != "Q8_0" and width % BLOCK == 0 else plain_type(source)
-
-
-def plain_type(source: Path) -> str:
-    """The type of a plain file's embedding matrix."""
-    return next(str(tensor.tensor_type.name) for tensor in GGUFReader(source).tensors if tensor.name == EMBEDDING)
+    return "Q8_0" if recipe.type != "Q8_0" and source.columns[EMBEDDING] % BLOCK == 0 else source.embedding
 
 
 def require_matrix(found: Plan, matrix: Matrix | None) -> None:

@@ -28,12 +28,14 @@ class Recipe:
         tensors: regular expressions and the GGML types of the tensors whose names they match somewhere; the first that
             matches counts.
         matrix: file of an importance matrix.
+        size: bytes that the file is to have; types are yet to be chosen then, and `type` is none that counts.
     """
 
     name: str
     type: str
     tensors: tuple[tuple[str, str], ...] = ()
     matrix: Path | None = None
+    size: int | None = None
 
     def __post_init__(self) -> None:
         if self.type not in KNOWN:
@@ -128,13 +130,15 @@ def recipes_of(wanted: Wanted) -> list[Recipe]:
         BadInput: an option is not what it has to be, or two recipes have one name.
     """
     overrides, matrix, name = parse_overrides(wanted.tensors), wanted.matrix, wanted.name
-    quants = wanted.quants or (() if wanted.files else (USUAL,))
-    if quants and matrix and not set(quants) - set(PLAIN):
+    sizes = [] if wanted.size is None else [parse_size(wanted.size)]
+    quants = wanted.quants or (() if wanted.files or sizes else (USUAL,))
+    if quants and matrix and not sizes and not set(quants) - set(PLAIN):
         raise BadInput(f"--imatrix {matrix}: is for quantised types; {', '.join(quants)} takes none")
     found = [Recipe(quant, quant, overrides, None if quant in PLAIN else matrix) for quant in dict.fromkeys(quants)]
     for file in wanted.files:
         read = read_recipe(file)
         found.append(Recipe(read.name, read.type, (*overrides, *read.tensors), read.matrix or matrix))
+    found += [Recipe("".join((wanted.size or "").split()), USUAL, overrides, matrix, size) for size in sizes]
     if name is not None:
         if len(found) != 1:
             raise BadInput(f"--name {name}: names one language model, {len(found)} are asked for")

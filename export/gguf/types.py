@@ -1,6 +1,8 @@
 """The types of GGUF files and tensors that libllama makes, and values read back from them."""
 
 import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "TENSOR_TYPES",
     "dequantise",
     "dequantise_fast",
+    "rounded",
     "tensor_bytes",
 ]
 
@@ -77,6 +80,8 @@ TENSOR_TYPES = {
     if kind.name not in ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K", "NVFP4")
 }
 EMBEDDING = "token_embd.weight"
+# rounded at once, by each thread
+VALUES_AT_ONCE = 2**20
 # of the embedding matrix, whose rows are read at run time
 EMBEDDING_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
@@ -104,6 +109,39 @@ def dequantise_fast(data: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
         return raw.view(np.float32).reshape(shape)
     out = np.empty(shape, np.float32)
     traits(int(kind)).to_float(raw.ctypes.data, out.ctypes.data, out.size)
+    return out
+
+
+def rounded(values: np.ndarray, kind: str, importance: np.ndarray | None = None) -> np.ndarray:
+    """What a type leaves of a matrix [R, columns] float32, by GGML's own code, which libllama quantises with.
+
+    Args:
+        values: whose columns are whole blocks of the type.
+        kind: GGML type.
+        importance: [columns] float32, for types that take it.
+    """
+    if kind in PLAIN:
+        return torch.from_numpy(values).to(PLAIN[kind][1]).float().numpy()
+    libllama()
+    from llama_cpp._ggml import libggml
+
+    quantise = libggml.ggml_quantize_chunk
+    quantise.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    quantise.restype = ctypes.c_size_t
+    source, (_, columns) = np.ascontiguousarray(values, np.float32), values.shape
+    weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
+    out = np.empty_like(source)
+
+    def convert(first: int) -> None:
+        part = source[first : first + step]
+        made = np.empty((len(part), tensor_bytes((columns,), kind)), np.uint8)
+        given = None if weights is None else weights.ctypes.data
+        quantise(TENSOR_TYPES[kind], part.ctypes.data, made.ctypes.data, 0, len(part), columns, given)
+        out[first : first + step] = dequantise_fast(made, GGMLQuantizationType[kind])
+
+    step = max(1, VALUES_AT_ONCE // columns)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(convert, range(0, len(source), step)))
     return out
 
 

@@ -18,6 +18,8 @@ def test_divergence_is_that_of_the_definition() -> None:
     assert np.isnan(found.change).tolist() == (true < 0).tolist()
     assert np.allclose(found.surprise[2], -np.log(q[2, 0]))
     assert (found.agreed == (ours.argmax(1) == theirs.argmax(1))).all()
+    expected = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    assert Summary.of([found], [0]).values["rel_rms"] == pytest.approx(expected)
 
 
 def test_a_model_has_no_divergence_from_itself() -> None:
@@ -47,7 +49,7 @@ def test_standard_errors_are_those_of_whole_clips() -> None:
             count = 30
             plain = np.full(count, True)
             levels = np.full(count, level)
-            questions.append(Positions(levels, plain, plain, levels, levels))
+            questions.append(Positions(levels, plain, plain, *[levels] * 4))
             clips.append(clip)
     summary = Summary.of(questions, clips)
     levels = np.array([question.divergence[0] for question in questions[::5]])

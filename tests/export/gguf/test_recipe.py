@@ -23,6 +23,7 @@ def test_usual_type_is_made_where_nothing_is_said() -> None:
         Recipe("Q8_0", "Q8_0", matrix=Path("m")),
         Recipe("F16", "F16"),
     ]
+    assert recipes_of(Wanted(size="5.0 GiB")) == [Recipe("5.0GiB", "Q4_K_M", size=5 * 2**30)]
 
 
 def test_recipe_file_is_read(tmp_path: Path) -> None:
