@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 from stllm_edge.benchmarks.checkpoints import TRAINED
 from stllm_edge.benchmarks.outliers import CHANNELS, LOUD, add_outliers
 from stllm_edge.benchmarks.quality.report import words
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,13 @@ def test_rows_table_and_plot(stllm: Any, world: dict[str, Path], tmp_path: Path)
     assert "| Q2_K |" in result.stdout
     rows = rows_of((tmp_path / "results.jsonl").read_text())
     assert {row["schema"] for row in rows} == {"stllm-edge.quality/1"}
+    schema = json.loads((ROOT / "benchmarks/quality/results.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    for row in rows:
+        validator.validate(row)
+        assert not validator.is_valid({**row, "other": 1})
+        assert not validator.is_valid({name: value for name, value in row.items() if name != "bundle"})
+    assert {row["kind"] for row in rows} == set(schema["$defs"])
     assert rows[0]["kind"] == "run"
     assert rows[0]["null_control"] == 0
     found = {(row["quant"], row["positions"]): row for row in rows if row["kind"] == "quality"}
