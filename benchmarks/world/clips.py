@@ -1,6 +1,6 @@
 """Clips: a person looks around, carries an item to a piece of furniture and lays it down there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,7 +125,7 @@ def act(room: Room, places: np.ndarray, first: View, affordance: int, generator:
 
 
 def render_clip(
-    room: Room, clip: Clip, generator: np.random.Generator, numbers: range = range(FRAMES)
+    room: Room, clip: Clip, generator: np.random.Generator, numbers: Sequence[int] = range(FRAMES)
 ) -> Iterator[Frame]:
     """Frames of a clip; furniture owns its pixels by its index, and the item by the index after the last."""
     furniture = [Body.of_furniture(piece) for piece in room.furniture]

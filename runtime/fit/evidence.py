@@ -23,6 +23,9 @@ LIKELY = 0.4
 MARGIN, MARGIN_OF_MORE, MORE = 0.5, 0.3, 4
 # by how much less for a warning, and how far the second best has to be behind
 MILDER, AHEAD = 0.15, 0.2
+# a reading that fits by chance, in views of a few colours: from which agreement on another is looked for, and how well
+# that has to agree, by both measures, to be likely
+SURE, CLEAR, CLEARER = 0.8, 0.8, 0.2
 # points before the frames from which views of one colour count, and from which anything is proved
 ANY_CELLS, LEAST_LIKELY, LEAST_CERTAIN = 20, 100, 200
 # one or two views may look at one wall
@@ -84,6 +87,10 @@ class Evidence:
         """Whether nothing has to be explained."""
         return self.agree(convention).share >= FITS
 
+    def is_sure(self, convention: str) -> bool:
+        """Whether a reading fits so well that no other is looked for."""
+        return self.agree(convention).share >= SURE
+
     def proves(self, convention: str) -> bool:
         """Whether no other reading is possible."""
         found = self.agree(convention)
@@ -103,7 +110,8 @@ class Evidence:
         few = len(self.frames) < FEW_FRAMES
         better -= FEW_MARGIN if few else 0.0
         if other.share < LIKELY or other.cells < (FEW_CELLS if few else LEAST_LIKELY) or better < -MILDER:
-            return None
+            clear = min(other.share, other.plain) >= CLEAR and other.share - ours.share >= CLEARER
+            return False if clear and not few and other.cells >= LEAST_CERTAIN else None
         proved = other.share >= PROVES and other.cells >= LEAST_CERTAIN and other.share - second >= AHEAD
         return proved and better >= 0 and not few
 
@@ -150,7 +158,7 @@ def preferred(evidence: Evidence, thorough: bool) -> Preference | None:
         thorough: try all also where the given one fits.
     """
     given = evidence.given
-    if evidence.fits(given) and not thorough:
+    if evidence.is_sure(given) and not thorough:
         return None
     others = {name: evidence.agree(name) for name in (*POSE_CONVENTIONS, BODY) if name != given}
     ranked = sorted(others, key=lambda name: -others[name].share)

@@ -1,6 +1,7 @@
 """Depth frames with poses, fused to a cloud that has the colours of the clip's frames."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from ...errors import BadInput
 from ..clip import Clip
+from ..decoding.bounded import BoundedFile
+from ..decoding.images import require_size
 
 __all__ = ["CELL", "DEPTH_FOLDER", "first_in_cells", "fuse_depth"]
 
@@ -15,7 +18,7 @@ LOG = logging.getLogger(__name__)
 DEPTH_FOLDER = "depth"
 SUFFIXES = (".png", ".tif", ".tiff")
 # frames are taken evenly, and of larger ones every so many pixels
-MOST_FRAMES, MOST_COLUMNS = 100, 320
+MOST_FRAMES, MOST_SIDE = 100, 320
 # metres: one point is kept in each cell, the first in the order of time
 CELL = 0.01
 CELLS = 1 << 20
@@ -70,9 +73,12 @@ def read_depth(file: Path, scale: float) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            stored = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with BoundedFile(file) as opened, Image.open(opened) as image:
+                require_size(image.size, file.stat().st_size)
+                stored = np.asarray(image)
+    except Exception as error:  # decoders of damaged files raise anything
         raise BadInput(f"depth frame {file}: unreadable ({error})") from None
     if stored.ndim != 2 or stored.dtype.itemsize < 2 or stored.dtype.kind not in "fiu":
         raise BadInput(
@@ -88,7 +94,7 @@ def back_projected(
     depth: np.ndarray, frame: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, origin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points [P, 3] from an origin, and colours [P, 3], of a depth frame's pixels; one a cell."""
-    step = -(-depth.shape[1] // MOST_COLUMNS)
+    step = -(-max(depth.shape) // MOST_SIDE)
     rows, columns = np.nonzero(np.isfinite(depth[::step, ::step]))
     rows, columns = rows * step, columns * step
     # the centre of a pixel, which may be of a smaller image, in pixels of the frame
@@ -102,7 +108,7 @@ def back_projected(
 
 def first_in_cells(points: np.ndarray, colours: np.ndarray, cell: float = CELL) -> tuple[np.ndarray, np.ndarray]:
     """Of the points [P, 3] in each cell of so many metres the first, in their order, with its colour."""
-    cells = np.floor(points / cell).astype(np.int64).clip(-CELLS, CELLS - 1) + CELLS
+    cells = np.floor(points / cell).clip(-CELLS, CELLS - 1).astype(np.int64) + CELLS
     _, first = np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_index=True)
     first.sort()
     return points[first], colours[first]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
+from .bounded import BoundedFile
 
-__all__ = ["IMAGE_SUFFIXES", "OTHER_PICTURES", "Picture", "decode_image", "read_image", "white_of"]
+__all__ = ["IMAGE_SUFFIXES", "OTHER_PICTURES", "Picture", "decode_image", "read_image", "require_size", "white_of"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # pictures that are not read, and would be missed
@@ -84,7 +85,7 @@ def read_image(path: Path) -> Picture:
         with warnings.catch_warnings():
             # what Pillow warns of in a file's metadata
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with BoundedFile(path) as opened, Image.open(opened) as image:
                 require_size(image.size, path.stat().st_size)
                 return upright(image)
     except Exception as error:  # decoders of damaged files raise anything

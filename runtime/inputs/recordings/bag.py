@@ -1,24 +1,27 @@
 """A bag of messages: its topics, and their messages in the order that they were received in."""
 
 import heapq
-import io
 import logging
-import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ...errors import BadInput, StllmError
 from ...libraries import load_library
+from ..decoding.bounded import BoundedFile
 
-__all__ = ["Bag", "Message", "Topic", "open_bag", "stamp_of"]
+__all__ = ["Bag", "Message", "Topic", "open_bag", "stamp_of", "unpack"]
 
 LOG = logging.getLogger(__name__)
 INSTALL = "pip install 'stllm-edge[ros]'"
 NANO = 1_000_000_000
 STORES = (".mcap", ".db3")
+# what a chunk or a message may unpack to: so many times its bytes, and what images of one colour come to
+MOST_FACTOR, ANY_BYTES = 64, 1 << 26
+PIECE = 1 << 20
 # of ROS 1, which its usual packages do not bring
 MORE_TYPES = {
     "tf2_msgs/msg/TFMessage": "geometry_msgs/TransformStamped[] transforms",
@@ -126,19 +129,6 @@ class BoundedPath(type(Path())):  # type: ignore[misc]
         return BoundedFile(self) if mode == "rb" else super().open(mode, *arguments, **options)
 
 
-class BoundedFile(io.BufferedReader):
-    """A file that is asked for no more than is left of it."""
-
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path))
-        self._size = os.fstat(self.fileno()).st_size
-
-    def read(self, size: int | None = -1) -> bytes:
-        """As a file does."""
-        left = max(0, self._size - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
     """Open a bag: an .mcap, .db3 or .bag file, or a folder as `ros2 bag record` writes them, or of .bag files.
@@ -156,8 +146,50 @@ def open_bag(path: Path) -> Iterator[Bag]:
             types.register(typesys.get_types_from_msg(definition, name))
     with ExitStack() as stack:
         with told(path):
+            bound_library(ros1)
             bag = Bag(path, [stack.enter_context(reader(BoundedPath(file))) for file in files], types, ros1)
         yield bag
+
+
+def unpack(decompressor: Callable[[], Any], data: bytes) -> bytes:
+    """Unpack streams that stand one after the other, at most `MOST_FACTOR` times their size and `ANY_BYTES`.
+
+    Args:
+        decompressor: makes one stream's, of `bz2`, `lz4.frame` or `zstd`.
+        data: the streams.
+
+    Raises:
+        ValueError: it would be more, or the last stream is cut off.
+    """
+    most, unpacked = MOST_FACTOR * len(data) + ANY_BYTES, bytearray()
+    while data:
+        stream, given = decompressor(), data
+        while not stream.eof:
+            piece = stream.decompress(given, PIECE)
+            given = b""
+            unpacked += piece
+            if len(unpacked) > most:
+                raise ValueError(f"{len(data)} compressed bytes unpack to over {most}")
+            if not piece and not stream.eof and stream.needs_input:
+                raise ValueError("compressed data is cut off")
+        data = stream.unused_data or b""
+    return bytes(unpacked)
+
+
+def bound_library(ros1: bool) -> None:
+    """Let the library that reads bags unpack by `unpack`, since its own ways take what a file claims."""
+    lz4 = load_library("lz4.frame").LZ4FrameDecompressor
+    if ros1:
+        bz2 = load_library("bz2").BZ2Decompressor
+        known = load_library("rosbags.rosbag1.reader").decompressors
+        known.update(bz2=lambda data: unpack(bz2, data), lz4=lambda data: unpack(lz4, data))
+        return
+    reader = load_library("rosbags.rosbag2.reader")
+    opened, zstd = reader.zstd.open, load_library("rosbags.rosbag2.storage_mcap").zstd.ZstdDecompressor
+    # of a file that is compressed as a whole the library makes another on the disk, a piece at a time
+    reader.zstd = SimpleNamespace(open=opened, decompress=lambda data: unpack(zstd, data))
+    known = load_library("rosbags.rosbag2.storage_mcap").DECOMPRESSORS
+    known.update(zstd=lambda data, _: unpack(zstd, data), lz4=lambda data, _: unpack(lz4, data))
 
 
 def locate(path: Path) -> tuple[list[Path], bool]:

@@ -106,6 +106,13 @@ def test_axes_of_a_body_are_named(recording: Any) -> None:
     assert not fit_of(recording.stored("c2w-body", "c2w-body")).findings
 
 
+def test_a_reading_that_fits_by_chance_is_questioned_where_another_fits_clearly(recordings: list[Any]) -> None:
+    fit = fit_of(recordings[57].stored("c2w-opengl"))
+    assert fit.conventions["c2w"].share > 0.5
+    (found,) = fit.findings
+    assert (found.option, found.value) == ("--pose-convention", "c2w-opengl")
+
+
 @pytest.mark.parametrize("raw", ["c2w", "w2c", "c2w-opengl", "w2c-opengl"])
 def test_the_frames_choose_a_convention(raw: str, recording: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stllm_edge"):

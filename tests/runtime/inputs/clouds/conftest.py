@@ -1,5 +1,6 @@
 """A small cloud, and what writes it in any format."""
 
+import base64
 import importlib.util
 import io
 import json
@@ -85,6 +86,15 @@ def glb_bytes(
     size = 28 + len(text) + len(binary)
     head = struct.pack("<4sII", b"glTF", 2, size) + struct.pack("<I4s", len(text), b"JSON") + text
     return head + struct.pack("<I4s", len(binary), b"BIN\0") + bytes(binary)
+
+
+def gltf_bytes(glb: bytes) -> bytes:
+    """The same file with its data inside its JSON."""
+    length = int.from_bytes(glb[12:16], "little")
+    tree = json.loads(glb[20 : 20 + length])
+    inside = base64.b64encode(glb[28 + length :]).decode()
+    tree["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{inside}"
+    return json.dumps(tree).encode()
 
 
 def pack_lzf(content: bytes) -> bytes:
@@ -205,6 +215,7 @@ def files(cloud: Cloud, write: Writers) -> dict[str, bytes]:
         "little.ply": write.ply(columns),
         "big.ply": write.ply(packed, form="binary_big_endian"),
         "two.glb": write.glb(*half),
+        "two.gltf": gltf_bytes(write.glb(*half)),
         "ascii.pcd": write.pcd(packed, data="ascii"),
         "binary.pcd": write.pcd(columns),
         "compressed.pcd": write.pcd(packed, data="binary_compressed"),

@@ -1,6 +1,7 @@
 """Depth frames become the cloud that they are pictures of."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,31 @@ def test_a_clip_is_needed(recording: Path) -> None:
         file.unlink()
     with pytest.raises(BadInput, match=r"holds no \.png"):
         load(recording)
+
+
+def test_a_frame_that_claims_more_than_it_holds(recording: Path) -> None:
+    (recording / "depth/f_1.png").write_bytes(b"P5 9000 9000 65535\n" + bytes(100))
+    with pytest.raises(BadInput, match=r"depth frame .*f_1.png: unreadable \(it claims 9000x9000 pixels in 119 bytes"):
+        load(recording)
+
+
+def test_infinite_depths_are_none_and_endless_ones_are_counted(recording: Path, caplog) -> None:
+    values = np.full((30, 40), 2, np.float32)
+    values[0, 0], values[0, 1] = 3e38, np.inf
+    Image.fromarray(values).save(recording / "depth/f_1.tiff")
+    (recording / "depth/f_1.png").unlink()
+    assert len(load(recording).points) == 3 * 30 * 40 - 2
+    assert "1 of 3599 points have coordinates that are NaN or infinite" in caplog.text
+
+
+def test_damaged_depth_frames_are_read_or_refused(recording: Path, tmp_path_factory, survives_damage) -> None:
+    originals = tmp_path_factory.mktemp("originals")
+    values = np.full((30, 40), 2, np.float32)
+    for suffix, stored in ((".png", (values * 1000).astype(np.uint16)), (".tiff", values)):
+        folder = originals / suffix[1:]
+        for name in ("poses/f_1.txt", "video/f_1.png", "K.txt"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(recording / name, folder / name)
+        (folder / "depth").mkdir()
+        Image.fromarray(stored).save(folder / "depth" / f"f_1{suffix}")
+    survives_damage("depth", originals, 25)

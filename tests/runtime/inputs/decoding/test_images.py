@@ -1,6 +1,8 @@
 """Image files: orientation, depth, pages, and damage."""
 
+import contextlib
 import logging
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,20 @@ def test_a_header_that_claims_more_pixels_than_the_file_holds(tmp_path, size: tu
     file.write_bytes(content)
     with pytest.raises(BadInput, match=r"a_1\.bmp: unreadable \((it claims 5000x5000 pixels in 198 bytes|Image size)"):
         read_image(file)
+
+
+def test_a_part_that_claims_more_than_the_file_holds_is_not_allocated(tmp_path: Path) -> None:
+    file = write(tmp_path, RGB) / "a_1.png"
+    content = bytearray(file.read_bytes())
+    place = content.index(b"IDAT") - 4
+    content[place : place + 4] = b"\x7f\xff\xff\xff"
+    file.write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(BadInput):
+        read_image(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 def test_damaged_images_are_read_or_refused(tmp_path, survives_damage) -> None:

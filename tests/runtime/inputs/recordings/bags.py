@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 NANO = 1_000_000_000
 BEGIN = 1_700_000_000 * NANO
-KINDS = ("bag", "sqlite3", "mcap", "bare")
+KINDS = ("bag", "sqlite3", "mcap", "bare", "lz4", "bz2", "chunks", "messages")
+# of the kinds above those of ROS 1, and those whose chunks or messages are compressed by zstd
+ROS1 = {"bag": None, "lz4": Writer1.CompressionFormat.LZ4, "bz2": Writer1.CompressionFormat.BZ2}
+PACKED = {"chunks": CompressionMode.STORAGE, "messages": CompressionMode.MESSAGE}
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Robot:
 
     @property
     def ros1(self) -> bool:
-        return self.kind == "bag"
+        return self.kind in ROS1
 
     def make(self, kind: str, /, **fields: Any) -> Any:
         return self.types.types[kind](**fields)
@@ -173,12 +176,18 @@ def quaternion(rotation: np.ndarray) -> np.ndarray:
 def recorded(folder: Path, kind: str = "mcap") -> Iterator[tuple[Robot, Path]]:
     """A robot whose messages are written to a bag of a kind of `KINDS`, and where the bag is once it is closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    types = get_typestore(Stores.ROS1_NOETIC if kind == "bag" else Stores.ROS2_HUMBLE)
-    if kind == "bag":
+    types = get_typestore(Stores.ROS1_NOETIC if kind in ROS1 else Stores.ROS2_HUMBLE)
+    if kind in ROS1:
         types.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
-        with Writer1(folder / "walk.bag") as writer:
+        writer = Writer1(folder / "walk.bag")
+        if ROS1[kind]:
+            writer.set_compression(ROS1[kind])
+        with writer:
             yield Robot(kind, writer, types), folder / "walk.bag"
         return
     plugin = StoragePlugin.SQLITE3 if kind == "sqlite3" else StoragePlugin.MCAP
-    with Writer2(folder / "walk", version=9, storage_plugin=plugin) as writer:
+    writer = Writer2(folder / "walk", version=9, storage_plugin=plugin)
+    if kind in PACKED:
+        writer.set_compression(PACKED[kind], CompressionFormat.ZSTD)
+    with writer:
         yield Robot(kind, writer, types), folder / "walk" if kind != "bare" else folder / "walk" / "walk.mcap"

@@ -1,16 +1,22 @@
 """Files that are no bags, or damaged ones: each is one line that says what mends it."""
 
+import bz2
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
+import numpy as np
 import pytest
+from rosbags.rosbag2.storage_mcap import zstd
 from stllm_edge.runtime import BadInput, MissingDependency, load_recording
-from stllm_edge.runtime.inputs.recordings.bag import open_bag
+from stllm_edge.runtime.inputs.recordings import bag
+from stllm_edge.runtime.inputs.recordings.bag import open_bag, unpack
 
-from .bags import KINDS, recorded
-from .conftest import Walk
+from .bags import KINDS, PACKED, ROS1, recorded
+from .conftest import Walk, same
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +104,55 @@ def test_messages_of_another_type_than_is_said(bags: dict[str, Path], tmp_path: 
 def test_damaged_bags_are_read_or_refused(bags: dict[str, Path], tmp_path: Path, survives_damage: Any) -> None:
     for kind, path in bags.items():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / f"{kind}{path.suffix}")
-    survives_damage("bags", tmp_path, 25)
+    survives_damage("bags", tmp_path, 10)
 
 
 def test_without_the_library_its_extra_is_named(bags: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rosbags.typesys", None)
     with pytest.raises(MissingDependency, match=r"pip install 'stllm-edge\[ros\]'"), open_bag(bags["bare"]):
         pass
+
+
+# compressed bags take no more than their bounds
+
+STREAMS: dict[str, tuple[Any, Any]] = {
+    "bz2": (bz2.compress, bz2.BZ2Decompressor),
+    "lz4": (lz4.frame.compress, lz4.frame.LZ4FrameDecompressor),
+    "zstd": (zstd.compress, zstd.ZstdDecompressor),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_streams(kind: str) -> None:
+    pack, decompressor = STREAMS[kind]
+    content = np.random.default_rng(0).integers(0, 9, 1_500_000, np.uint8).tobytes()
+    assert unpack(decompressor, pack(content)) == content
+    assert unpack(decompressor, pack(content) + pack(b"more")) == content + b"more"
+    assert unpack(decompressor, pack(b"")) == unpack(decompressor, b"") == b""
+    with pytest.raises(ValueError, match="compressed data is cut off"):
+        unpack(decompressor, pack(content)[:-100])
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_few_bytes_that_claim_many(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bag, "ANY_BYTES", 1 << 21)
+    pack, decompressor = STREAMS[kind]
+    packed = pack(bytes(64 << 20))
+    tracemalloc.start()
+    most = 64 * len(packed) + (1 << 21)
+    with pytest.raises(ValueError, match=f"{len(packed)} compressed bytes unpack to over {most}"):
+        unpack(decompressor, packed)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * most + (8 << 20)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *[kind for kind, form in ROS1.items() if form]])
+def test_compressed_bags(kind: str, walk: Walk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(folder, kind) as (robot, path):
+        walk.all(robot)
+    same(walk, load_recording(path))
+    monkeypatch.setattr(bag, "ANY_BYTES", 100)
+    monkeypatch.setattr(bag, "MOST_FACTOR", 0)
+    with pytest.raises(BadInput, match=f"bag {path}: cannot be read .* compressed bytes unpack to over 100"):
+        load_recording(path)

@@ -2,7 +2,7 @@
 
 `python tests/runtime/inputs/together/damaged.py KIND FOLDER COUNT` damages each file of a folder so many times, always
 in the same ways, with the address space limited, and prints what became of them. A folder in it is a bag, or cameras in
-several files, of which each is damaged in turn. Kinds are those of `READERS`.
+several files, or a scene of depth frames with its clip, of which each is damaged in turn. Kinds are those of `READERS`.
 """
 
 import logging
@@ -27,6 +27,7 @@ from stllm_edge.runtime.inputs.decoding.images import read_image
 from stllm_edge.runtime.inputs.points import load_points
 from stllm_edge.runtime.inputs.recordings.info import survey
 from stllm_edge.runtime.inputs.recordings.reading import load_recording
+from stllm_edge.runtime.inputs.scene import load_scene
 
 # bytes beyond what the process has before it begins: what C libraries take is not traced
 MOST_ADDRESSES = 1 << 30
@@ -54,6 +55,11 @@ def read_bag(path: Path) -> None:
         pass
 
 
+def read_depth_frames(folder: Path) -> None:
+    """A scene of depth frames, of which the scene's file and the clip are a part."""
+    load_scene(folder, clip=load_clip(folder / "video"))
+
+
 # by kind of file, with bytes that the reader itself may take
 READERS: dict[str, tuple[Callable[[Path], object], int]] = {
     "clouds": (load_points, READER),
@@ -61,6 +67,7 @@ READERS: dict[str, tuple[Callable[[Path], object], int]] = {
     "intrinsics": (load_intrinsics, READER),
     "images": (read_image, PICTURE),
     "videos": (read_video, PICTURE),
+    "depth": (read_depth_frames, PICTURE),
     "bags": (read_bag, PICTURE),
 }
 
