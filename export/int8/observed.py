@@ -15,6 +15,8 @@ __all__ = ["Observation", "observe"]
 
 # of one run, and of all: enough to tell formats apart, and little beside the weights
 ROWS_A_RUN, ROWS = 16, 192
+# those with the largest values are few, and attention looks for them: a range that cuts them off shows here alone
+LOUD_A_RUN, LOUD = 16, 64
 # modules of one product; the sparse convolutions that gather their kernels too are not among them
 PRODUCTS = (Projection, GatherConv, RunConv, ChildrenConv, Pointwise)
 
@@ -27,11 +29,13 @@ class Observation:
         lows: [in] least value of each input channel, or 0.
         highs: [in] greatest value of each, or 0.
         kept: some input rows of each run, [R, in] each.
+        loud: the input rows with the largest values, [R, in] each.
     """
 
     lows: Tensor
     highs: Tensor
     kept: list[Tensor] = field(default_factory=list)
+    loud: list[Tensor] = field(default_factory=list)
 
     @property
     def channels(self) -> Tensor:
@@ -45,7 +49,8 @@ class Observation:
 
     def divided(self, factors: Tensor) -> "Observation":
         """The same inputs with each channel divided by its factor, [in]."""
-        return Observation(self.lows / factors, self.highs / factors, [self.rows / factors])
+        loud = [rows / factors for rows in self.loud]
+        return Observation(self.lows / factors, self.highs / factors, [self.rows / factors], loud)
 
     @property
     def rows(self) -> Tensor:
@@ -53,12 +58,21 @@ class Observation:
         rows = torch.cat(self.kept)
         return rows[torch.linspace(0, len(rows) - 1, min(ROWS, len(rows))).long()]
 
-    def add(self, rows: Tensor, lows: Tensor, highs: Tensor) -> None:
-        """Count one run: some of its rows, and the bounds of all."""
+    @property
+    def loudest(self) -> Tensor:
+        """[R, in] the rows with the largest values of all runs."""
+        rows = torch.cat(self.loud)
+        return rows[loudest(rows.abs().amax(dim=1), LOUD)]
+
+    def add(self, rows: Tensor, loud: Tensor, lows: Tensor, highs: Tensor) -> None:
+        """Count one run: some of its rows, those with the largest values, and the bounds of all."""
         self.lows, self.highs = torch.minimum(self.lows, lows), torch.maximum(self.highs, highs)
         self.kept.append(rows.clone())
+        self.loud.append(loud.clone())
         if sum(map(len, self.kept)) > 2 * ROWS:
             self.kept = [self.rows]
+        if sum(map(len, self.loud)) > 2 * LOUD:
+            self.loud = [self.loudest]
 
 
 @contextmanager
@@ -87,23 +101,32 @@ def observe(module: nn.Module) -> Iterator[dict[str, Observation]]:
             hook.remove()
 
 
-def factors(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Some rows [R, in] of what a module multiplies by its weight, and the bounds [in] of all; 0 is within them."""
+def factors(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Some rows [R, in] of what a module multiplies by its weight, the loudest, and the bounds [in] of all and 0."""
     hidden = inputs[0].flatten(0, -2)
     lows, highs = hidden.amin(dim=0).clamp_max(0), hidden.amax(dim=0).clamp_min(0)
+    largest = hidden.abs().amax(dim=1, keepdim=True)
     if isinstance(module, GatherConv):
-        table = evenly(inputs[1])
-        rows = gathered_rows(hidden, table)
+        table = inputs[1]
+        magnitudes = gathered_rows(largest, table).amax(dim=1)
     elif isinstance(module, RunConv):
-        runs, stem = inputs[1]
-        rows = gathered_rows(gathered_rows(hidden, runs), evenly(stem))
+        runs, table = inputs[1]
+        hidden = gathered_rows(hidden, runs)
+        magnitudes = gathered_rows(gathered_rows(largest, runs).amax(dim=1, keepdim=True), table).amax(dim=1)
     else:
-        rows = evenly(hidden)
+        table, magnitudes = None, largest[:, 0]
+    places = evenly(len(magnitudes)), loudest(magnitudes, LOUD_A_RUN)
+    rows, loud = (hidden[place] if table is None else gathered_rows(hidden, table[place]) for place in places)
     # what is gathered has the channels once for each neighbour
-    times = rows.shape[1] // hidden.shape[1]
-    return rows, lows.repeat(times), highs.repeat(times)
+    times = rows.shape[1] // len(lows)
+    return rows, loud, lows.repeat(times), highs.repeat(times)
 
 
-def evenly(rows: Tensor) -> Tensor:
-    """Some of the rows, evenly from all."""
-    return rows[torch.linspace(0, len(rows) - 1, min(ROWS_A_RUN, len(rows))).long()]
+def evenly(count: int) -> Tensor:
+    """Places of some rows, evenly from all."""
+    return torch.linspace(0, count - 1, min(ROWS_A_RUN, count)).long()
+
+
+def loudest(magnitudes: Tensor, count: int) -> Tensor:
+    """Places of the largest, in their order."""
+    return magnitudes.topk(min(count, len(magnitudes))).indices.sort().values

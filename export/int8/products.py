@@ -129,15 +129,21 @@ def tried(name: str, seen: Observation, weight: Tensor, gain: float) -> Choice:
 
 
 def set_range(seen: Observation, weight: Tensor) -> tuple[float, float, str]:
-    """The range with the least error among those that are known for activations: error, threshold, name."""
-    rows = seen.rows
+    """The range with the least error among those that are known for activations: error, threshold, name.
+
+    The error is that of usual rows or that of the loudest, whichever is more: few rows are loud, but they are what
+    attention looks for.
+    """
     integers, scale = quantise_weight(weight)
-    restored, exact = integers.float() * scale, rows @ weight
-    norm = torch.linalg.vector_norm(exact).clamp_min(1e-30)
+    restored = integers.float() * scale
     tried = []
     for method, threshold in thresholds(seen).items():
-        ours = symmetric(rows, threshold) @ restored
-        tried.append((float(torch.linalg.vector_norm(ours - exact) / norm), threshold, method))
+        errors = []
+        for rows in (seen.rows, seen.loudest):
+            exact, ours = rows @ weight, symmetric(rows, threshold) @ restored
+            norm = torch.linalg.vector_norm(exact).clamp_min(1e-30)
+            errors.append(float(torch.linalg.vector_norm(ours - exact) / norm))
+        tried.append((max(errors), threshold, method))
     return min(tried)
 
 
