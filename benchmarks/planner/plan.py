@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...runtime.bundle.precisions import exactness
 from ...runtime.errors import BadInput, require_at_least
 from .devices import THIS, Device, find_device, names
 from .predict import Choice, Prediction, predict
@@ -88,7 +89,7 @@ def outlook(device: Device, subject: Subject, question: Question, also: int = 0)
         {"--frames": (question.frames, 1), "--voxels": (question.voxels, 1), "--new-tokens": (question.new_tokens, 1)}
     )
     quants = sorted(subject.quants, key=lambda quant: -subject.quants[quant])
-    choices = [Choice(precision, quant) for quant in quants for precision in sorted(subject.encoders, reverse=True)]
+    choices = [Choice(precision, quant) for quant in quants for precision in sorted(subject.encoders, key=exactness)]
     return Outlook(device, question, also, [predict(device, subject, question, choice) for choice in choices])
 
 

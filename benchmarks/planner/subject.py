@@ -7,11 +7,13 @@ from pathlib import Path
 from ...export.checkpoint.headers import Headers
 from ...runtime.bundle.geometry import Geometry, LlmGeometry
 from ...runtime.bundle.manifest import CPU, ENCODERS, Bundle
+from ...runtime.bundle.precisions import FORMATS, FP16, FP32, INT8, formats_of
 from ...runtime.errors import BadInput
 
 __all__ = ["Subject", "of_bundle", "of_checkpoint"]
 
-PRECISIONS = {"fp32": 4, "fp16": 2}
+# bytes of a weight; in INT8 those of the scales, and of the few weights that stay float32, come on top
+BYTES = {FP32: 4.0, FP16: 2.0, INT8: 1.11}
 # bits of a value in blocks of libllama's types
 BITS = {"F32": 32.0, "F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K": 5.5, "Q4_K": 4.5, "Q3_K": 3.4375}
 # types of most matrices, and of those that a mixture keeps finer, with which layers it does that in
@@ -66,7 +68,8 @@ def of_checkpoint(path: Path) -> Subject:
     geometry = headers.geometry()
     parameters = headers.parameters(geometry)
     encoders = {
-        precision: {name: count * size for name, count in parameters.items()} for precision, size in PRECISIONS.items()
+        precision: {name: round(count * BYTES[formats_of(precision)[name]]) for name, count in parameters.items()}
+        for precision in FORMATS
     }
     return Subject(path.name, geometry, encoders, {quant: gguf_bytes(geometry.llm, quant) for quant in MIXTURES})
 

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from ...runtime.bundle.manifest import MOST_FRAMES, Bundle
+from ...runtime.bundle.precisions import exactness
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.llm.placement import check_kv
 from ...runtime.options import Options
@@ -13,11 +14,12 @@ from ...runtime.preset import PresetOptions
 
 __all__ = ["Candidate", "Choices", "grid"]
 
-# the most exact first; what is not named here, as encoders of integers, is less exact
-PRECISIONS = ("fp32", "fp16")
+# the most exact first
 KV_TYPES = ("f32", "f16", "q8_0")
 # frames are tried from the bundle's number down to an eighth of it: 32, 16, 8, 4
 SHARES = (1, 2, 4, 8)
+# of encoders, language model, frames, keys and values: lower is more exact
+Place = tuple[tuple[int, ...], int, int, int]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def grid(bundles: Iterable[Path], choices: Choices, flash_attention: bool | None
     opened = [Bundle(path) for path in dict.fromkeys(bundles)]
     require_held("--precision", choices.precisions, opened, [bundle.precisions for bundle in opened])
     require_held("--quant", choices.quants, opened, [bundle.quants for bundle in opened])
-    found: dict[Candidate, tuple[int, ...]] = {}
+    found: dict[Candidate, Place] = {}
     for bundle in opened:
         for candidate, place in candidates_of(bundle, choices, flash_attention, named=len(opened) > 1):
             found.setdefault(candidate, place)
@@ -104,7 +106,7 @@ def grid(bundles: Iterable[Path], choices: Choices, flash_attention: bool | None
 
 def candidates_of(
     bundle: Bundle, choices: Choices, flash_attention: bool | None, *, named: bool
-) -> Iterator[tuple[Candidate, tuple[int, ...]]]:
+) -> Iterator[tuple[Candidate, Place]]:
     """Candidates of one bundle, and where they stand: lower is more exact."""
     usual = bundle.defaults.frames
     kinds = choices.kinds or [kv for kv in KV_TYPES[1:] if kv != "q8_0" or flash_attention is not False]
@@ -117,8 +119,7 @@ def candidates_of(
     for precision, quant, frames, kv in combined:
         options = PresetOptions(precision, quant, frames, kv)
         digest = bundle.digest_of(precision, quant)
-        rank = PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
-        place = rank, -bundle.size(bundle.llm(quant).file), -frames, KV_TYPES.index(kv)
+        place = exactness(precision), -bundle.size(bundle.llm(quant).file), -frames, KV_TYPES.index(kv)
         yield Candidate(bundle.path, digest, options, frames == usual, named), place
 
 

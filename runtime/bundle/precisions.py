@@ -3,7 +3,7 @@
 from ..errors import BadInput
 from .manifest import ENCODERS
 
-__all__ = ["FORMATS", "FP16", "FP32", "INT8", "canonical", "formats_of"]
+__all__ = ["FORMATS", "FP16", "FP32", "INT8", "canonical", "exactness", "formats_of"]
 
 FORMATS = FP32, FP16, INT8 = ("fp32", "fp16", "int8")
 # under the name `int8` the tower alone is INT8, which takes most of the time: the points' products are small, and the
@@ -39,6 +39,11 @@ def canonical(precision: str) -> str:
     formats = formats_of(precision)
     same = [name for name in FORMATS if formats_of(name) == formats]
     return same[0] if same else ",".join(f"{name}={form}" for name, form in formats.items())
+
+
+def exactness(precision: str) -> tuple[int, ...]:
+    """Where a precision stands, the most exact first: by its coarsest format, then by how many encoders have it."""
+    return tuple(sorted((FORMATS.index(form) for form in formats_of(precision).values()), reverse=True))
 
 
 def require_known(precision: str, form: str) -> None:

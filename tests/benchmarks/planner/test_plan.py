@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stllm_edge.benchmarks.planner.devices import find_device, names
 from stllm_edge.benchmarks.planner.plan import Outlook, outlook, parse_size, remedies
-from stllm_edge.benchmarks.planner.subject import Subject, of_bundle
+from stllm_edge.benchmarks.planner.subject import Subject, of_bundle, of_checkpoint
 from stllm_edge.benchmarks.planner.work import Question
 from stllm_edge.runtime.errors import BadInput
 
@@ -30,6 +30,17 @@ def test_every_precision_and_quantisation_has_a_row(subject: Subject) -> None:
     rows = with_room(subject, 10**10).rows
     found = [(row.choice.quant, row.choice.precision) for row in rows]
     assert found == [(quant, precision) for quant in ("F32", "Q8_0", "Q4_K_M") for precision in ("fp32", "fp16")]
+
+
+def test_encoders_of_integers_are_planned_after_those_that_are_more_exact(
+    int8_bundle: Path, tiny_checkpoint: Path
+) -> None:
+    held = with_room(of_bundle(int8_bundle), 10**10).rows
+    assert list(dict.fromkeys(row.choice.precision for row in held))[:3] == ["fp32", "fp16", "int8"]
+    planned = of_checkpoint(tiny_checkpoint).encoders
+    assert list(planned) == ["fp32", "fp16", "int8"]
+    assert planned["int8"]["vision"] < 0.28 * planned["fp32"]["vision"]
+    assert planned["int8"]["points"] == planned["fp32"]["points"]
 
 
 def test_best_is_the_most_exact_that_fits(subject: Subject) -> None:

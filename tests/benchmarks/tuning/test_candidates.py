@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from stllm_edge.benchmarks.tuning.candidates import Choices, grid
 from stllm_edge.runtime import BadBundle, BadInput, Bundle, Options
+from stllm_edge.runtime.bundle.precisions import exactness
 
 
 def test_all_that_a_bundle_holds_the_most_exact_first(tiny_bundle: Path) -> None:
@@ -22,6 +23,14 @@ def test_all_that_a_bundle_holds_the_most_exact_first(tiny_bundle: Path) -> None
         for precision in ("fp32", "fp16")
         for quant in ("F32", "Q8_0", "Q4_K_M")
     }
+
+
+def test_encoders_of_integers_come_last_and_mixes_by_their_coarsest(int8_bundle: Path) -> None:
+    mix = "vision=int8,points=fp32,aligner=int8"
+    found = grid([int8_bundle], Choices((), ("F32",), (4,), ("f16",)))
+    assert [one.options.precision for one in found] == ["fp32", "fp16", "int8", mix]
+    ranked = sorted([mix, "int8", "fp16", "points=fp16", "fp32", "vision=int8,aligner=fp16"], key=exactness)
+    assert ranked == ["fp32", "points=fp16", "fp16", "int8", "vision=int8,aligner=fp16", mix]
 
 
 def test_choices_and_options(tiny_bundle: Path) -> None:
