@@ -6,16 +6,21 @@ from pathlib import Path
 
 import click
 
-from ...runtime.bundle.manifest import Defaults
+from ...runtime.bundle.manifest import ENCODERS, Defaults
 from ...runtime.console import FOLDER, Progress, gathered, logging_options, reports_errors, view_options
 from ...runtime.options import Recording
 
 __all__ = ["collect", "encoders", "gate"]
 
+# of `forms`, which takes a second to import
+FORMS = ("unsigned", "static", "blocks8", "blocks4")
+
 
 @click.command()
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder; it holds fp32 and others.")
 @click.option("--precision", "precisions", multiple=True, help="Beside fp32; by default all that it holds.")
+@click.option("--encoder", "only", multiple=True, type=click.Choice(ENCODERS), help="By default all; may repeat.")
+@click.option("--form", "forms", multiple=True, type=click.Choice(FORMS), help="Other INT8 products; may repeat.")
 @click.option("--scene", type=FOLDER, help="Scene to run on; by default a small one that is built in.")
 @click.option("--video", type=FOLDER, help="Clip to run on.")
 @view_options
@@ -28,6 +33,8 @@ __all__ = ["collect", "encoders", "gate"]
 def encoders(
     bundle: Path,
     precisions: tuple[str, ...],
+    only: tuple[str, ...],
+    forms: tuple[str, ...],
     recording: Recording,
     runs: int,
     threads: int | None,
@@ -37,7 +44,7 @@ def encoders(
     """Measure a bundle's encoders in all precisions, side by side: time, size, memory, error against fp32."""
     from .measure import measure
 
-    rows = measure(bundle, precisions, recording, runs=runs, threads=threads)
+    rows = measure(bundle, precisions, recording, runs=runs, threads=threads, only=only, forms=forms)
     if as_json:
         click.echo(json.dumps([row.to_json() for row in rows], indent=1))
         return

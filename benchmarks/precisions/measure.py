@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ...runtime.encoders.local import LocalEncoder
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.options import Recording
 from ..encoders import alternate
+from .forms import write_form
 from .growth import growth
 
 __all__ = ["Measured", "measure"]
@@ -37,7 +39,7 @@ class Measured:
 
     Attributes:
         encoder: vision, points or aligner.
-        precision: as the bundle names it.
+        precision: as the bundle names it, or a form of INT8 products.
         ratio: median of the paired ratios of time.
         ms: median time.
         size_mb: of graph and weights.
@@ -59,7 +61,7 @@ class Measured:
 
     def __str__(self) -> str:
         numbers = f"{self.ms:>9.1f} ms  {self.ratio:>5.2f} x  {self.size_mb:>8.1f} MB  growth {self.growth_mb:>7.0f} MB"
-        return f"{self.encoder:<8} {self.precision:<6} {numbers}  rel-rms {self.error:.1e}  {self.words}".rstrip()
+        return f"{self.encoder:<8} {self.precision:<8} {numbers}  rel-rms {self.error:.1e}  {self.words}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """The fields."""
@@ -67,7 +69,14 @@ class Measured:
 
 
 def measure(
-    path: Path, precisions: Sequence[str], recording: Recording, *, runs: int, threads: int | None
+    path: Path,
+    precisions: Sequence[str],
+    recording: Recording,
+    *,
+    runs: int,
+    threads: int | None,
+    only: Sequence[str] = (),
+    forms: Sequence[str] = (),
 ) -> Iterator[Measured]:
     """Each encoder in each precision on the CPU, on one scene and clip; a graph that precisions share once.
 
@@ -77,6 +86,8 @@ def measure(
         recording: scene and clip; by default the built-in sample.
         runs: pairs of runs.
         threads: by default one for each core.
+        only: encoders; by default all.
+        forms: other forms of INT8 products, beside those of encoders that are INT8.
 
     Raises:
         BadInput: a number is out of range, or there is nothing to compare.
@@ -88,11 +99,14 @@ def measure(
     if FP32 not in bundle.precisions or not set(asked) - {FP32}:
         held = ", ".join(bundle.precisions)
         raise BadInput(f"{path}: holds encoders {held}; a comparison takes fp32 and at least one other")
-    bench = Bench(bundle, threads or len(os.sched_getaffinity(0)), runs)
+    bench = Bench(bundle, threads or len(os.sched_getaffinity(0)), runs, tuple(forms))
     with opened(recording, bundle.defaults.voxel_size) as (scene, clip):
         inputs = Inputs(Material.of(bundle, scene, clip))
         for encoder in ENCODERS:
-            yield from bench.encoder(encoder, [name for name in asked if name != FP32], inputs)
+            if not only or encoder in only:
+                yield from bench.encoder(encoder, [name for name in asked if name != FP32], inputs)
+            elif encoder != ENCODERS[-1]:
+                bench.exact(encoder, inputs)
 
 
 class Inputs:
@@ -119,51 +133,88 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Form:
+    """A graph to measure.
+
+    Attributes:
+        name: of its precision, or of the form of its products.
+        number: format of most of its products.
+        file: the graph.
+        bytes: of it and its weights.
+    """
+
+    name: str
+    number: str
+    file: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Bench:
     """Runs the graphs of one bundle."""
 
     bundle: Bundle
     threads: int
     runs: int
+    forms: tuple[str, ...] = ()
+
+    def exact(self, name: str, inputs: Inputs) -> None:
+        """Compute in float32 what the aligner reads."""
+        with LocalEncoder(self._form(name, FP32).file, self.threads) as plain:
+            inputs.outputs[name] = plain(**inputs.of(name))
 
     def encoder(self, name: str, precisions: Sequence[str], inputs: Inputs) -> Iterator[Measured]:
         """One encoder, first in float32."""
         arrays = inputs.of(name)
-        exact = self.bundle.graph(name, FP32, CPU)
-        with LocalEncoder(self.bundle.require_file(exact.file), self.threads) as plain:
+        exact = self._form(name, FP32)
+        with LocalEncoder(exact.file, self.threads) as plain, TemporaryDirectory() as folder:
             reference = inputs.outputs[name] = plain(**arrays)
             first = True
-            for precision in precisions:
-                graph = self.bundle.graph(name, precision, CPU)
-                if graph == exact:
-                    continue
-                with LocalEncoder(self.bundle.require_file(graph.file), self.threads) as lowered:
+            for form in self._beside(name, precisions, exact, Path(folder)):
+                with LocalEncoder(form.file, self.threads) as lowered:
                     pair = alternate(partial(lowered, **arrays), partial(plain, **arrays), self.runs)
                     output = lowered(**arrays)
                 if first:
-                    yield self._row(name, FP32, 1.0, float(np.median(pair.other)), arrays, reference, reference)
+                    yield self._row(name, exact, 1.0, float(np.median(pair.other)), arrays, reference, reference)
                     first = False
                 ratio = float(np.median(np.array(pair.ours) / np.array(pair.other)))
-                yield self._row(name, precision, ratio, float(np.median(pair.ours)), arrays, output, reference)
+                yield self._row(name, form, ratio, float(np.median(pair.ours)), arrays, output, reference)
+
+    def _beside(self, name: str, precisions: Sequence[str], exact: Form, folder: Path) -> Iterator[Form]:
+        """What is compared with float32: the bundle's graphs once each, then other forms of those in INT8."""
+        found = {form.file: form for form in (self._form(name, precision) for precision in precisions)}
+        yield from (form for file, form in found.items() if file != exact.file)
+        for form in found.values():
+            for other in self.forms if form.number == INT8 else ():
+                file, size = write_form(other, form.file, exact.file, self._thresholds(name, form.name), folder)
+                yield Form(other, INT8, file, size)
+
+    def _form(self, name: str, precision: str) -> Form:
+        graph = self.bundle.graph(name, precision, CPU)
+        size = self.bundle.size(graph.file) + self.bundle.size(graph.weights)
+        return Form(precision, formats_of(precision)[name], self.bundle.require_file(graph.file), size)
+
+    def _thresholds(self, name: str, precision: str) -> dict[str, float]:
+        """Ranges that the export set, by weight."""
+        products = self.bundle.manifest["calibration"][precision]["products"][name]
+        return {choice["weight"]: choice["threshold"] for choice in products}
 
     def _row(
         self,
         name: str,
-        precision: str,
+        form: Form,
         ratio: float,
         seconds: float,
         arrays: Mapping[str, np.ndarray],
         output: np.ndarray,
         reference: np.ndarray,
     ) -> Measured:
-        graph = self.bundle.graph(name, precision, CPU)
-        size = (self.bundle.size(graph.file) + self.bundle.size(graph.weights)) / 1e6
-        grown = growth(self.bundle.file(graph.file), dict(arrays), self.threads)
+        grown = growth(form.file, dict(arrays), self.threads)
         a, b = (np.asarray(values, np.float64).ravel() for values in (output, reference))
         error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
         cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-        form = formats_of(precision)[name]
-        return Measured(name, precision, ratio, 1e3 * seconds, size, grown, error, cosine, conclude(form, ratio))
+        words = conclude(form.number, ratio)
+        return Measured(name, form.name, ratio, 1e3 * seconds, form.bytes / 1e6, grown, error, cosine, words)
 
 
 def conclude(form: str, ratio: float) -> str:

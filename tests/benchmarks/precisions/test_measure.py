@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from stllm_edge.benchmarks.precisions.commands import FORMS
 from stllm_edge.benchmarks.precisions.measure import conclude
 
 MIX = "vision=int8,points=fp32,aligner=int8"
@@ -22,6 +24,20 @@ def test_precisions_stand_side_by_side(int8_bundle: Path, world: list[object], s
         assert 0 == plain["error"] < lowered["error"] < 0.1
         assert lowered["cosine"] > 0.99
         assert min(plain["ms"], lowered["ms"], lowered["growth_mb"]) > 0
+
+
+def test_other_forms_of_the_same_products_stand_beside(int8_bundle: Path, world: list[object], stllm: Any) -> None:
+    chosen = [word for form in FORMS for word in ("--form", form)]
+    options = ["--bundle", int8_bundle, *world, "--runs", 1, "--precision", "int8", "--encoder", "vision", *chosen]
+    result = stllm("bench", "encoders", *options, "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["precision"]: row for row in json.loads(result.stdout)}
+    assert list(rows) == ["fp32", "int8", *FORMS]
+    # the same integers, offset; one scale for all that comes; blocks are finer, and 4 bits coarser
+    assert rows["unsigned"]["error"] == pytest.approx(rows["int8"]["error"], rel=0.01)
+    assert rows["int8"]["error"] / 3 < rows["static"]["error"] < 3 * rows["int8"]["error"]
+    assert rows["blocks8"]["error"] < rows["blocks4"]["error"] < 0.5
+    assert rows["blocks4"]["size_mb"] < rows["blocks8"]["size_mb"] < rows["fp32"]["size_mb"]
 
 
 def test_words_say_when_a_lower_precision_is_slower() -> None:
