@@ -41,8 +41,8 @@ DEPTHS = 4
 BELOW = 0.01
 # fixed types, of the sizes next to the one that is wanted
 MOST_RIVALS = 3
-# what libllama adds to the head, and what is recorded of an importance matrix
-HEAD_BYTES, MATRIX_BYTES = 64, 1024
+# at least what is recorded of an importance matrix
+MATRIX_BYTES = 1024
 Types = dict[str, str]
 Steps = dict[str, list[Step]]
 
@@ -115,7 +115,9 @@ class Fitting:
     def run(self, sensitivity: Sensitivity) -> Recipe:
         """Choose by what is measured."""
         steps = self._steps(sensitivity)
-        rivals = sorted((plan for plan in self.plans if plan.size <= self.wanted), key=lambda plan: plan.size)
+        rivals = sorted(
+            (plan for plan in self.plans if self._bytes(matrices(plan)) <= self.wanted), key=lambda plan: plan.size
+        )
         rivals = rivals[-MOST_RIVALS:]
         fixed = [matrices(plan) for plan in rivals]
         begins = [{name: found[0] for name, found in steps.items()}, *(self._begin(steps, types) for types in fixed)]
@@ -202,7 +204,7 @@ class Fitting:
         plan = self.plans[0]
         vectors = sum(padded(tensor.shape, tensor.type) for tensor in plan.tensors if len(tensor.shape) == 1)
         chosen = types | self.pinned
-        head = plan.head + HEAD_BYTES + (MATRIX_BYTES if self.recipe.matrix else 0)
+        head = plan.head + (MATRIX_BYTES if self.recipe.matrix else 0)
         return head + vectors + sum(padded(shape, chosen[name]) for name, shape in self.shapes.items())
 
     def _report(self, chosen: Types, loss: float, beaten: Mapping[str, float]) -> None:

@@ -26,6 +26,8 @@ FELL_BACK = re.compile(r"warning: (\S+) .*required for type\s+(\w+)\) -> falling
 TENSOR = re.compile(r"\[ *\d+/ *\d+\] (\S+) +- \[([\d, ]+)\], type = +(\w+), size = .*?(?:\((\w+)\))?$", re.MULTILINE)
 NEEDS_MATRIX = "will require an imatrix"
 ALIGNMENT = 32
+# what libllama adds to the head: general.quantization_version, its length before it, its type and its value
+VERSION_BYTES = 8 + len("general.quantization_version") + 4 + 4
 # libllama writes no longer text into metadata
 LONGEST_TEXT = 127
 
@@ -53,7 +55,7 @@ class Plan:
     Attributes:
         recipe: what was asked for.
         tensors: in the file's order.
-        head: bytes before the tensors, up to a few hundred for what is recorded of the matrix.
+        head: bytes before the tensors, but for a few hundred that are recorded of a matrix.
         needs_matrix: whether it takes an importance matrix.
     """
 
@@ -106,7 +108,8 @@ def plan(header: Path, recipe: Recipe) -> Plan:
     source = Source.of(header)
     if len(tensors) != source.count:
         raise StllmError(f"libllama planned {len(tensors)} of {source.count} tensors; install 0.3.36")
-    return Plan(recipe, tuple(tensors), source.head, NEEDS_MATRIX in text)
+    head = source.head if recipe.type in PLAIN else source.later
+    return Plan(recipe, tuple(tensors), head, NEEDS_MATRIX in text)
 
 
 def quantise(source: Path, target: Path, recipe: Recipe, matrix: Matrix | None = None) -> None:
@@ -144,12 +147,16 @@ def shortened(text: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """A plain file: columns of its matrices, type of the embedding matrix, number of tensors, bytes before them."""
+    """A plain file: columns of its matrices, type of the embedding matrix, number of tensors, bytes of its head.
+
+    `later` are those of the head once it is quantised.
+    """
 
     columns: Mapping[str, int]
     embedding: str
     count: int
     head: int
+    later: int
 
     @classmethod
     def of(cls, path: Path) -> "Source":
@@ -163,7 +170,9 @@ def read_source(path: Path, _: int) -> Source:
     reader = GGUFReader(path)
     columns = {tensor.name: int(tensor.shape[0]) for tensor in reader.tensors if len(tensor.shape) > 1}
     kinds = {str(tensor.name): str(tensor.tensor_type.name) for tensor in reader.tensors}
-    return Source(columns, kinds[EMBEDDING], len(kinds), int(reader.data_offset))
+    last = reader.tensors[-1].field
+    end = last.offset + sum(int(part.nbytes) for part in last.parts) + VERSION_BYTES
+    return Source(columns, kinds[EMBEDDING], len(kinds), int(reader.data_offset), -(-end // ALIGNMENT) * ALIGNMENT)
 
 
 def run(
