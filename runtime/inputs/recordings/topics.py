@@ -79,6 +79,8 @@ def cloud_topic(bag: Bag, choices: BagChoices) -> Topic:
     found = of_types(bag, (CLOUD_TYPE,))
     coloured = [topic for topic in found if has_colours(first_message(bag, topic))]
     mend = "record a topic of coloured PointCloud2, or give --scene FILE"
+    if not found and (deep := [t for t in of_types(bag, IMAGE_TYPES) if is_depth(first_message(bag, t))]):
+        mend = f"depth images ({listed(deep)}) are not made into one, depth frames of a folder are; {mend}"
     return only(bag, "--cloud-topic", coloured or found, "PointCloud2", mend)
 
 

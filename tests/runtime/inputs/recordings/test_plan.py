@@ -53,6 +53,12 @@ def two_poses(robot: Robot, walk: Walk) -> None:
     robot.send("/other", robot.stamped(0, "map", walk.poses[0]), 0)
 
 
+def depth_in_place_of_a_cloud(robot: Robot, walk: Walk) -> None:
+    walk.images(robot)
+    walk.tf(robot)
+    robot.send("/depth", robot.image(0, walk.frames[0][..., 0], "16UC1"), 0)
+
+
 REFUSED: dict[str, tuple[Write, BagChoices, str]] = {
     "no images": (without("images"), BagChoices(), "holds no images; record the camera's image topic"),
     "no cloud": (without("map"), BagChoices(), "holds no PointCloud2"),
@@ -72,6 +78,11 @@ REFUSED: dict[str, tuple[Write, BagChoices, str]] = {
     "of another type": (without(""), BagChoices(cloud_topic="/tf"), "--cloud-topic /tf: holds TFMessage, expected Poi"),
     "other clocks": (in_other_clocks, BagChoices(), "4 of 4 images have no pose: .*; are their clocks the same"),
     "no transform": (in_other_frames, BagChoices(), "no transform connects world with map; its frames are eye, map"),
+    "depth alone": (
+        depth_in_place_of_a_cloud,
+        BagChoices(),
+        r"no PointCloud2; depth images \(/depth \(1 Image\)\) are not made into one, .*; record a topic of coloured",
+    ),
     "intensity only": (without_colours, BagChoices(), "no colours, only intensity, which the model does not take"),
 }
 
