@@ -6,6 +6,9 @@ from pathlib import Path
 
 __all__ = ["BoundedFile"]
 
+# what a read may take unasked: where the file ends is looked up for longer ones alone
+SHORT = 1 << 16
+
 
 class BoundedFile(io.BufferedReader):
     """A file, open for reading bytes, that is asked for no more than is left of it."""
@@ -16,5 +19,7 @@ class BoundedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1) -> bytes:
         """As a file does."""
+        if size is not None and 0 <= size <= SHORT:
+            return super().read(size)
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
