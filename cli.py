@@ -30,6 +30,7 @@ COMMANDS: dict[str, Any] = {
             "collect": "benchmarks.precisions.commands:collect",
             "gate": "benchmarks.precisions.commands:gate",
             "imatrix": "benchmarks.rea.commands:imatrix",
+            "merge": "calib.commands:merge",
             "sensitivity": "calib.commands:sensitivity",
         },
     ),

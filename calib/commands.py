@@ -8,7 +8,7 @@ import click
 
 from ..runtime.console import FOLDER, Progress, logging_options, reports_errors
 
-__all__ = ["audit", "sensitivity"]
+__all__ = ["audit", "merge", "sensitivity"]
 
 
 @click.command()
@@ -71,3 +71,20 @@ def sensitivity(
     elif mix is not None:
         click.echo(f"\n{mix}")
         click.echo(" ".join(f"--keep-float '{pattern}'" for pattern in kept) or "no block has to stay float32")
+
+
+@click.command()
+@click.argument("matrices", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="GGUF file.")
+@logging_options
+@reports_errors
+def merge(matrices: tuple[Path, ...], out: Path, quiet: bool) -> None:
+    """Add importance matrices of one model up."""
+    from ..export.gguf.matrix import Matrix
+
+    total, *others = [(Matrix.read(path), path) for path in matrices]
+    found = total[0]
+    for other, path in others:
+        found = found.plus(other, path)
+    found.write(out)
+    click.echo(f"{out}: {found.chunks} prompts")

@@ -68,6 +68,25 @@ class Matrix:
                 raise BadInput(f"--imatrix {path}: {name} has values that are no sums of squares; make it again")
         return cls(sums, counts, tuple(stated[DATASETS]), int(stated[CHUNKS]), int(stated[CHUNK_SIZE]))
 
+    def plus(self, other: "Matrix", path: Path) -> "Matrix":
+        """Both together, each position as often as it was counted.
+
+        Args:
+            other: to be added.
+            path: of its file, for messages.
+
+        Raises:
+            BadInput: it is a matrix of another model.
+        """
+        shapes, others = ({name: sums.shape for name, sums in matrix.sums.items()} for matrix in (self, other))
+        if shapes != others:
+            name = next(name for name in [*shapes, *others] if shapes.get(name) != others.get(name))
+            raise BadInput(f"{path}: is of another model: {name} is {others.get(name)}, expected {shapes.get(name)}")
+        sums = {name: values + other.sums[name] for name, values in self.sums.items()}
+        counts = {name: values + other.counts[name] for name, values in self.counts.items()}
+        datasets = tuple(dict.fromkeys([*self.datasets, *other.datasets]))
+        return Matrix(sums, counts, datasets, self.chunks + other.chunks, max(self.chunk_size, other.chunk_size))
+
     def write(self, path: Path) -> None:
         """Write it as llama.cpp does: tensors sorted by name, complete or not at all."""
         try:

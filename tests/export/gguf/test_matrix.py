@@ -37,6 +37,24 @@ def test_what_was_written_is_read(matrix: Matrix, tmp_path: Path) -> None:
     assert np.allclose(weights[name], matrix.sums[name][0] / 3)
 
 
+def test_matrices_add_up(matrix: Matrix, stllm: Any, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.gguf", "b.gguf", "c.gguf")]
+    matrix.write(files[0])
+    halved = {name: sums / 2 for name, sums in matrix.sums.items()}
+    replace(matrix, sums=halved, datasets=("c", "b"), chunk_size=7).write(files[1])
+    result = stllm("calib", "merge", *files[:2], "--out", files[2])
+    assert result.exit_code == 0, result.output
+    found = Matrix.read(files[2])
+    assert (found.datasets, found.chunks, found.chunk_size) == (("rea.json", "b", "c"), 4, 300)
+    assert all(np.allclose(found.sums[name], 1.5 * sums) for name, sums in matrix.sums.items())
+    assert all(counts == 6 for counts in found.counts.values())
+    narrow = {name: sums[:, 1:] for name, sums in matrix.sums.items()}
+    replace(matrix, sums=narrow).write(files[1])
+    result = stllm("calib", "merge", *files[:2], "--out", files[2])
+    assert result.exit_code == 2
+    assert f"{files[1]}: is of another model: blk.0.attn_k.weight is (1, 255), expected (1, 256)" in result.stderr
+
+
 def test_it_changes_the_weights_and_is_recorded(
     matrix: Matrix, stllm: Any, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
