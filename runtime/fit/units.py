@@ -15,6 +15,8 @@ SMALLEST_SCENE, SMALLEST_ROOM, NEAREST_VIEW = 0.4, 1.0, 0.05
 FEWEST_VOXELS = 8
 USUAL_VIEW, USUAL_SCENE = 2.0, 6.0
 UNITS = {"millimetres": 0.001, "centimetres": 0.01}
+# rarer, and so near to centimetres that a person has to say which, where they are this much more usual
+INCH, CLEARLY = 0.0254, 1.0
 TAILS = (1, 99)
 # cosine of the angle by which people look down, and a mean of directions that have none in common
 NEAR_AN_AXIS, SHORTEST_MEAN = 0.8, 1e-3
@@ -87,11 +89,15 @@ def oddity(measures: Measures, voxel_size: float | None) -> Oddity | None:
     view, extent = measures.view, measures.extent
     if view > IMPOSSIBLE_VIEW and extent > IMPOSSIBLE_SCENE:
 
-        def unusual(unit: str) -> float:
-            factor = UNITS[unit]
+        def unusual(factor: float) -> float:
             return float(abs(np.log(view * factor / USUAL_VIEW)) + abs(np.log(extent * factor / USUAL_SCENE)))
 
-        unit = min(UNITS, key=unusual)
+        unit = min(UNITS, key=lambda name: unusual(UNITS[name]))
+        if unusual(INCH) < unusual(UNITS[unit]) - CLEARLY:
+            words = (
+                f"coordinates have to be metres, these look like inches (0.0254) or {unit} ({UNITS[unit]}): {measures}"
+            )
+            return Oddity(True, words)
         return Oddity(True, f"coordinates have to be metres, these look like {unit}: {measures}", UNITS[unit])
     fast = measures.speed is not None and measures.speed > FASTEST
     high = measures.height > HIGHEST and view > FAR_FROM_HIGH

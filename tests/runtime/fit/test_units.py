@@ -29,6 +29,13 @@ def test_other_units_are_named(unit: str, factor: float, extent: float) -> None:
     assert unit in found.reason
 
 
+def test_inches_are_near_to_centimetres_and_a_person_says_which() -> None:
+    found = oddity(measures(6 / 0.0254, 2 / 0.0254), 0.06)
+    assert found is not None
+    assert (found.certain, found.factor) == (True, None)
+    assert "look like inches (0.0254) or centimetres (0.01)" in found.reason
+
+
 @pytest.mark.parametrize(
     ("extent", "view", "speed", "words"),
     [(80, 25, 1, "large"), (80, 5, 14, "14 a second"), (0.6, 0.3, None, "small"), (0.3, 0.3, None, "small")],
