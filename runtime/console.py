@@ -129,6 +129,13 @@ session_options = options(
     click.option("--threads", type=int, help="CPU threads; by default all cores."),
     click.option("--kv", default="f16", show_default=True, help="Type of keys and values: f16, q8_0 or f32."),
     click.option("--flash-attention/--no-flash-attention", default=None, help="By default libllama decides."),
+    click.option(
+        "--packed/--mapped", default=None, help="Weights for the CPU: a copy, or the file; by default measured."
+    ),
+    click.option("--micro-batch", type=int, help="Positions of a prompt evaluated at once; by default measured."),
+    click.option(
+        "--measure/--no-measure", default=True, help="Measure once what is left open of these, and remember it."
+    ),
     click.option("--device", default="auto", show_default=True, help="Of the encoders: auto, cpu, cuda or tensorrt."),
     click.option("--strict", is_flag=True, help="Fail rather than run elsewhere than on that device."),
     click.option(

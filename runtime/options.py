@@ -13,6 +13,8 @@ __all__ = ["Options", "Recording", "Request"]
 
 # libllama's own limit
 MOST_THREADS = 512
+# positions of a prompt; more takes memory, and is no faster
+MOST_AT_ONCE = 8192
 GIGABYTE = 10**9
 # of the longest wait that the system knows
 MOST_SECONDS = 10**6
@@ -30,6 +32,10 @@ class Options:
         flash_attention: on, off, or libllama's own choice.
         device: where the encoders run, auto, cpu, cuda or tensorrt.
         strict: whether running elsewhere than on that device is an error.
+        packed: whether the language model is run from a copy of its weights in the layout of the CPU's kernels.
+        micro_batch: positions of a prompt that it evaluates at once.
+        measure: whether what is left open of these two, of flash attention and of the language model's threads is
+            decided by a measurement, which is made once a machine and model, and remembered.
         gpu_layers: layers of the language model on the GPU, -1 for all; None for none with the device cpu, else all.
         resident: keep the encoders and the language model loaded in this process until the session is closed, instead
             of encoders in short-lived processes: quicker from the second question on, and takes more memory.
@@ -45,6 +51,9 @@ class Options:
     threads: int | None = None
     kv: str = "f16"
     flash_attention: bool | None = None
+    packed: bool | None = None
+    micro_batch: int | None = None
+    measure: bool = True
     device: str = "auto"
     strict: bool = False
     gpu_layers: int | None = None
@@ -61,6 +70,8 @@ class Options:
         require_at_least({"--cache-size": (self.cache_size, 0), "--cache-memory": (self.cache_memory, 0)})
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise BadInput(f"--threads {self.threads}: expected 1 to {MOST_THREADS}")
+        if self.micro_batch is not None and not 1 <= self.micro_batch <= MOST_AT_ONCE:
+            raise BadInput(f"--micro-batch {self.micro_batch}: expected 1 to {MOST_AT_ONCE} positions")
         if self.gpu_layers is not None and self.gpu_layers < ALL_LAYERS:
             raise BadInput(f"--gpu-layers {self.gpu_layers}: expected a number of layers, or {ALL_LAYERS} for all")
 

@@ -217,6 +217,7 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
         "device": session.setup.placement.name,
         "precision": session.setup.precision,
         "quant": session.setup.quant,
+        "language_model": session.stages.pace.to_json() if session.stages.pace else {},
         "inputs": answer.view.fit.summary() if answer.view.fit else {},
         "cache": answer.meter.reused,
         "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},

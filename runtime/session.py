@@ -313,6 +313,10 @@ def decide(bundle: Bundle, options: Options) -> Setup:
         kv=options.kv,
         flash_attention=options.flash_attention,
         resident=options.resident,
+        repack=options.packed,
+        micro_batch=options.micro_batch,
+        llm_threads=options.threads,
+        measure=options.measure,
         adapter=options.adapter,
     )
 

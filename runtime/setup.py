@@ -9,10 +9,11 @@ from .bundle.geometry import Geometry
 from .bundle.manifest import CPU, ENCODERS, Bundle, Graph, Llm
 from .encoders.providers import Placement
 from .host.rays import LIVE_COLUMNS
+from .llm.libllama import Flag
 from .llm.model import LanguageModel
-from .llm.packing import pays_to_pack
+from .llm.pace.choose import Asked, Chosen, Subject, choose
 from .llm.placement import ALL_LAYERS
-from .memory.plan import EncoderBytes, Plan, Sizes
+from .memory.plan import MICRO_BATCH, EncoderBytes, Plan, Sizes, row_bytes, score_bytes
 
 __all__ = ["Setup", "sizes_of"]
 
@@ -36,8 +37,12 @@ class Setup:
         resident: whether encoders and language model stay loaded in this process.
         provider: whose graphs ONNX Runtime's CPU provider runs: its own, or the portable ones.
         literal: keep every rounding of the graphs, which ONNX Runtime's optimiser leaves out where it can; slow.
-        repack: let libllama keep a packed copy of the weights for its CPU kernels; None does where the memory is free
-            and a measurement says that it pays.
+        repack: let libllama keep a packed copy of the weights for its CPU kernels; None leaves it open, and so do the
+            two below.
+        micro_batch: positions of a prompt that the language model evaluates at once.
+        llm_threads: of the language model.
+        measure: whether a measurement decides what is open for the language model, flash attention too; else it has
+            mapped weights, 512 positions at once, `threads`, and libllama's own choice.
         adapter: a LoRA adapter for the language model.
         outputs: of how many of the last positions the language model keeps the logits.
     """
@@ -54,6 +59,9 @@ class Setup:
     provider: str = CPU
     literal: bool = False
     repack: bool | None = None
+    micro_batch: int | None = None
+    llm_threads: int | None = None
+    measure: bool = False
     adapter: Path | None = None
     outputs: int = 1
 
@@ -113,25 +121,44 @@ class Setup:
             voxels=voxels,
             new_tokens=new_tokens,
             resident=self.resident,
+            micro_batch=max(self.micro_batch or 0, MICRO_BATCH),
         )
 
-    def load_llm(self, context: int) -> LanguageModel:
-        """The language model with a context of so many positions; the caller closes it."""
-        path, repack, layers = self.bundle.file(self.llm.file), self.repack, self.bundle.geometry.llm.layers
-        if repack is None:
-            on_cpu = 0 if self.gpu_layers == ALL_LAYERS else layers - self.gpu_layers
-            repack = pays_to_pack(path, layers=on_cpu, positions=context, threads=self.threads)
+    def pace(self, context: int, flag: Flag) -> Chosen:
+        """How the language model is run for so many positions; raises StllmError where the flag ends a measurement."""
+        llm, file = self.bundle.geometry.llm, self.bundle.file(self.llm.file)
+        subject = Subject(
+            file,
+            self.bundle.digest([self.llm.file]),
+            layers=0 if self.gpu_layers == ALL_LAYERS else llm.layers - self.gpu_layers,
+            on_gpu=self.gpu_layers != 0,
+            kv=self.kv,
+            positions=context,
+            row_bytes=row_bytes(sizes_of(self.bundle.geometry), context),
+            score_bytes=score_bytes(llm.heads, context),
+        )
+        asked = Asked(
+            self.repack, self.llm_threads, self.micro_batch, self.flash_attention, self.measure and self.outputs == 1
+        )
+        return choose(subject, asked, self.threads, flag)
+
+    def load_llm(self, context: int, flag: Flag | None = None, chosen: Chosen | None = None) -> LanguageModel:
+        """The language model with a context of so many positions, run as `pace` has it; the caller closes it."""
+        flag = flag or Flag()
+        pace = (chosen or self.pace(context, flag)).pace
         return LanguageModel(
-            path,
+            self.bundle.file(self.llm.file),
             vocabulary=self.llm.embedding.rows,
             context=context,
             kv=self.kv,
-            flash_attention=self.flash_attention,
-            threads=self.threads,
+            flash_attention=pace.flash_attention,
+            threads=pace.threads,
             gpu_layers=self.gpu_layers,
-            repack=repack,
+            micro_batch=pace.micro_batch,
+            repack=pace.packed,
             outputs=self.outputs,
             adapter=self.adapter,
+            flag=flag,
         )
 
 

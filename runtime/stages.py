@@ -27,7 +27,9 @@ from .host.voxels import Voxels, voxelise
 from .inputs.scene import Scene
 from .inputs.selection import Selection
 from .llm.embeddings import embedding_rows
+from .llm.libllama import Flag
 from .llm.model import LanguageModel
+from .llm.pace.choose import Chosen
 from .llm.sampler import Sampler
 from .llm.sampling import Sampling
 from .llm.speaker import LLM, Opened, Speaker
@@ -116,7 +118,13 @@ class HostStages:
 
 
 class Stages:
-    """All stages of one setup; encoders and language model are loaded when they are needed."""
+    """All stages of one setup; encoders and language model are loaded when they are needed.
+
+    Attributes:
+        pace: how the language model that was loaded last is run.
+    """
+
+    pace: Chosen | None = None
 
     def __init__(self, setup: Setup):
         """Load nothing yet."""
@@ -134,7 +142,7 @@ class Stages:
             holdings=self.holdings,
         )
         self.speaker = Speaker(
-            setup.load_llm,
+            self._load_llm,
             lambda: Vocabulary(setup.bundle.file(setup.llm.file)),
             resident=setup.resident,
             holdings=self.holdings,
@@ -241,7 +249,7 @@ class Stages:
         choose: Callable[[np.ndarray], int],
         new_tokens: int,
         meter: Meter | None = None,
-        opened: AbstractContextManager[Opened] | None = None,
+        opened: Callable[[Flag], AbstractContextManager[Opened]] | None = None,
     ) -> Generator[Step, None, None]:
         """Tokens one after the other, the stop id included; the language model is freed at the end.
 
@@ -251,12 +259,13 @@ class Stages:
             new_tokens: longest answer.
             meter: what it took; its control ends the work.
             opened: a language model that may have read the first positions; by default one that has read nothing.
+                The flag that it gets ends its loading.
         """
-        positions = sum(map(len, segments)) + new_tokens
+        positions, flag = sum(map(len, segments)) + new_tokens, Flag()
         control = meter.control if meter else Control()
         with ExitStack() as stack:
-            with counted(meter, "load_llm"):
-                model, require_turn = stack.enter_context(opened or self.speaker.model(positions))
+            with counted(meter, "load_llm"), control.stopping(flag.set):
+                model, require_turn = stack.enter_context((opened or partial(self.speaker.model, positions))(flag))
             stack.enter_context(interrupting(model, control))
             if meter:
                 meter.reused["prefill"] = {"hits": model.position, "misses": positions - new_tokens - model.position}
@@ -277,6 +286,10 @@ class Stages:
                     yield Step(token, logits)
                     if token in self.setup.bundle.stop_ids:
                         break
+
+    def _load_llm(self, positions: int, flag: Flag) -> LanguageModel:
+        self.pace = self.setup.pace(positions, flag)
+        return self.setup.load_llm(positions, flag, self.pace)
 
     @contextmanager
     def _encoder(self, name: str, meter: Meter | None) -> Iterator[Callable[..., Any]]:

@@ -22,9 +22,9 @@ from ...runtime.errors import BadInput
 from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
 from ...runtime.inputs.selection import select_frames
-from ...runtime.llm.excerpt import ROWS, layer_file
 from ...runtime.llm.libllama import libllama
 from ...runtime.llm.model import LanguageModel
+from ...runtime.llm.pace.excerpt import ROWS, layer_file
 from ...runtime.memory.counters import PROC, own_usage
 from ...runtime.memory.plan import Processes
 from ...runtime.stages import HostStages

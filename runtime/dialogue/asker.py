@@ -1,6 +1,6 @@
 """From a view and a question to an answer that is about to be read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from weakref import WeakSet
@@ -10,6 +10,7 @@ import numpy as np
 from ..answer import Answer, Transcript, View
 from ..errors import BadInput
 from ..inputs.clip import Clip
+from ..llm.libllama import Flag
 from ..llm.prompt import ASSISTANT_HEADER, Prompt, build_prompt, without_header
 from ..llm.speaker import Opened
 from ..llm.vocabulary import decode_text, until_stop
@@ -84,7 +85,7 @@ class Asker:
         request: Request,
         meter: Meter,
         segments: Sequence[np.ndarray] | None = None,
-        opened: AbstractContextManager[Opened] | None = None,
+        opened: Callable[[Flag], AbstractContextManager[Opened]] | None = None,
     ) -> Answer:
         """An answer that is about to be read.
 

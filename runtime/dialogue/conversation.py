@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..bundle.table import CLOCKED
 from ..control.control import Control
 from ..control.events import Listener
 from ..errors import StllmError
+from ..llm.libllama import Flag
 from ..llm.model import LanguageModel
 from ..llm.prompt import follow_up
 from ..llm.speaker import Opened
@@ -96,7 +98,7 @@ class Conversation:
             meter = Meter(CLOCKED, control=control) if self._opening else self.view.meter.copy(control)
             opening = self._opening or self._open(request, meter)
             segments = [*self._segments, *([] if not self.turns else [self._follow(request)])]
-            lent = self._lend(sum(map(len, segments)) + request.max_new_tokens)
+            lent = partial(self._lend, sum(map(len, segments)) + request.max_new_tokens)
             answer = self._asker.begin(self.view, opening, request, meter, segments, lent)
             self._asked = request, answer
             return answer
@@ -136,9 +138,9 @@ class Conversation:
         self._common = sum(map(len, self._segments))
 
     @contextmanager
-    def _lend(self, positions: int) -> Iterator[Opened]:
+    def _lend(self, positions: int, flag: Flag) -> Iterator[Opened]:
         """The language model with what is kept of the transcript, for one answer."""
-        model, require_turn = self._kept() or self._reopen(positions)
+        model, require_turn = self._kept() or self._reopen(positions, flag)
         model.reserve(positions)
         # what a question that was ended early left behind
         model.forget(min(model.position, self._common))
@@ -155,9 +157,9 @@ class Conversation:
             return None
         return self._opened
 
-    def _reopen(self, positions: int) -> Opened:
+    def _reopen(self, positions: int, flag: Flag | None = None) -> Opened:
         self._stack.close()
-        self._opened = self._stack.enter_context(self._asker.stages.speaker.model(positions + ROOM))
+        self._opened = self._stack.enter_context(self._asker.stages.speaker.model(positions + ROOM, flag))
         return self._opened
 
     def kept(self) -> Kept:

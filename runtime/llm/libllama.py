@@ -48,6 +48,11 @@ class Flag:
         """What comes next may run."""
         self._bytes[0] = b"\0"
 
+    @property
+    def is_set(self) -> bool:
+        """Whether what runs is to end."""
+        return self._bytes[0] != b"\0"
+
     def watch(self, context: Any) -> None:
         """Let a context's evaluations on the CPU end when the flag is set; it must live as long as the context."""
         llama = libllama()
@@ -122,16 +127,19 @@ def offloads() -> bool:
     return bool(libllama().llama_supports_gpu_offload())
 
 
-def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **options: Any) -> Any:
+def load_model(
+    path: Path, metadata: Mapping[str, int | str] | None = None, flag: Flag | None = None, **options: Any
+) -> Any:
     """A model, to be freed by the caller.
 
     Args:
         path: GGUF file.
         metadata: values that take the place of the file's, or are added to them.
+        flag: ends the loading when it is set.
         options: fields of `llama_model_params`.
 
     Raises:
-        BadBundle: libllama refuses the file.
+        BadBundle: libllama refuses the file, or the flag was set.
         MissingDependency: this libllama has no such option.
     """
     llama = libllama()
@@ -139,6 +147,9 @@ def load_model(path: Path, metadata: Mapping[str, int | str] | None = None, **op
     assign(parameters, **options)
     if metadata:
         assign(parameters, kv_overrides=overrides(llama, metadata))
+    # asked before each tensor; libllama keeps it no longer than it loads
+    goes_on = llama.llama_progress_callback(lambda done, _: flag is None or not flag.is_set)
+    assign(parameters, progress_callback=goes_on)
     model = llama.llama_model_load_from_file(str(path).encode(), parameters)
     if not model:
         raise BadBundle(f"{path}: libllama could not load it; the log (-v) has its reason")

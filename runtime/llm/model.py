@@ -6,7 +6,8 @@ exception here.
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class LanguageModel:
         repack: bool = True,
         outputs: int = 1,
         adapter: Path | None = None,
+        flag: Flag | None = None,
     ):
         """Map the weights and allocate the context.
 
@@ -63,22 +65,21 @@ class LanguageModel:
             repack: let libllama copy weights into its CPU kernels' layout; takes as much memory again.
             outputs: last positions whose logits are kept.
             adapter: GGUF file of a LoRA adapter.
+            flag: ends the loading too, when it is set meanwhile; by default one of its own.
 
         Raises:
             BadBundle, BadInput: libllama refuses the file, or the options or the adapter.
             DoesNotFit: the context cannot be allocated.
         """
         check_kv(kv, flash_attention)
-        self.flag, self.position = Flag(), 0
+        self.flag, self.position = flag or Flag(), 0
         self._llama, self._outputs, self.vocabulary, self._adapter = libllama(), outputs, vocabulary, adapter
-        self._model = load_model(path, without_tokenizer(vocabulary), n_gpu_layers=gpu_layers, use_extra_bufts=repack)
+        load = functools.partial(load_model, path, without_tokenizer(vocabulary), self.flag)
+        self._model = load(n_gpu_layers=gpu_layers, use_extra_bufts=repack)
         self.width = int(self._llama.llama_model_n_embd_inp(self._model))
         self._allocate = functools.partial(allocate, self._model, outputs, kv, flash_attention, threads, micro_batch)
-        try:
+        with closed_on_error(self):
             self._open_context(context)
-        except BaseException:
-            self.close()
-            raise
 
     def restart(self, context: int) -> None:
         """Forget all positions; a context for fewer positions than `context` is replaced by a larger one.
@@ -224,6 +225,16 @@ class LanguageModel:
         self.close()
 
 
+@contextmanager
+def closed_on_error(model: LanguageModel) -> Iterator[None]:
+    """Free a model whose making fails."""
+    try:
+        yield
+    except BaseException:
+        model.close()
+        raise
+
+
 def without_tokenizer(vocabulary: int) -> dict[str, int | str]:
     """Metadata with which libllama leaves out the tokenizer and so loads a model in a fifth of the time.
 
@@ -238,7 +249,7 @@ def allocate(
 ) -> Context:
     """A context for so many positions; raises DoesNotFit where it cannot be allocated."""
     # logits of a whole batch are held twice
-    largest = BATCH if outputs == 1 else OUTPUTS_AT_ONCE
+    largest = max(BATCH, micro_batch) if outputs == 1 else OUTPUTS_AT_ONCE
     try:
         return Context(
             model,

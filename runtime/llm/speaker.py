@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from ..errors import StllmError
 from ..memory.holdings import Holdings
+from .libllama import Flag
 from .model import LanguageModel
 from .vocabulary import Vocabulary
 
@@ -24,7 +25,7 @@ class Speaker:
 
     def __init__(
         self,
-        load: Callable[[int], LanguageModel],
+        load: Callable[[int, Flag], LanguageModel],
         vocabulary: Callable[[], Vocabulary],
         *,
         resident: bool,
@@ -33,7 +34,7 @@ class Speaker:
         """Load nothing yet.
 
         Args:
-            load: gives the language model with a context of so many positions.
+            load: gives the language model with a context of so many positions; the flag ends it.
             vocabulary: gives the tokenizer.
             resident: whether one language model is kept for all answers.
             holdings: where the memory of a kept one is counted.
@@ -57,19 +58,22 @@ class Speaker:
             self._vocabulary = self._load_vocabulary() if loading is None else loading.result()
         return self._vocabulary
 
-    def load(self, positions: int) -> LanguageModel:
-        """A language model of the caller's own, with a context for at least so many positions."""
-        return self._load(whole_steps(positions))
+    def load(self, positions: int, flag: Flag | None = None) -> LanguageModel:
+        """A language model of the caller's own, with a context for at least so many positions; the flag ends it."""
+        return self._load(whole_steps(positions), flag or Flag())
 
     @contextmanager
-    def model(self, positions: int) -> Iterator[Opened]:
-        """The language model with an empty context, and a check that no later answer has taken it over."""
+    def model(self, positions: int, flag: Flag | None = None) -> Iterator[Opened]:
+        """The language model with an empty context, and a check that no later answer has taken it over.
+
+        Setting the flag ends its loading, if it is loaded.
+        """
         if not self._resident:
-            with self.load(positions) as model:
+            with self.load(positions, flag) as model:
                 yield model, lambda: None
             return
         if self._model is None:
-            self._model = self._holdings.work(LLM, self.load, positions)
+            self._model = self._holdings.work(LLM, self.load, positions, flag)
         else:
             self._holdings.work(LLM, self._model.restart, whole_steps(positions))
         turn = self._turn = object()

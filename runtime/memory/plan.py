@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..errors import DoesNotFit
 from .counters import available
 
-__all__ = ["EncoderBytes", "Plan", "Processes", "Sizes", "require_memory"]
+__all__ = ["MICRO_BATCH", "EncoderBytes", "Plan", "Processes", "Sizes", "require_memory", "row_bytes", "score_bytes"]
 
 FLOAT, HALF = 4, 2
 # a voxel's kernel maps, and in this process its index, colour and direction too
@@ -115,6 +115,7 @@ class Plan:
         new_tokens: longest answer.
         resident: whether the stages stay loaded side by side.
         processes: what they take by themselves.
+        micro_batch: positions of a prompt that the language model evaluates at once, at most.
     """
 
     sizes: Sizes
@@ -127,6 +128,7 @@ class Plan:
     new_tokens: int
     resident: bool = False
     processes: Processes = Processes()
+    micro_batch: int = MICRO_BATCH
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
@@ -166,7 +168,7 @@ class Plan:
         return {
             "weights": self.llm,
             "kv": 2 * cells * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv],
-            "compute": MICRO_BATCH * ((3 * sizes.llm_ffn + 4 * sizes.llm_width) * FLOAT + cells * HALF),
+            "compute": self.micro_batch * row_bytes(sizes, cells),
         }
 
     def peak(self) -> int:
@@ -205,6 +207,16 @@ class Plan:
         """Bytes of an encoder's weights and of what it computes, which the report of its builder knows better."""
         encoder = self.encoders[name]
         return 0 if encoder.on_card else encoder.weights + (encoder.activations or activations)
+
+
+def row_bytes(sizes: Sizes, cells: int) -> float:
+    """Bytes that libllama computes in, for each position of a micro-batch, with so many positions of context."""
+    return (3 * sizes.llm_ffn + 4 * sizes.llm_width) * FLOAT + cells * HALF
+
+
+def score_bytes(heads: int, cells: int) -> float:
+    """Bytes more of each position without flash attention: its scores, before and after they are normalised."""
+    return 2 * heads * cells * FLOAT
 
 
 def require_memory(plan: Plan, held: int = 0) -> None:

@@ -5,12 +5,14 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stllm_edge.runtime import (
     Answer,
     Bundle,
+    Cancelled,
     DoesNotFit,
     Options,
     Session,
@@ -20,10 +22,17 @@ from stllm_edge.runtime import (
     load_scene,
     setup,
 )
+from stllm_edge.runtime.bundle.table import CLOCKED
+from stllm_edge.runtime.control.control import Control
 from stllm_edge.runtime.encoders import encoder
 from stllm_edge.runtime.encoders.local import LocalEncoder
 from stllm_edge.runtime.encoders.providers import Placement
+from stllm_edge.runtime.llm.libllama import Flag
 from stllm_edge.runtime.llm.model import LanguageModel
+from stllm_edge.runtime.llm.pace.bench import Pace
+from stllm_edge.runtime.llm.pace.choose import Asked, Chosen, Subject
+from stllm_edge.runtime.memory.meter import Meter
+from stllm_edge.runtime.stages import Stages
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
 QUESTIONS = ("Where is the cup?", "Left?", "Where is the cup?")
@@ -193,24 +202,44 @@ def test_several_sessions_may_be_read_in_turn(tiny_bundle, view) -> None:
         assert first.token_ids == second.token_ids
 
 
-@pytest.mark.parametrize("repack", [False, True, None])
-def test_what_is_said_of_packing_is_not_measured(tiny_bundle, monkeypatch: pytest.MonkeyPatch, repack) -> None:
-    asked: list[dict[str, int]] = []
-    packed: list[bool] = []
+def test_the_language_model_is_run_as_it_was_chosen(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    ran: list[dict[str, Any]] = []
+    pace = Pace(packed=True, threads=2, micro_batch=64, flash_attention=False)
 
     class Model(LanguageModel):
-        def __init__(self, *arguments: object, **choice: object):
-            packed.append(bool(choice["repack"]))
+        def __init__(self, *arguments: Any, **choice: Any):
+            ran.append(choice)
             super().__init__(*arguments, **choice)
 
-    def pays(path: Path, **sizes: int) -> bool:
-        asked.append({"size": path.stat().st_size, **sizes})
-        return True
+    def choose(subject: Subject, decided: Asked, cores: int, flag: Flag) -> Chosen:
+        asked.append((subject.layers, subject.on_gpu, subject.positions, decided, cores))
+        return Chosen(pace, "by this test")
 
-    monkeypatch.setattr(setup, "pays_to_pack", pays)
+    monkeypatch.setattr(setup, "choose", choose)
     monkeypatch.setattr(setup, "LanguageModel", Model)
-    made = setup.Setup(Bundle(tiny_bundle), "fp32", "F32", threads=1, kv="f32", flash_attention=False, repack=repack)
-    with made.load_llm(300):
-        size = made.bundle.size(made.llm.file)
-    assert asked == ([] if repack is not None else [{"size": size, "layers": 2, "positions": 300, "threads": 1}])
-    assert packed == [repack is not False]
+    made = setup.Setup(Bundle(tiny_bundle), "fp32", "F32", threads=1, kv="f32", repack=True, measure=True)
+    with Stages(made) as stages, stages.speaker.load(300):
+        assert stages.pace == Chosen(pace, "by this test")
+    assert asked == [(2, False, 512, Asked(packed=True), 1)]
+    assert [(one["repack"], one["threads"], one["micro_batch"], one["flash_attention"]) for one in ran] == [
+        (True, 2, 64, False)
+    ]
+
+
+def test_loading_a_language_model_can_be_ended(tiny_bundle) -> None:
+    control = Control()
+    meter = Meter(CLOCKED, control=control)
+    made = setup.Setup(Bundle(tiny_bundle), "fp32", "F32", threads=1)
+    with Stages(made) as stages:
+        load = stages.speaker._load
+
+        def cancelled(positions: int, flag: Flag) -> LanguageModel:
+            control.cancel()
+            assert flag.is_set
+            return load(positions, flag)
+
+        stages.speaker._load = cancelled
+        with pytest.raises(Cancelled):
+            next(stages.generate([np.arange(3)], lambda logits: 0, 1, meter))
+        assert list(Stages(made).generate([np.arange(3)], lambda logits: 0, 1))

@@ -56,7 +56,9 @@ def test_logits_do_not_need_the_tokenizer(tiny_bundle, quant: str, monkeypatch: 
         model.decode_tokens(ids)
         ours = model.logits()
         assert llama.llama_vocab_type(llama.llama_model_get_vocab(model._model)) == llama.LLAMA_VOCAB_TYPE_NONE
-    monkeypatch.setattr("stllm_edge.runtime.llm.model.load_model", lambda path, _, **choice: load_model(path, **choice))
+    monkeypatch.setattr(
+        "stllm_edge.runtime.llm.model.load_model", lambda path, *_, **choice: load_model(path, **choice)
+    )
     with LanguageModel(file, **options()) as model:
         model.decode_tokens(ids)
         assert llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model._model)) == VOCABULARY

@@ -43,7 +43,7 @@ class Stage:
         self.vocabularies: list[Vocabulary] = []
         self.speaker = Speaker(self.load, self.read, resident=resident, holdings=Holdings())
 
-    def load(self, context: int) -> Any:
+    def load(self, context: int, flag: object) -> Any:
         self.models.append(Model(context))
         return self.models[-1]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import BadBundle
+from ...errors import BadBundle
 
 __all__ = ["ROWS", "layer_file"]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stllm_edge.runtime import BadBundle
-from stllm_edge.runtime.llm.excerpt import ROWS, Gguf, Tensor, layer_file
 from stllm_edge.runtime.llm.model import LanguageModel
+from stllm_edge.runtime.llm.pace.excerpt import ROWS, Gguf, Tensor, layer_file
 
 QUANTS = ("F32", "Q8_0", "Q4_K_M")
 
