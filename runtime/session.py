@@ -16,7 +16,7 @@ from .bundle.digests import file_digest, joint_digest
 from .bundle.manifest import ENCODERS, Bundle
 from .bundle.precisions import INT8, canonical, formats_of
 from .bundle.table import CLOCKED
-from .cache.features import Features
+from .cache.features import Features, known_agreement
 from .cache.store import Folder, Store
 from .control.control import Control
 from .control.events import Listener
@@ -271,7 +271,8 @@ def look_at(
     with meter.measure("scene"):
         scene, default = upright(scene, clip), looking.default or defaults.frames
         selection = select_frames(clip, scene.poses, frames=looking.frames, default=default, offset=scene.offset)
-        fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size)
+        once = partial(known_agreement, store)
+        fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size, once=once)
     fit.require()
     known = Features(stages, store, fit.scene, fit.selection, meter)
     voxels = known.voxels()

@@ -3,7 +3,7 @@
 Every method is a stage of `Stages`, wrapped once: a key over its inputs, and the stage itself where the key is unknown.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..encoders.encoder import Kept
+from ..fit.colours import Agreement
 from ..host.maps import KernelMaps
 from ..host.rays import Rays
 from ..host.voxels import Voxels
@@ -21,7 +22,7 @@ from ..stages import EncodedRays, Stages
 from .keys import REVISION, digest, encoder_digest
 from .store import Store
 
-__all__ = ["Features"]
+__all__ = ["Features", "known_agreement"]
 
 Result = TypeVar("Result")
 
@@ -133,3 +134,16 @@ class Features:
             known = compute()
             self.store.put(key, known)
         return known
+
+
+def known_agreement(store: Store, parts: Sequence[Any], compute: Callable[[], Agreement]) -> Agreement:
+    """How colours agree, from what is known of the same samples or computed now; for `examine`."""
+    flat = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
+    key = digest(REVISION, "agreement", [len(part) for part in parts], *flat)
+    known = store.get(key)
+    if known is None:
+        found = compute()
+        store.put(key, np.array(astuple(found), np.float64))
+        return found
+    cells, *rest = known.tolist()
+    return Agreement(int(cells), *rest)

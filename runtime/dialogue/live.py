@@ -127,6 +127,7 @@ class LiveView:
 
         Raises:
             BadInput: there is no frame yet, or the frames do not belong to the scene.
+            StllmError: the last frame could not be encoded when it came.
         """
         with self._change:
             self._require_open()
@@ -145,7 +146,7 @@ class LiveView:
                 self._asked = False
                 self._change.notify_all()
         known = self._known[1]
-        if isinstance(known, StllmError):
+        if isinstance(known, Exception):
             raise known
         view: View = known
         return view
@@ -208,3 +209,6 @@ class LiveView:
                         self._keep(version, self._see(taken, self._control))
             except Cancelled:
                 return
+            # whatever it is, it is told with the next question, and the thread goes on with the next frame
+            except Exception as error:
+                self._keep(version, error)

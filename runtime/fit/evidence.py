@@ -1,6 +1,8 @@
 """Points and frames in samples, and which reading of the poses their colours prefer."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,10 @@ from ..libraries import load_library
 from .colours import Agreement, agreement
 from .reading import meant
 
-__all__ = ["Evidence", "Preference", "gather", "preferred"]
+__all__ = ["Evidence", "Once", "Preference", "compute", "gather", "preferred"]
+
+# gives how colours agree for arguments of `agreement`, and calls what computes it where that is not known
+Once = Callable[[Sequence[Any], Callable[[], Agreement]], Agreement]
 
 MOST_POINTS, MOST_FRAMES, FRAME_WIDTH = 20_000, 4, 160
 # agreement of colours by which a reading is left alone, and by which it is proved; measured on rooms of the small
@@ -30,6 +35,11 @@ SURE, CLEAR, CLEARER = 0.8, 0.8, 0.2
 ANY_CELLS, LEAST_LIKELY, LEAST_CERTAIN = 20, 100, 200
 # one or two views may look at one wall
 FEW_FRAMES, FEW_MARGIN, FEW_CELLS = 3, 0.3, 1000
+
+
+def compute(parts: Sequence[Any], find: Callable[[], Agreement]) -> Agreement:
+    """How colours agree, where nothing is known."""
+    return find()
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Evidence:
         intrinsics: [3, 3], pixels of frames of `size`.
         size: width and height.
         known: agreements by convention, as they become known.
+        once: computes how colours agree, or knows it of the same samples.
     """
 
     points: np.ndarray
@@ -64,13 +75,14 @@ class Evidence:
     intrinsics: np.ndarray
     size: tuple[int, int]
     known: dict[str, Agreement] = field(default_factory=dict)
+    once: Once = compute
 
     def agree(self, convention: str) -> Agreement:
         """How colours agree where poses are meant by a convention."""
         if convention not in self.known:
             poses = meant(self.poses, self.given, convention)
-            found = agreement(self.points, self.colours, tuple(poses), self.intrinsics, self.frames, self.size)
-            self.known[convention] = found
+            parts = (self.points, self.colours, tuple(poses), self.intrinsics, self.frames, self.size)
+            self.known[convention] = self.once(parts, lambda: agreement(*parts))
         return self.known[convention]
 
     def with_intrinsics(self, intrinsics: np.ndarray) -> "Evidence":
@@ -116,8 +128,8 @@ class Evidence:
         return proved and better >= 0 and not few
 
 
-def gather(scene: Scene, selection: Selection, given: str) -> Evidence:
-    """Samples of a scene and of the frames of a selection, whose poses were read by a convention.
+def gather(scene: Scene, selection: Selection, given: str, once: Once = compute) -> Evidence:
+    """Samples of a scene and of the frames of a selection, whose poses were read by a convention; see `Evidence`.
 
     Raises:
         BadInput: a frame cannot be read.
@@ -139,6 +151,7 @@ def gather(scene: Scene, selection: Selection, given: str) -> Evidence:
         given=given,
         intrinsics=scene.intrinsics,
         size=selection.clip.size,
+        once=once,
     )
 
 

@@ -13,7 +13,7 @@ from ..inputs.cameras import AUTO, POSE_CONVENTIONS
 from ..inputs.scene import Scene, projected_share
 from ..inputs.selection import Selection
 from .colours import Agreement
-from .evidence import Evidence, Preference, gather, preferred
+from .evidence import Evidence, Once, Preference, compute, gather, preferred
 from .intrinsics import Misfit, misfit, of_frames
 from .reading import Reading, common_origin, meant, read_as
 from .units import Measures, oddity
@@ -155,6 +155,7 @@ def examine(
     *,
     voxel_size: float | None = None,
     thorough: bool = False,
+    once: Once = compute,
 ) -> Fit:
     """Hold scene, poses, intrinsics and some frames against each other; nothing is refused yet.
 
@@ -164,6 +165,7 @@ def examine(
         reading: what a user says of them.
         voxel_size: edge of the model's voxels, metres.
         thorough: try all conventions, also where the one that was named fits.
+        once: computes how colours agree, or knows it of the same content.
 
     Raises:
         BadInput: a frame cannot be read; or a convention was to be chosen, and the inputs do not tell which.
@@ -172,7 +174,7 @@ def examine(
     scene, selection = read_as(*common_origin(scene, selection), reading)
     asked = selection.clip.pose_convention or scene.pose_convention
     given = POSE_CONVENTIONS[0] if asked == AUTO else asked
-    evidence, odd = gather(scene, selection, given), None
+    evidence, odd = gather(scene, selection, given, once), None
     if reading.frame is None:
         evidence, odd = question_intrinsics(evidence)
     prefer = preferred(evidence, thorough or asked == AUTO)

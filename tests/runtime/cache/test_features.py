@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stllm_edge.runtime import Clip, Options, Scene, Session, View
+from stllm_edge.runtime.fit import evidence
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1, resident=True)
 KNOWN = {"voxels": (1, 0), "rays": (2, 0), "vision": (3, 0), "points": (1, 0)}
@@ -40,6 +41,21 @@ def test_what_was_looked_at_is_known_to_the_bit_and_costs_no_stage(look, place) 
     assert reused(known) == KNOWN
     assert set(known.meter.milliseconds) == {"scene", "video"}
     assert arrays(fresh) == arrays(known)
+
+
+def test_scene_and_clip_are_held_against_each_other_once(look, place, monkeypatch) -> None:
+    calls: list[int] = []
+    agreement = evidence.agreement
+    monkeypatch.setattr(evidence, "agreement", lambda *parts: calls.append(1) or agreement(*parts))
+    first = look(*place)
+    count = len(calls)
+    assert count
+    assert look(*place).fit.to_json() == first.fit.to_json()
+    assert len(calls) == count
+    scene, frames, poses = in_memory(*place)
+    frames[0][:] ^= 255
+    look(scene, Clip.of(frames, poses=poses, fps=10))
+    assert len(calls) > count
 
 
 def test_equal_content_is_known_whatever_its_file_is_called(look, place, inputs) -> None:

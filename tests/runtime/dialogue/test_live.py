@@ -137,3 +137,22 @@ def test_closing_ends_the_thread_at_once(session: Session, scene: Scene) -> None
     live.close()
     assert time.monotonic() - begin < 1
     assert not live._thread.is_alive()
+
+
+def test_what_goes_wrong_in_the_background_is_told_with_the_next_question(live, monkeypatch) -> None:
+    encode, wrong = live._encode, [StllmError("the encoder ended"), ValueError("odd")]
+
+    def fail(clip: Clip, control: object) -> object:
+        if wrong:
+            raise wrong.pop(0)
+        return encode(clip, control)
+
+    monkeypatch.setattr(live, "_encode", fail)
+    for number, words in enumerate(("the encoder ended", "odd")):
+        live.add(frames(1, seed=number)[0], pose(number), float(number))
+        assert live.settle(30)
+        with pytest.raises((StllmError, ValueError), match=words):
+            live.ask("Where?")
+    live.add(frames(1, seed=7)[0], pose(7), 7.0)
+    assert live.settle(30)
+    assert len(live.view().selection) == 3
