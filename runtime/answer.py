@@ -148,6 +148,12 @@ class Answer:
         self.prompt_tokens, self.text, self.finished = prompt_tokens, "", False
         self._transcript, self._pieces, self._closed, self._at_work = transcript, pieces, False, at_work
 
+    @property
+    def approximate(self) -> dict[str, int] | None:
+        """Video positions whose keys and values are of an earlier question, and others; None where all is exact."""
+        counts = self.meter.reused.get("video_keys")
+        return None if counts is None else {"kept": counts["hits"], "computed": counts["misses"]}
+
     def __iter__(self) -> Iterator[str]:
         """Text as it comes; an answer that was begun continues where it was.
 

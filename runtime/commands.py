@@ -15,6 +15,7 @@ from .console import (
     logging_options,
     options,
     reports_errors,
+    reuse_options,
     session_options,
     view_options,
 )
@@ -94,6 +95,7 @@ sampling_options = options(
 @click.option("--bare-prompt", is_flag=True, help="Leave out the assistant's header; the model writes it itself.")
 @click.option("--cache", type=FOLDER, help="Folder where features of scenes and frames are kept for later.")
 @click.option("--cache-size", type=SIZE, default="2GB", show_default=True, help="Bytes that the folder takes at most.")
+@reuse_options
 @click.option("--resident/--no-resident", help="Keep the stages loaded in this process: takes more memory.")
 @click.option("--dump", type=FOLDER, help="Write the arrays of all stages to a .safetensors file.")
 @click.option("--json", "as_json", is_flag=True, help="Print answer, token counts and milliseconds as JSON.")

@@ -25,6 +25,7 @@ __all__ = [
     "options",
     "peak_memory",
     "reports_errors",
+    "reuse_options",
     "session_options",
     "view_options",
 ]
@@ -143,6 +144,29 @@ session_options = options(
     ),
     click.option("--adapter", type=FOLDER, help="LoRA adapter for the language model, as GGUF."),
     click.option("--check-digests", is_flag=True, help="Hash the bundle's files even if they look unchanged."),
+)
+
+
+class Share(click.ParamType):
+    """A share of 1, as 15% or 0.15."""
+
+    name = "share"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is no share; write 15%", param, ctx)
+
+
+reuse_options = options(
+    click.option(
+        "--reuse-video",
+        metavar="approximate",
+        help="Keep the video's keys and values for further questions about it: quicker, and inexact.",
+    ),
+    click.option("--recompute", type=Share(), help="Share of the video that is read again all the same, as 15%."),
 )
 
 

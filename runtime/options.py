@@ -13,6 +13,7 @@ __all__ = ["Options", "Recording", "Request"]
 
 # libllama's own limit
 MOST_THREADS = 512
+APPROXIMATE = "approximate"
 # positions of a prompt; more takes memory, and is no faster
 MOST_AT_ONCE = 8192
 GIGABYTE = 10**9
@@ -44,6 +45,9 @@ class Options:
         cache: folder where features of scenes and frames are kept for other processes; None for memory alone.
         cache_size: bytes that the folder takes at most.
         cache_memory: bytes of features that are kept in memory at most.
+        reuse_video: `approximate` keeps the video's keys and values from one question to the next about the same scene
+            and clip, though they depend on the question; None reads all again, which is exact.
+        recompute: share of the video's positions that are read again all the same, 0..1; none by default.
     """
 
     precision: str | None = None
@@ -63,10 +67,18 @@ class Options:
     cache: Path | None = None
     cache_size: int = 2 * GIGABYTE
     cache_memory: int = GIGABYTE // 4
+    reuse_video: str | None = None
+    recompute: float | None = None
 
     def check(self) -> None:
         """Raise BadInput when a value is not known, or when two contradict each other."""
         check_kv(self.kv, self.flash_attention)
+        if self.reuse_video not in (None, APPROXIMATE):
+            raise BadInput(f"--reuse-video {self.reuse_video}: unknown; known is {APPROXIMATE}")
+        if self.recompute is not None and self.reuse_video is None:
+            raise BadInput(f"--recompute goes with --reuse-video {APPROXIMATE}; without it all is computed again")
+        if self.recompute is not None and not 0 <= self.recompute < 1:
+            raise BadInput(f"--recompute {100 * self.recompute:g}%: expected 0% up to less than 100%")
         require_at_least({"--cache-size": (self.cache_size, 0), "--cache-memory": (self.cache_memory, 0)})
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise BadInput(f"--threads {self.threads}: expected 1 to {MOST_THREADS}")

@@ -219,6 +219,7 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
         "quant": session.setup.quant,
         "language_model": session.stages.pace.to_json() if session.stages.pace else {},
         "inputs": answer.view.fit.summary() if answer.view.fit else {},
+        **({"approximate": answer.approximate} if answer.approximate else {}),
         "cache": answer.meter.reused,
         "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
         "peak_mb": {stage: round(peak / 1e6, 1) for stage, peak in answer.meter.peak_bytes.items()},

@@ -318,6 +318,7 @@ def decide(bundle: Bundle, options: Options) -> Setup:
         micro_batch=options.micro_batch,
         llm_threads=options.threads,
         measure=options.measure,
+        recompute=None if options.reuse_video is None else options.recompute or 0.0,
         adapter=options.adapter,
     )
 

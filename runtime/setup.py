@@ -13,6 +13,7 @@ from .llm.libllama import Flag
 from .llm.model import LanguageModel
 from .llm.pace.choose import Asked, Chosen, Subject, choose
 from .llm.placement import ALL_LAYERS
+from .llm.rereading import RereadingModel
 from .memory.plan import MICRO_BATCH, EncoderBytes, Plan, Sizes, row_bytes, score_bytes
 
 __all__ = ["Setup", "sizes_of"]
@@ -43,6 +44,8 @@ class Setup:
         llm_threads: of the language model.
         measure: whether a measurement decides what is open for the language model, flash attention too; else it has
             mapped weights, 512 positions at once, `threads`, and libllama's own choice.
+        recompute: of a further question about the same video, the share of its positions that are read again, while
+            keys and values of the others stay; None where all are.
         adapter: a LoRA adapter for the language model.
         outputs: of how many of the last positions the language model keeps the logits.
     """
@@ -62,6 +65,7 @@ class Setup:
     micro_batch: int | None = None
     llm_threads: int | None = None
     measure: bool = False
+    recompute: float | None = None
     adapter: Path | None = None
     outputs: int = 1
 
@@ -146,7 +150,8 @@ class Setup:
         """The language model with a context of so many positions, run as `pace` has it; the caller closes it."""
         flag = flag or Flag()
         pace = (chosen or self.pace(context, flag)).pace
-        return LanguageModel(
+        kind = LanguageModel if self.recompute is None else RereadingModel
+        return kind(
             self.bundle.file(self.llm.file),
             vocabulary=self.llm.embedding.rows,
             context=context,

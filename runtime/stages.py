@@ -30,6 +30,7 @@ from .llm.embeddings import embedding_rows
 from .llm.libllama import Flag
 from .llm.model import LanguageModel
 from .llm.pace.choose import Chosen
+from .llm.rereading import RereadingModel
 from .llm.sampler import Sampler
 from .llm.sampling import Sampling
 from .llm.speaker import LLM, Opened, Speaker
@@ -235,12 +236,10 @@ class Stages:
             model: which has read nothing yet, or the first positions of these segments.
             segments: ids [L] and embeddings [L, d], as `Prompt.segments` gives them.
         """
-        # a call for each, since a batch of libllama holds tokens or embeddings, never both
-        known = model.position
-        for segment in segments:
-            fresh, known = segment[known:], max(known - len(segment), 0)
-            if len(fresh):
-                (model.decode_tokens if fresh.ndim == 1 else model.decode_embeddings)(fresh)
+        if isinstance(model, RereadingModel) and model.aside and model.position < model.resume:
+            read(model, segments, model.resume)
+            model.take_back()
+        read(model, segments, sum(map(len, segments)))
         return model.logits()
 
     def generate(
@@ -313,6 +312,17 @@ class Stages:
         }
         for name, engine in self.setup.placement.engines.items():
             choose_profile(engine.sidecar, shapes.get(name, {}))
+
+
+def read(model: LanguageModel, segments: Sequence[np.ndarray], end: int) -> None:
+    """Decode what a model has not read yet of segments, up to a position."""
+    # a call for each, since a batch of libllama holds tokens or embeddings, never both
+    known, left = model.position, end
+    for segment in segments:
+        fresh = segment[known:left]
+        known, left = max(known - len(segment), 0), max(left - len(segment), 0)
+        if len(fresh):
+            (model.decode_tokens if fresh.ndim == 1 else model.decode_embeddings)(fresh)
 
 
 @contextmanager

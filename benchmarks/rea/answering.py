@@ -45,7 +45,9 @@ class Request:
     def deciding(self) -> dict[str, object]:
         """The options that decide answers; how many threads there are and where they run does not."""
         options = self.options
+        reuse = {"reuse_video": options.reuse_video, "recompute": options.recompute or 0.0}
         return {
+            **(reuse if options.reuse_video else {}),
             "precision": options.precision,
             "quant": options.quant,
             "kv": options.kv,
@@ -82,6 +84,7 @@ def answer_clip(session: Session, samples: Sequence[Sample], request: Request) -
                 text,
                 prompt_tokens=answer.prompt_tokens,
                 new_tokens=len(answer.token_ids),
+                **({"approximate": answer.approximate} if answer.approximate else {}),
                 seconds=round(now - start, 4),
                 milliseconds={stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
             )

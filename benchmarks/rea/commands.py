@@ -15,6 +15,7 @@ from ...runtime.console import (
     options,
     peak_memory,
     reports_errors,
+    reuse_options,
     session_options,
 )
 from ...runtime.errors import BadInput
@@ -151,6 +152,7 @@ def check(file: Path, root: Path, fps: float | None, pictures: Path | None, as_j
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
 @click.option("--shard", default="1/1", show_default=True, help="Part i of n of the subset, as i/n.")
 @session_options
+@reuse_options
 @click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask scheduler answer.")
 @click.option("--swap", "swapped", type=click.Choice(["cloud", "clip"]), help="Show what belongs to the next room.")

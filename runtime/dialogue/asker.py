@@ -18,6 +18,7 @@ from ..memory.meter import Meter
 from ..options import Request
 from ..stages import Stages
 from .gate import Gate
+from .revisit import Revisit
 
 __all__ = ["Asker", "Opening"]
 
@@ -45,6 +46,8 @@ class Asker:
         self.stages, self.gate, self._bundle = stages, gate, stages.setup.bundle
         # weak: an answer that its caller drops frees itself
         self._answers: WeakSet[Answer] = WeakSet()
+        recompute = stages.setup.recompute
+        self._revisit = None if recompute is None else Revisit(stages.speaker, recompute)
 
     def prompt(self, view: View, request: Request) -> Prompt:
         """The prompt for a question about a view; raises BadInput where it states times that are not known."""
@@ -76,7 +79,10 @@ class Asker:
 
     def answer(self, view: View, request: Request, meter: Meter) -> Answer:
         """An answer to a question by itself."""
-        return self.begin(view, self.open(view, request, meter), request, meter)
+        opening, lent = self.open(view, request, meter), None
+        if self._revisit is not None:
+            lent = self._revisit.lender(view, opening.segments, request.max_new_tokens, meter)
+        return self.begin(view, opening, request, meter, opened=lent)
 
     def begin(
         self,
@@ -137,3 +143,5 @@ class Asker:
         """End answers that are not read to their end."""
         for answer in list(self._answers):
             answer.close()
+        if self._revisit is not None:
+            self._revisit.close()

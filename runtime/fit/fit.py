@@ -174,9 +174,8 @@ def examine(
     scene, selection = read_as(*common_origin(scene, selection), reading)
     asked = selection.clip.pose_convention or scene.pose_convention
     given = POSE_CONVENTIONS[0] if asked == AUTO else asked
-    evidence, odd = gather(scene, selection, given, once), None
-    if reading.frame is None:
-        evidence, odd = question_intrinsics(evidence)
+    evidence = gather(scene, selection, given, once)
+    evidence, odd = question_intrinsics(evidence) if reading.frame is None else (evidence, None)
     prefer = preferred(evidence, thorough or asked == AUTO)
     best = prefer.convention if prefer else given
     if asked == AUTO and not (prefer.certain if prefer else evidence.proves(given)):

@@ -245,7 +245,14 @@ def without_tokenizer(vocabulary: int) -> dict[str, int | str]:
 
 
 def allocate(
-    model: Any, outputs: int, kv: str, flash: bool | None, threads: int, micro_batch: int, context: int
+    model: Any,
+    outputs: int,
+    kv: str,
+    flash: bool | None,
+    threads: int,
+    micro_batch: int,
+    context: int,
+    sequences: int = 1,
 ) -> Context:
     """A context for so many positions; raises DoesNotFit where it cannot be allocated."""
     # logits of a whole batch are held twice
@@ -256,8 +263,11 @@ def allocate(
             n_ctx=context,
             n_batch=largest,
             n_ubatch=min(micro_batch, largest),
-            # one row of logits is read; room for a row of each position would take 300 MB at Qwen2's vocabulary
-            n_outputs_max=1 if outputs == 1 else largest,
+            # several share the context's memory
+            n_seq_max=sequences,
+            kv_unified=sequences > 1,
+            # one row of logits is read, a sequence; room for a row of each position would take 300 MB at Qwen2's vocabulary
+            n_outputs_max=sequences if outputs == 1 else largest,
             n_threads=threads,
             n_threads_batch=threads,
             type_k=KV_TYPES[kv],
