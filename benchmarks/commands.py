@@ -6,6 +6,7 @@ import click
 
 from ..export.commands import checkpoint_options
 from ..runtime.console import FOLDER, gathered, logging_options, reports_errors, view_options
+from ..runtime.errors import BadInput
 from ..runtime.options import Options, Recording
 
 __all__ = ["checkpoint", "encoder", "reference", "reuse", "room"]
@@ -113,13 +114,15 @@ def reference(
 
 @click.command()
 @click.option("-b", "--bundle", type=FOLDER, required=True, help="Bundle folder.")
-@click.option("-s", "--scene", type=FOLDER, required=True, help="Scene folder or point cloud.")
-@click.option("-V", "--video", type=FOLDER, required=True, help="Folder of frames or video file.")
+@click.option("-s", "--scene", type=FOLDER, help="Scene folder or point cloud.")
+@click.option("-V", "--video", type=FOLDER, help="Folder of frames or video file.")
 @view_options
 @click.option("--quant", help="Language model; by default the smallest that the bundle holds.")
 @click.option("--threads", type=int, help="CPU threads; by default all cores.")
 @click.option("-n", "--max-new-tokens", type=int, default=16, show_default=True, help="Length of the answers.")
 @click.option("--runs", type=int, default=7, show_default=True, help="Runs, in which all measurements take turns.")
+@click.option("--rea", "file", type=FOLDER, help="REA JSON whose further questions price --reuse-video approximate.")
+@click.option("--root", type=FOLDER, help="Folder that the paths in it are relative to.")
 @click.option("--soak", "questions", type=int, default=0, help="Ask so many questions more in one process.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @logging_options
@@ -133,6 +136,8 @@ def reuse(
     max_new_tokens: int,
     runs: int,
     questions: int,
+    file: Path | None,
+    root: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -140,19 +145,17 @@ def reuse(
     import json
 
     from ..runtime.request import read
-    from .reuse import measure, quiet_clips, report, soak
+    from .rea.dataset import ReaDataset
+    from .reuse import approximate, measure, quiet_clips, report, soak, table
 
+    if (file is None) != (root is None):
+        raise BadInput("--rea and --root go together")
+    dataset = ReaDataset(file, root) if file and root else None
     with quiet_clips():
-        scene, clip = read(recording)
-        rows = measure(bundle, scene, clip, options, new_tokens=max_new_tokens, runs=runs) if runs else []
+        # with a data set alone, there is nothing else to measure
+        runs = 0 if dataset is not None and recording.scene is None else runs
+        rows = measure(bundle, *read(recording), options, new_tokens=max_new_tokens, runs=runs) if runs else []
         soaked = soak(bundle, options, questions) if questions else None
-    if as_json:
-        click.echo(json.dumps(report(rows, soaked)))
-        return
-    for row in rows:
-        click.echo(f"{row.what:<46}{row.ratio:>8.3f}   at most {row.bound}")
-    if soaked is not None:
-        click.echo(
-            f"{soaked.questions} questions: memory {soaked.growth:+.1%}, {soaked.handles:+d} open files, "
-            f"{soaked.threads:+d} threads, answers {'equal' if soaked.equal else 'not equal'} to fresh processes"
-        )
+        traded = approximate(bundle, dataset, options, new_tokens=max_new_tokens) if dataset is not None else []
+    found = (rows, soaked, traded)
+    click.echo(json.dumps(report(*found)) if as_json else table(*found))

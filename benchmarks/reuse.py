@@ -5,24 +5,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from ..runtime.answer import Answer, View
+from ..runtime.errors import BadInput
 from ..runtime.inputs.clip import Clip
 from ..runtime.inputs.scene import Scene
 from ..runtime.memory.counters import own_usage
-from ..runtime.options import Options
+from ..runtime.options import APPROXIMATE, Options
 from ..runtime.session import Session
+from .rea.dataset import ReaDataset, by_clip
 
-__all__ = ["Row", "Soak", "measure", "soak"]
+__all__ = ["Row", "Soak", "Traded", "approximate", "measure", "soak"]
 
 QUESTIONS = ("Where is the table?", "How far away is the chair?", "Which way is the door?")
 LANGUAGE = ("prefill", "decode", "sampling")
@@ -30,6 +32,8 @@ ALIGNED = ("aligner", *LANGUAGE)
 # of the soak: scenes and clips that take turns, and questions before memory is looked at
 PLACES, WARM, CHECKED = 20, 0.3, 3
 SOAK_CACHE = 4 * 10**6
+# of the video that is read again, of approximate reuse
+RECOMPUTED = (0.0, 0.05, 0.15, 0.3)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,73 @@ class Soak:
     handles: int
     threads: int
     equal: bool
+
+
+@dataclass(frozen=True)
+class Traded:
+    """What approximate reuse of the video gives and costs, over second and later questions about a clip.
+
+    Attributes:
+        recompute: share of the video's positions that is read again.
+        questions: how many.
+        prefill: time of prefill over that of reading all again, median.
+        answer: the same of the whole answer, aligner and decode included.
+        changed: share of the answers that are others.
+        right: share that is the truth; and of those that read all again.
+        right_exact: see above.
+    """
+
+    recompute: float
+    questions: int
+    prefill: float
+    answer: float
+    changed: float
+    right: float
+    right_exact: float
+
+
+def approximate(bundle: Path, dataset: ReaDataset, options: Options, *, new_tokens: int) -> list[Traded]:
+    """A row for each share that is read again: questions are asked with and without reuse, in turns.
+
+    Raises:
+        BadInput: no clip of the data set has a second question.
+    """
+    options = replace(options, resident=True)
+    found: dict[float, list[tuple[float, float, bool, bool, bool]]] = {share: [] for share in RECOMPUTED}
+    with ExitStack() as stack:
+        exact = stack.enter_context(Session(bundle, options))
+        sessions = {
+            share: stack.enter_context(Session(bundle, replace(options, reuse_video=APPROXIMATE, recompute=share)))
+            for share in RECOMPUTED
+        }
+        for samples in by_clip(dataset.samples):
+            if len(samples) < 2:
+                continue
+            view = exact.look(*samples[0].load(), max_new_tokens=new_tokens)
+            view = replace(view, points=view.pcd_features)
+            for session in (exact, *sessions.values()):
+                read(session.answer(view.again(), samples[0].question, max_new_tokens=new_tokens))
+            for number, sample in enumerate(samples[1:]):
+                ask = partial(timed, view=view, question=sample.question, new_tokens=new_tokens)
+                turns = list(sessions) if number % 2 else list(reversed(sessions))
+                for share in turns:
+                    (prefill, whole, text), (ours, total, other) = ask(exact), ask(sessions[share])
+                    right = (other == sample.answer, text == sample.answer)
+                    found[share].append((ours / prefill, total / whole, other != text, *right))
+    if not any(found.values()):
+        raise BadInput(f"--rea {dataset.file}: no clip has a second question")
+    return [
+        Traded(share, len(rows), *(median(column) for column in columns[:2]), *map(mean, columns[2:]))
+        for share, rows in found.items()
+        for columns in [list(zip(*rows, strict=True))]
+    ]
+
+
+def timed(session: Session, view: View, question: str, new_tokens: int) -> tuple[float, float, str]:
+    """Milliseconds of prefill, seconds of the whole answer, and its text."""
+    begin = time.perf_counter()
+    answer = read(session.answer(view.again(), question, max_new_tokens=new_tokens))
+    return answer.meter.milliseconds["prefill"], time.perf_counter() - begin, answer.text.strip()
 
 
 def measure(bundle: Path, scene: Scene, clip: Clip, options: Options, *, new_tokens: int, runs: int) -> list[Row]:
@@ -220,9 +291,30 @@ def answer_alone(bundle: str, quant: str, threads: str, number: str) -> None:
         sys.stdout.write(answer_of(session, int(number)))
 
 
-def report(rows: list[Row], soaked: Soak | None) -> dict[str, object]:
+def report(rows: list[Row], soaked: Soak | None, traded: list[Traded]) -> dict[str, object]:
     """As JSON takes it."""
-    return {"rows": [asdict(row) for row in rows], "soak": asdict(soaked) if soaked else None}
+    return {
+        "rows": [asdict(row) for row in rows],
+        "soak": asdict(soaked) if soaked else None,
+        "approximate": [asdict(row) for row in traded],
+    }
+
+
+def table(rows: list[Row], soaked: Soak | None, traded: list[Traded]) -> str:
+    """As a terminal shows it."""
+    lines = [f"{row.what:<46}{row.ratio:>8.3f}   at most {row.bound}" for row in rows]
+    if soaked is not None:
+        lines.append(
+            f"{soaked.questions} questions: memory {soaked.growth:+.1%}, {soaked.handles:+d} open files, "
+            f"{soaked.threads:+d} threads, answers {'equal' if soaked.equal else 'not equal'} to fresh processes"
+        )
+    lines += [
+        f"--reuse-video approximate --recompute {row.recompute:.0%}: {row.questions} further questions, prefill "
+        f"{row.prefill:.3f} x, answer {row.answer:.3f} x, {row.changed:.1%} changed, {row.right:.1%} right "
+        f"({row.right_exact:.1%} without)"
+        for row in traded
+    ]
+    return "\n".join(lines)
 
 
 @contextmanager

@@ -132,6 +132,11 @@ def run(
         return
     if not as_json and not sys.stdin.isatty():
         raise click.UsageError("Missing option '-q' / '--question', or --questions; without a terminal, --json reads.")
+    if options.reuse_video is not None:
+        raise BadInput(
+            f"--reuse-video {options.reuse_video}: questions that are typed follow each other, and read their own "
+            "tokens alone; give several with -q or --questions"
+        )
     if dump is not None:
         raise BadInput(f"--dump {dump}: holds the stages of one question; give it with -q")
     from .chat import chat

@@ -9,7 +9,7 @@ from .inputs.recordings.choices import BagChoices
 from .llm.placement import ALL_LAYERS, check_kv
 from .llm.sampling import Sampling
 
-__all__ = ["Options", "Recording", "Request"]
+__all__ = ["APPROXIMATE", "Options", "Recording", "Request"]
 
 # libllama's own limit
 MOST_THREADS = 512

@@ -60,6 +60,7 @@ def answer_request(
         quiet: show no progress.
     """
     require_writable(dump, questions)
+    require_several(options, questions)
     recording.check()
     for question in questions:
         request.about(question).check()
@@ -224,6 +225,12 @@ def report(session: Session, answer: Answer) -> dict[str, Any]:
         "milliseconds": {stage: round(spent, 3) for stage, spent in answer.meter.milliseconds.items()},
         "peak_mb": {stage: round(peak / 1e6, 1) for stage, peak in answer.meter.peak_bytes.items()},
     }
+
+
+def require_several(options: Options, questions: Sequence[str]) -> None:
+    """Raise BadInput where what is for further questions is asked for with one."""
+    if options.reuse_video is not None and len(questions) == 1:
+        raise BadInput(f"--reuse-video {options.reuse_video}: is for further questions, one is asked; leave it out")
 
 
 def require_writable(dump: Path | None, questions: Sequence[str]) -> None:

@@ -266,7 +266,7 @@ def allocate(
             # several share the context's memory
             n_seq_max=sequences,
             kv_unified=sequences > 1,
-            # one row of logits is read, a sequence; room for a row of each position would take 300 MB at Qwen2's vocabulary
+            # a row of logits is read, of a sequence; a row of each position would take 300 MB at Qwen2's vocabulary
             n_outputs_max=sequences if outputs == 1 else largest,
             n_threads=threads,
             n_threads_batch=threads,
