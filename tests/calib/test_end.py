@@ -5,10 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 from stllm_edge.calib import end as module
 from stllm_edge.calib.end import End
-from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.export.int8.convert import int8_weights
+from stllm_edge.runtime.bundle.digests import sha256
+from stllm_edge.runtime.bundle.manifest import MANIFEST, Bundle
 
 
 @pytest.fixture
@@ -30,6 +34,34 @@ def test_the_end_is_judged_and_kept(
     monkeypatch.setattr(module, "gate", lambda name: {"divergence": -1.0, "agreement": 1.0})
     refused = stllm("calib", "gate", *options)
     assert refused.exit_code == 1
+    assert refused.stdout.startswith("✗ int8  KL")
+    assert Bundle(bundle).unverified == ["int8"]
+
+
+def test_an_error_in_a_graph_is_caught_at_the_end(
+    bundle: Path, calibration: Path, stllm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Integers of the tower in another order: still finite, still of their norm.
+
+    A tiny random language model hardly heeds what it sees, so that the limit is taken between the two.
+    """
+    options = ["--bundle", bundle, "--precision", "int8", "--calibration", calibration, "--quant", "F32"]
+    clean = json.loads(stllm("calib", "gate", *options, "--json").stdout)["divergence"]
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    entry = manifest["encoders"]["int8"]["vision"]["cpu"]
+    name, graph = entry["weights"], ir.load(bundle / entry["file"]).graph
+    values = np.fromfile(bundle / name, np.int8)
+    for weight in int8_weights(graph):
+        held: Any = graph.initializers[f"{weight}.int8"].const_value
+        place = slice(held.offset, held.offset + held.length)
+        values[place] = np.roll(values[place], 64)
+    (bundle / name).unlink()
+    values.tofile(bundle / name)
+    manifest["files"][name]["sha256"] = sha256(bundle / name)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    monkeypatch.setattr(module, "gate", lambda name: {"divergence": 5 * clean, "agreement": 1.0})
+    refused = stllm("calib", "gate", *options)
+    assert refused.exit_code == 1, refused.output
     assert refused.stdout.startswith("✗ int8  KL")
     assert Bundle(bundle).unverified == ["int8"]
 
