@@ -43,6 +43,7 @@ class Share:
         bandwidth: share of the bandwidth.
         loading: bytes of weights a second, from the page cache until they can be used.
         fixed: milliseconds whatever the size is, such as the making of a session.
+        call: milliseconds of each call of its graph, whatever the size is: a CPU's threads meet after every node.
         apart: whether arithmetic and traffic take turns, as they do on a CPU.
         source: where that comes from.
     """
@@ -51,6 +52,7 @@ class Share:
     bandwidth: Range
     loading: Range
     fixed: Range
+    call: Range
     apart: bool
     source: str
 
@@ -62,6 +64,7 @@ class Share:
             bandwidth=Range(*entry["bandwidth"]),
             loading=Range(*entry.get("loading_gb", (math.inf, math.inf))) * 1e9,
             fixed=Range(*entry.get("fixed_ms", (0.0, 0.0))),
+            call=Range(*entry.get("call_ms", (0.0, 0.0))),
             apart=entry.get("apart", False),
             source=entry["source"],
         )
@@ -101,6 +104,7 @@ class Device:
         shares: what backends reach, by stage.
         sources: where each figure comes from, by what it is.
         processes: what they take by themselves.
+        fixed: seconds of the host's stages whatever the size is, where they were timed.
         layers: what a layer of the language model takes, by quantisation, where it was timed.
         mapping: bytes a second of a file that are mapped for the first time.
     """
@@ -117,6 +121,7 @@ class Device:
     shares: Mapping[str, Share]
     sources: Mapping[str, str]
     processes: Processes = field(default_factory=Processes)
+    fixed: Mapping[str, float] = field(default_factory=dict)
     layers: Mapping[str, LayerRates] = field(default_factory=dict)
     mapping: float = math.inf
 

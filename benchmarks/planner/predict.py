@@ -95,14 +95,18 @@ def predict(device: Device, subject: Subject, question: Question, choice: Choice
 def host_stages(device: Device, question: Question, grid: int) -> dict[str, Range]:
     """Milliseconds of the stages that the CPU computes."""
     frames, voxels = question.frames, question.voxels
-    rays = device.host["rays_frame"] * frames, device.host["rays"] * (voxels + frames * grid**2)
-    seconds = {
-        "voxels": device.host["voxels"] * voxels,
-        "maps": device.host["maps"] * voxels,
-        "rays": Range(rays[0].low + rays[1].low, rays[0].high + rays[1].high),
-        "video": device.host["video"] * frames,
+    units = {
+        "voxels": {"voxels": voxels},
+        "maps": {"maps": voxels},
+        "rays": {"rays_frame": frames, "rays": voxels + frames * grid**2},
+        "video": {"video": frames},
     }
-    return {stage: seconds[stage] * 1e3 for stage in HOST_STAGES}
+
+    def seconds(stage: str) -> Range:
+        parts = [(device.host[name] * count, device.fixed.get(name, 0.0)) for name, count in units[stage].items()]
+        return Range(*(sum(part[side] + fixed for part, fixed in parts) for side in (0, 1)))
+
+    return {stage: seconds(stage) * 1e3 for stage in HOST_STAGES}
 
 
 def roofline(device: Device, stage: str, work: Work, precision: str) -> Range:
@@ -123,7 +127,9 @@ def roofline(device: Device, stage: str, work: Work, precision: str) -> Range:
         together = arithmetic + traffic if worst or share.apart else max(arithmetic, traffic)
         return together + work.weights / loading
 
-    return Range(1e3 * seconds(worst=False) + share.fixed.low, 1e3 * seconds(worst=True) + share.fixed.high)
+    around_it = share.fixed, share.call * work.calls
+    low, high = (sum(each[side] for each in around_it) for side in (0, 1))
+    return Range(1e3 * seconds(worst=False) + low, 1e3 * seconds(worst=True) + high)
 
 
 def layered(device: Device, subject: Subject, plan: Plan, quant: str) -> dict[str, Range]:

@@ -44,11 +44,13 @@ class Work:
         flops: operations, a multiply-add as two.
         moved: bytes of weights and of what grows with the question, each time that they are read.
         weights: bytes that are loaded once.
+        calls: of its graph.
     """
 
     flops: float
     moved: float
     weights: float = 0.0
+    calls: int = 1
 
 
 def work_of(
@@ -66,13 +68,18 @@ def work_of(
     vision, frames, voxels = geometry.vision, question.frames, question.voxels
     patches = frames * vision.grid**2
     positions = frames * vision.grid * (vision.grid + 1) + geometry.aligner.latents + TEXT_TOKENS
-    hidden = vision.patches * (vision.mlp + 4 * vision.width) * FLOAT * vision.layers
+    # what layers hand on, and scores of attention: written, made shares, read
+    scores = 3 * vision.heads * vision.patches**2
+    hidden = (vision.patches * (vision.mlp + 4 * vision.width) + scores) * FLOAT * vision.layers
     rows = geometry.aligner.latents + patches + TEXT_TOKENS
     # of each point: its rays read and projected, then keys and values of some heads, laid out and read
     crossing = voxels * (3 * LIVE_COLUMNS + 12 * len(geometry.aligner.cross_layers) * geometry.aligner.width) * FLOAT
     return {
         "vision": Work(
-            frames * frame_flops(vision, geometry.llm.width), frames * (weights["vision"] + hidden), weights["vision"]
+            frames * frame_flops(vision, geometry.llm.width),
+            frames * (weights["vision"] + hidden),
+            weights["vision"],
+            frames,
         ),
         "points": Work(
             point_flops(geometry.points, voxels),
