@@ -22,6 +22,7 @@ from ...runtime.encoders.child import ChildEncoder
 from ...runtime.encoders.cpu import has_int8_dot_product
 from ...runtime.encoders.local import LocalEncoder
 from ...runtime.errors import BadInput
+from ...runtime.fit.fit import examine
 from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
 from ...runtime.inputs.selection import select_frames
@@ -243,6 +244,8 @@ def run_host(folder: Path, frames: int, vision: VisionGeometry) -> list[float]:
             encoders.enter_context(ChildEncoder(GRAPH, threads=1))
         scene, clip = load_scene(folder / "scene"), load_clip(folder / "video")
         selection = select_frames(clip, scene.poses, frames=frames, default=frames, offset=scene.offset)
+        # encoders' processes have started when this is done
+        examine(scene, selection, voxel_size=0.06)
         stages = HostStages(vision, 0.06)
         voxels = timed(lambda: stages.voxels(scene))
         timed(lambda: stages.maps(voxels))
