@@ -8,7 +8,7 @@ from ...runtime.memory.plan import KV_BYTES, TEXT_TOKENS, EncoderBytes, Plan
 from ...runtime.setup import sizes_of
 from .devices import Device, Range
 from .subject import Subject
-from .work import HOST_STAGES, Question, Work, output_share, work_of
+from .work import HOST_STAGES, Question, Work, feed_forward_share, output_share, work_of
 
 __all__ = ["Choice", "Prediction", "predict"]
 
@@ -140,7 +140,9 @@ def layered(device: Device, subject: Subject, plan: Plan, quant: str) -> dict[st
     rates, llm = device.layers[quant], subject.geometry.llm
     positions, more = plan.video + subject.geometry.aligner.latents + TEXT_TOKENS, plan.new_tokens - 1
     output = plan.llm * output_share(llm) / device.bandwidth
-    prompt = llm.layers * positions * (rates.position + rates.pair * positions / 2) + plan.llm / device.mapping + output
+    whole = llm.layers - feed_forward_share(llm)
+    prompt = positions * (whole * rates.position + llm.layers * rates.pair * positions / 2)
+    prompt += plan.llm / device.mapping + output
     token = llm.layers * (rates.token + rates.depth * (positions + more / 2)) + output
     return {"prefill": around(prompt * 1e3), "decode": around(more * token * 1e3)}
 

@@ -10,14 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...runtime.bundle.geometry import VisionGeometry
-from ...runtime.bundle.manifest import ENCODERS
 from ...runtime.encoders.child import ChildEncoder
 from ...runtime.encoders.cpu import has_int8_dot_product
 from ...runtime.encoders.local import LocalEncoder
@@ -26,9 +24,8 @@ from ...runtime.fit.fit import examine
 from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
 from ...runtime.inputs.selection import select_frames
-from ...runtime.llm.libllama import libllama
-from ...runtime.llm.model import LanguageModel
-from ...runtime.llm.pace.excerpt import ROWS, layer_file
+from ...runtime.llm.libllama import Flag, libllama
+from ...runtime.llm.pace.bench import Bench, Pace
 from ...runtime.memory.counters import PROC, own_usage
 from ...runtime.memory.plan import Processes
 from ...runtime.stages import HostStages
@@ -49,8 +46,8 @@ SECONDS = 1.0
 ROUNDS = 3
 # voxels and frames that the host's stages are timed at
 SIZES = ((2_000, 4), (20_000, 16))
-# positions that a layer is timed at
-BATCH, DEPTH, STEPS = 512, 2048, 8
+# positions that a layer reads at once when it is timed, and those before them; type of keys and values
+BATCH, DEPTH, KV = 512, 2048, "f16"
 
 
 def measure(subject: Subject) -> Device:
@@ -154,53 +151,29 @@ def mapping_rate() -> float:
 def layer_rates(path: Path, threads: int) -> LayerRates:
     """Seconds of one layer of a language model for positions and tokens, by itself and at a depth.
 
+    With its weights as they are mapped or packed, whichever is faster, as `stllm-run` takes them.
+
     Raises:
         StllmError: libllama cannot run the layer.
     """
-    with (
-        layer_file(path) as file,
-        LanguageModel(
-            file,
-            vocabulary=ROWS,
-            context=DEPTH + BATCH,
-            kv="f16",
-            flash_attention=None,
-            threads=threads,
-            repack=False,
-        ) as model,
-    ):
-        rows = np.random.default_rng(0).standard_normal((BATCH, model.width), np.float32)
-        best = np.full(4, np.inf)
-        for _ in range(ROUNDS):
-            model.restart(DEPTH + BATCH)
-            best[:2] = np.minimum(best[:2], timed(model, rows))
-            for _ in range(DEPTH // BATCH - 2):
-                model.decode_embeddings(rows)
-            best[2:] = np.minimum(best[2:], timed(model, rows))
-    prompt, token, deep_prompt, deep_token = map(float, best)
-    apart = DEPTH - BATCH
-    pair = max(deep_prompt - prompt, 0.0) / BATCH / apart
-    depth = max(deep_token - token, 0.0) / apart
+    paces = [Pace(packed, threads, BATCH, flash_attention=None) for packed in (False, True)]
+    with Bench(path, KV, Flag()) as bench:
+        near = bench.rates(paces, depth=0, rounds=ROUNDS, seconds=SECONDS)
+        place = min(range(len(paces)), key=lambda number: near[number].seconds)
+        (far,) = bench.rates(paces[place : place + 1], depth=DEPTH, rounds=ROUNDS, seconds=SECONDS)
+    prompt, token, deep_prompt, deep_token = (
+        1 / rate for rate in (near[place].prefill, near[place].decode, far.prefill, far.decode)
+    )
+    pair, depth = max(deep_prompt - prompt, 0.0) / DEPTH, max(deep_token - token, 0.0) / DEPTH
     # where the machine was busy, what depth costs may come out as more than all
-    position, alone = max(prompt / BATCH - pair * BATCH / 2, prompt / BATCH / 2), max(token - depth * BATCH, token / 2)
-    return LayerRates(position, pair, alone, depth)
-
-
-def timed(model: LanguageModel, rows: np.ndarray) -> tuple[float, float]:
-    """Seconds of a batch, and of a token after it."""
-    begin = time.perf_counter()
-    model.decode_embeddings(rows)
-    between = time.perf_counter()
-    for row in rows[:STEPS]:
-        model.decode_embeddings(row[None])
-    return between - begin, (time.perf_counter() - between) / STEPS
+    return LayerRates(max(prompt - pair * BATCH / 2, prompt / 2), pair, max(token - depth * BATCH, token / 2), depth)
 
 
 def host_costs(vision: VisionGeometry) -> tuple[dict[str, Range], dict[str, float], int]:
     """Seconds a unit of the host's stages, seconds whatever the size, and bytes of a process that has run them.
 
-    A question runs each of them once, in a new process, while the encoders' processes start. So does each process here:
-    what is fast the second time is not fast the first. The fastest of some counts, at two sizes.
+    A question runs each of them once, in a new process. So does each process here: what is fast the second time is not
+    fast the first. The fastest of some counts, at two sizes.
     """
     taken, resident = [], np.inf
     for voxels, frames in SIZES:
@@ -239,19 +212,15 @@ def run_host(folder: Path, frames: int, vision: VisionGeometry) -> list[float]:
         return result
 
     before = own_usage()
-    with ExitStack() as encoders:
-        for _ in ENCODERS:
-            encoders.enter_context(ChildEncoder(GRAPH, threads=1))
-        scene, clip = load_scene(folder / "scene"), load_clip(folder / "video")
-        selection = select_frames(clip, scene.poses, frames=frames, default=frames, offset=scene.offset)
-        # encoders' processes have started when this is done
-        examine(scene, selection, voxel_size=0.06)
-        stages = HostStages(vision, 0.06)
-        voxels = timed(lambda: stages.voxels(scene))
-        timed(lambda: stages.maps(voxels))
-        rays = timed(lambda: stages.rays(scene, selection, voxels))
-        timed(lambda: stages.encode_rays(rays))
-        timed(lambda: list(stages.frames(selection)))
+    scene, clip = load_scene(folder / "scene"), load_clip(folder / "video")
+    selection = select_frames(clip, scene.poses, frames=frames, default=frames, offset=scene.offset)
+    examine(scene, selection, voxel_size=0.06)
+    stages = HostStages(vision, 0.06)
+    voxels = timed(lambda: stages.voxels(scene))
+    timed(lambda: stages.maps(voxels))
+    rays = timed(lambda: stages.rays(scene, selection, voxels))
+    timed(lambda: stages.encode_rays(rays))
+    timed(lambda: list(stages.frames(selection)))
     return [*seconds, before.anonymous + before.mapped]
 
 

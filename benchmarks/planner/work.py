@@ -7,7 +7,7 @@ from ...runtime.bundle.geometry import AlignerGeometry, Geometry, LlmGeometry, P
 from ...runtime.host.rays import LIVE_COLUMNS
 from ...runtime.memory.plan import TEXT_TOKENS
 
-__all__ = ["GPU_STAGES", "HOST_STAGES", "Question", "Work", "output_share", "work_of"]
+__all__ = ["GPU_STAGES", "HOST_STAGES", "Question", "Work", "feed_forward_share", "output_share", "work_of"]
 
 HOST_STAGES = ("voxels", "maps", "rays", "video")
 GPU_STAGES = ("vision", "points", "aligner", "prefill", "decode")
@@ -158,6 +158,11 @@ def matrices(llm: LlmGeometry) -> int:
     return 2 * llm.width**2 + 2 * llm.width * kv + 3 * llm.width * llm.ffn
 
 
+def feed_forward_share(llm: LlmGeometry) -> float:
+    """Share of a layer's matrices that the last layer uses for one row alone: of a prompt, only one becomes logits."""
+    return 3 * llm.width * llm.ffn / matrices(llm)
+
+
 def table_share(llm: LlmGeometry) -> float:
     """Share of the file that is the embedding matrix, of which rows are read; none where it is the output matrix."""
     return 0.0 if llm.tied else output_share(llm)
@@ -171,7 +176,8 @@ def output_share(llm: LlmGeometry) -> float:
 
 def prefill_work(llm: LlmGeometry, positions: int, size: int) -> Work:
     """A prompt: every layer over every position, attention to those before, one row of logits."""
-    layers = llm.layers * (2 * positions * matrices(llm) + 2 * positions**2 * llm.width)
+    whole = llm.layers - feed_forward_share(llm)
+    layers = whole * 2 * positions * matrices(llm) + llm.layers * 2 * positions**2 * llm.width
     read = size * (1 - table_share(llm))
     return Work(layers + 2 * llm.vocabulary * llm.width, read, size)
 

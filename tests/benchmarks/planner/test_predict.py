@@ -54,8 +54,11 @@ def test_layers_that_were_timed_take_the_place_of_shares(subject: Subject) -> No
     device = replace(find_device("agx-orin-64gb@MAXN"), layers={"Q8_0": rates})
     found = predict(device, subject, QUESTION, Choice("fp32", "Q8_0"))
     positions = 8 * 6 + 8 + 160
-    layers = subject.geometry.llm.layers
-    prompt = layers * positions * (1e-5 + 1e-9 * positions / 2) * 1e3
+    llm = subject.geometry.llm
+    layers, fed = llm.layers, 3 * llm.width * llm.ffn
+    # of the last layer, the feed-forward part computes one row
+    attention = 2 * llm.width * (llm.width + llm.kv_heads * llm.head_width)
+    prompt = positions * ((layers - fed / (fed + attention)) * 1e-5 + layers * 1e-9 * positions / 2) * 1e3
     assert found.milliseconds["prefill"].low < prompt * 1.05
     assert found.milliseconds["prefill"].high > prompt
     answer = 31 * layers * (1e-4 + 1e-8 * (positions + 15.5)) * 1e3
