@@ -107,6 +107,7 @@ class Device:
         fixed: seconds of the host's stages whatever the size is, where they were timed.
         layers: what a layer of the language model takes, by quantisation, where it was timed.
         mapping: bytes a second of a file that are mapped for the first time.
+        clearing: bytes a second of memory that is touched for the first time.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Device:
     fixed: Mapping[str, float] = field(default_factory=dict)
     layers: Mapping[str, LayerRates] = field(default_factory=dict)
     mapping: float = math.inf
+    clearing: float = math.inf
 
     @property
     def usable(self) -> int:

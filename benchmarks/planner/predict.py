@@ -135,14 +135,15 @@ def roofline(device: Device, stage: str, work: Work, precision: str) -> Range:
 def layered(device: Device, subject: Subject, plan: Plan, quant: str) -> dict[str, Range]:
     """Milliseconds of prompt and answer from those of one layer, and of the output matrix.
 
-    A prompt's first pass also maps the file's pages.
+    A prompt's first pass also maps the file's pages, and touches buffers for the first time.
     """
     rates, llm = device.layers[quant], subject.geometry.llm
     positions, more = plan.video + subject.geometry.aligner.latents + TEXT_TOKENS, plan.new_tokens - 1
     output = plan.llm * output_share(llm) / device.bandwidth
     whole = llm.layers - feed_forward_share(llm)
     prompt = positions * (whole * rates.position + llm.layers * rates.pair * positions / 2)
-    prompt += plan.llm / device.mapping + output
+    buffers = plan.libllama()
+    prompt += plan.llm / device.mapping + (buffers["kv"] + buffers["compute"]) / device.clearing + output
     token = llm.layers * (rates.token + rates.depth * (positions + more / 2)) + output
     return {"prefill": around(prompt * 1e3), "decode": around(more * token * 1e3)}
 
