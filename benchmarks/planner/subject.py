@@ -38,7 +38,6 @@ class Subject:
         encoders: bytes of weights by precision and encoder.
         quants: bytes of the language model's file by quantisation.
         files: those files, where there are any.
-        tower: graph of the vision tower, where there is one.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Subject:
     encoders: Mapping[str, Mapping[str, int]]
     quants: Mapping[str, int]
     files: Mapping[str, Path] = field(default_factory=dict)
-    tower: Path | None = None
 
 
 def of_bundle(path: Path) -> Subject:
@@ -61,8 +59,7 @@ def of_bundle(path: Path) -> Subject:
         missing = "encoders" if not encoders else "language model"
         raise BadInput(f"{path}: the bundle has no {missing}; add it with stllm-export, or plan with --ckpt")
     files = {quant: bundle.require_file(bundle.llm(quant).file) for quant in quants}
-    tower = bundle.require_file(bundle.graph("vision", next(iter(encoders)), CPU).file)
-    return Subject(path.name, bundle.geometry, encoders, quants, files, tower)
+    return Subject(path.name, bundle.geometry, encoders, quants, files)
 
 
 def of_checkpoint(path: Path) -> Subject:

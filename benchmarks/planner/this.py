@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def measure(subject: Subject) -> Device:
     visible, free = memory()
     bandwidth, gemm = copy_rate(threads), product_rate(threads)
     start, worker = worker_start(threads)
-    host, fixed, main = host_costs(subject.geometry.vision, subject.tower, threads)
+    host, fixed, main = host_costs(subject.geometry.vision)
     LOG.info(
         "this machine: %.1f GB/s, %.0f GFLOP/s in fp32 on %d threads, a process in %.0f ms; measured in %.0f s",
         *(bandwidth / 1e9, gemm / 1e9, threads, start * 1e3, time.perf_counter() - begin),
@@ -176,20 +175,18 @@ def layer_rates(path: Path, threads: int) -> LayerRates:
     return LayerRates(max(prompt - pair * BATCH / 2, prompt / 2), pair, max(token - depth * BATCH, token / 2), depth)
 
 
-def host_costs(
-    vision: VisionGeometry, tower: Path | None, threads: int
-) -> tuple[dict[str, Range], dict[str, float], int]:
+def host_costs(vision: VisionGeometry) -> tuple[dict[str, Range], dict[str, float], int]:
     """Seconds a unit of the host's stages, seconds whatever the size, and bytes of a process that has run them.
 
-    A question runs each of them once, in a new process, and computes rays while another one loads the tower. So does
-    each process here: what is fast the second time is not fast the first. The median of some counts, at two sizes.
+    A question runs each of them once, in a new process. So does each process here: what is fast the second time is not
+    fast the first. The median of some counts, at two sizes.
     """
     taken: list[tuple[np.ndarray, np.ndarray]] = []
     resident = np.inf
     for voxels, frames in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             write_room(Path(folder), voxels, frames)
-            values = map(str, (folder, frames, vision.image_size, vision.patch_size, vision.grid, threads, tower or ""))
+            values = map(str, (folder, frames, vision.image_size, vision.patch_size, vision.grid))
             command = [sys.executable, "-m", __name__, *values]
             asked = [
                 list(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
@@ -209,7 +206,7 @@ def host_costs(
     return costs, dict(zip(names, map(float, fixed), strict=True)), int(resident)
 
 
-def run_host(folder: Path, frames: int, vision: VisionGeometry, tower: ChildEncoder | None) -> list[float]:
+def run_host(folder: Path, frames: int, vision: VisionGeometry) -> list[float]:
     """The work of `host_costs` inside its process."""
     # a process that answers has these modules too
     importlib.import_module("...runtime.session", __package__)
@@ -229,8 +226,6 @@ def run_host(folder: Path, frames: int, vision: VisionGeometry, tower: ChildEnco
     stages = HostStages(vision, 0.06)
     voxels = timed(lambda: stages.voxels(scene))
     timed(lambda: stages.maps(voxels))
-    if tower is not None:
-        tower.load()
     rays = timed(lambda: stages.rays(scene, selection, voxels))
     timed(lambda: stages.encode_rays(rays))
     timed(lambda: list(stages.frames(selection)))
@@ -238,8 +233,6 @@ def run_host(folder: Path, frames: int, vision: VisionGeometry, tower: ChildEnco
 
 
 if __name__ == "__main__":
-    place, sampled, side, patch, pooled, cores, graph = sys.argv[1:]
+    place, sampled, side, patch, pooled = sys.argv[1:]
     geometry = VisionGeometry(int(side), int(patch), width=1, layers=1, heads=1, mlp=1, grid=int(pooled))
-    with ExitStack() as stack:
-        child = stack.enter_context(ChildEncoder(Path(graph), int(cores))) if graph else None
-        print(*run_host(Path(place), int(sampled), geometry, child))
+    print(*run_host(Path(place), int(sampled), geometry))
