@@ -28,7 +28,7 @@ def outcome(take: Take, mend: str = "") -> tuple[str, bool]:
     """What becomes of a take, and whether an option (and its value) is named as what mends it."""
     findings = examine(take.scene, take.selection(), voxel_size=VOXEL_SIZE).findings
     certain = any(finding.certain for finding in findings)
-    named = any(f"{finding.option} {finding.value}".startswith(mend) for finding in findings)
+    named = bool(mend) and any(f"{finding.option} {finding.value}".startswith(mend) for finding in findings)
     return REFUSED if certain else WARNED if findings else SILENT, named
 
 

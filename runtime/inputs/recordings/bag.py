@@ -22,6 +22,8 @@ STORES = (".mcap", ".db3")
 # what a chunk or a message may unpack to: so many times its bytes, and what images of one colour come to
 MOST_FACTOR, ANY_BYTES = 64, 1 << 26
 PIECE = 1 << 20
+# streams one after the other: each costs a copy of all that follow
+MOST_STREAMS = 256
 # of ROS 1, which its usual packages do not bring
 MORE_TYPES = {
     "tf2_msgs/msg/TFMessage": "geometry_msgs/TransformStamped[] transforms",
@@ -159,10 +161,12 @@ def unpack(decompressor: Callable[[], Any], data: bytes) -> bytes:
         data: the streams.
 
     Raises:
-        ValueError: it would be more, or the last stream is cut off.
+        ValueError: it would be more, there are over `MOST_STREAMS`, or the last stream is cut off.
     """
-    most, unpacked = MOST_FACTOR * len(data) + ANY_BYTES, bytearray()
+    most, unpacked, streams = MOST_FACTOR * len(data) + ANY_BYTES, bytearray(), 0
     while data:
+        if (streams := streams + 1) > MOST_STREAMS:
+            raise ValueError(f"compressed data is of over {MOST_STREAMS} streams")
         stream, given = decompressor(), data
         while not stream.eof:
             piece = stream.decompress(given, PIECE)
@@ -177,7 +181,10 @@ def unpack(decompressor: Callable[[], Any], data: bytes) -> bytes:
 
 
 def bound_library(ros1: bool) -> None:
-    """Let the library that reads bags unpack by `unpack`, since its own ways take what a file claims."""
+    """Let the library that reads bags unpack by `unpack`, since its own ways take what a file claims.
+
+    From then on it does so in the whole process, also for others who read bags in it.
+    """
     lz4 = load_library("lz4.frame").LZ4FrameDecompressor
     if ros1:
         bz2 = load_library("bz2").BZ2Decompressor

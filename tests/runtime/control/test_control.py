@@ -133,8 +133,8 @@ def test_an_encoder_at_work_is_ended_and_the_session_answers_after_it(
                 session, begun, lambda: features.points(voxels, maps, Meter(CLOCKED, control=control)), 0.1
             )
 
-        # a machine that has other work delays some, but not all
-        assert any(ended_after() < PROMPT for _ in range(3))
+        # a machine that has other work delays one, but not most
+        assert sorted(ended_after() for _ in range(3))[1] < PROMPT
         assert "".join(session.ask(scene, clip, "Where?", frames=1, max_new_tokens=4)) == whole
 
 

@@ -131,6 +131,8 @@ def test_streams(kind: str) -> None:
     assert unpack(decompressor, pack(b"")) == unpack(decompressor, b"") == b""
     with pytest.raises(ValueError, match="compressed data is cut off"):
         unpack(decompressor, pack(content)[:-100])
+    with pytest.raises(ValueError, match="compressed data is of over 256 streams"):
+        unpack(decompressor, pack(b"") * 100_000)
 
 
 @pytest.mark.parametrize("kind", STREAMS)
