@@ -11,13 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...runtime.errors import BadInput, StllmError
 from .machine.board import Board, describe_board, versions
 from .machine.cache import drop_cache
 from .machine.monitor import Monitor
-from .machine.sensors import find_sensors, used_memory
+from .machine.sensors import SECOND, find_sensors, used_memory
+from .machine.spin import SPIN, restlessness, spin
 from .process.asking import Asker, Timing
 from .record import Record
 from .rows import Row
@@ -30,9 +29,8 @@ from .workload import Workload
 __all__ = ["Run", "Task"]
 
 LOG = logging.getLogger(__name__)
-# before a run: seconds at rest, and a fixed amount of work again and again
+# seconds at rest before a run
 IDLE = 2.0
-SPINS, SPIN = 40, 2**18
 LONGEST_COOLING, COOLING_STEP = 900.0, 1.0
 # a fixed amount of work that takes so much longer now and then tells of other work on the machine
 RESTLESS = 0.1
@@ -108,6 +106,8 @@ class Run:
             with self._ending(record, monitor):
                 for step in self._left(done):
                     self._cool(monitor)
+                    # beside every answer: how fast the machine itself is
+                    monitor.note(SPIN, SECOND, spin())
                     timing, drop = self._ask(askers[step.bundle], step)
                     # the power that a stage took is known once it was read after the stage
                     monitor.sample()
@@ -185,7 +185,7 @@ class Run:
 
     def _conditions(self, board: Board, monitor: Monitor) -> dict[str, Any]:
         """What is true of both bundles: machine, libraries, and how restless it is."""
-        if (restless := noise()) > RESTLESS:
+        if (restless := restlessness()) > RESTLESS:
             LOG.warning("this machine is restless: the same work takes %.0f %% longer now and then", restless * 100)
         rest = time.perf_counter()
         if monitor.rails:
@@ -246,16 +246,6 @@ def drift_of(rows: Sequence[Row]) -> Drift | None:
         if row["kind"] == "stage" and row["stage"] == "total" and row["phase"] == "warm" and not row["warm_up"]
     ]
     return drift([row["seconds"] for row in totals], [(row["bundle"], row["sample"]) for row in totals])
-
-
-def noise() -> float:
-    """How much longer than usual a fixed amount of work takes now and then: 90th percentile over median, less one."""
-    values, spent = np.arange(SPIN, dtype=np.float64), []
-    for _ in range(SPINS):
-        start = time.perf_counter()
-        np.sqrt(values).sum()
-        spent.append(time.perf_counter() - start)
-    return float(np.quantile(spent, 0.9) / np.median(spent)) - 1
 
 
 def shown(value: object) -> str:

@@ -33,7 +33,13 @@ PLOT_HEIGHT = 150
 MOST_POINTS = 240
 # a dot further from its median stands at the edge
 MOST_REACH = 4.0
-UNITS = {"celsius": (1.0, "°C"), "hertz": (1e-6, "MHz"), "watt": (1.0, "W"), "byte": (1e-9, "GB")}
+UNITS = {
+    "celsius": (1.0, "°C"),
+    "hertz": (1e-6, "MHz"),
+    "watt": (1.0, "W"),
+    "byte": (1e-9, "GB"),
+    "second": (1e3, "ms"),
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...runtime.errors import BadInput
 from ..latency.statistics import NOTABLE_DRIFT
-from .phase import FASTER, SAME, SLOWER, UNKNOWN, Change, Pair, Phase
+from .phase import FASTER, SAME, SLOWER, UNKNOWN, Change, Pair, Phase, machine_difference
 from .runs import FIRST_TOKEN, PHASES, TOKEN, TOTAL, Answer, Run, read_run, read_runs
 
 __all__ = ["GUARDS", "MARGIN", "Comparison", "compare", "compare_files", "took_turns"]
@@ -93,9 +93,10 @@ def compare(
     """
     refuse_strangers(first, second, across)
     alternated = took_turns(first, second)
+    machine = 0.0 if alternated else machine_difference(first.spins, second.spins)
     pairs, unpaired = paired(first, second)
     phases = [
-        Phase(phase, [pair for (other, _), pair in pairs.items() if other == phase], alternated, seed)
+        Phase(phase, [pair for (other, _), pair in pairs.items() if other == phase], alternated, seed, machine)
         for phase in PHASES
         if any(other == phase for other, _ in pairs)
     ]

@@ -146,6 +146,7 @@ def tell(run: Run, dots: int) -> Told:
                 ("Temperature", "celsius"),
                 ("Clocks", "hertz"),
                 ("Power of the module's rails", "watt"),
+                ("Machine: time of a fixed piece of work", "second"),
             )
         ],
         facts=facts_of(run),

@@ -13,7 +13,7 @@ import numpy as np
 from ..latency.statistics import limits
 from .runs import TOKEN, Answer
 
-__all__ = ["FASTER", "SAME", "SLOWER", "UNKNOWN", "Change", "Pair", "Phase"]
+__all__ = ["FASTER", "SAME", "SLOWER", "UNKNOWN", "Change", "Pair", "Phase", "machine_difference"]
 
 SLOWER, FASTER, SAME, UNKNOWN = "slower", "faster", "no difference", "cannot tell"
 RESAMPLES = 1000
@@ -69,8 +69,17 @@ class Phase:
         partial: those that only some have, which are not compared.
     """
 
-    def __init__(self, name: str, pairs: Sequence[Pair], alternated: bool, seed: int) -> None:
-        self.name = name
+    def __init__(self, name: str, pairs: Sequence[Pair], alternated: bool, seed: int, machine: float = 0.0) -> None:
+        """Draw.
+
+        Args:
+            name: "cold", "warm" or "repeated".
+            pairs: answers to each question.
+            alternated: whether both runs took turns, so that repetitions are paired.
+            seed: of the draws.
+            machine: how far the machine itself was from one run to the other, as a share of its speed.
+        """
+        self.name, self.machine = name, machine
         self.measured = [[[answer.measured for answer in side] for side in pair] for pair in pairs]
         every = [stages for sides in self.measured for side in sides for stages in side]
         self.stages = [stage for stage in every[0] if all(stage in stages for stages in every)]
@@ -121,7 +130,8 @@ class Phase:
 
         Runs that follow each other see another machine. What a run differs from itself, its first half from its second,
         is what the machine alone does: that of the stage, or of the whole run if it is more. An interval is wider by
-        twice as much, since two runs are further apart than two halves of one.
+        twice as much, since two runs are further apart than two halves of one; or by what a fixed piece of work beside
+        the answers took longer in one of the runs, if that is more.
         """
         sides = self.sides(stage)
         before, after = (float(np.median(np.nanmedian(side, axis=1))) for side in sides)
@@ -135,14 +145,27 @@ class Phase:
             reason = f"too few pairs: {pairs}, at least {LEAST_PAIRS} are needed"
         else:
             wander = max(wander, self.wander(stage))
-            wider = (1 + wander) ** 2
+            wider = max((1 + wander) ** 2, 1 + self.machine)
             narrow = self.interval(sides)
             change, low, high = float(ratio(sides, self.alternated)), narrow[0] / wider, narrow[1] * wider
             verdict = verdict_of(low, high, margin)
-            reason = why(sides, wander, low, high, margin) if verdict == UNKNOWN else ""
+            reason = self.why(sides, wander, low, high, margin) if verdict == UNKNOWN else ""
         return Change(
             self.name, stage, before, after, change, low, high, verdict, reason, len(sides[0]), int(self.counts.min())
         )
+
+    def why(self, sides: Sequence[np.ndarray], wander: float, low: float, high: float, margin: float) -> str:
+        """What makes an interval wide."""
+        if high / low < 1 + margin:
+            return "the change is about as large as the margin"
+        if self.machine > max(margin / 4, (1 + wander) ** 2 - 1):
+            return f"the machine was not the same: a fixed spin took {self.machine:.1%} longer in one of the runs"
+        if wander > margin / 4:
+            return f"a run differs by {wander:.1%} from itself, first half against second"
+        spreads = [np.nanmax(np.nanstd(side, axis=1) / np.nanmean(side, axis=1)) for side in sides if side.shape[1] > 1]
+        if spreads and max(spreads) > margin / 2:
+            return f"repetitions of one question spread by {max(spreads):.0%}"
+        return f"questions differ: the change lies between {low - 1:+.0%} and {high - 1:+.0%}"
 
 
 def ratio(sides: Sequence[np.ndarray], alternated: bool) -> np.ndarray:
@@ -165,9 +188,22 @@ def self_difference(seconds: np.ndarray) -> float:
     if not half or not len(whole) or whole.min() <= 0:
         return 0.0
     changes = np.log(np.median(whole[:, -half:], axis=1) / np.median(whole[:, :half], axis=1))
-    # two standard errors of a median of normal values
-    scatter = 2 * np.sqrt(np.pi / 2 / len(changes)) * changes.std(ddof=1) if len(changes) > 1 else 0.0
-    return float(np.exp(max(0.0, abs(np.median(changes)) - scatter))) - 1
+    # two standard errors are what chance does
+    return float(np.exp(max(0.0, abs(np.median(changes)) - 2 * median_error(changes)))) - 1
+
+
+def machine_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """How much longer a fixed piece of work took beside one of two runs; 0 where chance does as much, or none tells."""
+    if not first or not second:
+        return 0.0
+    ours, theirs = np.log(first), np.log(second)
+    change = abs(float(np.median(theirs) - np.median(ours)))
+    return float(np.exp(change)) - 1 if change > 2 * np.hypot(median_error(ours), median_error(theirs)) else 0.0
+
+
+def median_error(values: np.ndarray) -> float:
+    """Standard error of the median of normal values; 0 of a single one."""
+    return float(np.sqrt(np.pi / 2 / len(values)) * values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def verdict_of(low: float, high: float, margin: float) -> str:
@@ -177,15 +213,3 @@ def verdict_of(low: float, high: float, margin: float) -> str:
     if high < 1 / (1 + margin):
         return FASTER
     return SAME if low >= 1 / (1 + margin) and high <= 1 + margin else UNKNOWN
-
-
-def why(sides: Sequence[np.ndarray], wander: float, low: float, high: float, margin: float) -> str:
-    """What makes an interval wide."""
-    if high / low < 1 + margin:
-        return "the change is about as large as the margin"
-    if wander > margin / 4:
-        return f"a run differs by {wander:.1%} from itself, first half against second"
-    spreads = [np.nanmax(np.nanstd(side, axis=1) / np.nanmean(side, axis=1)) for side in sides if side.shape[1] > 1]
-    if spreads and max(spreads) > margin / 2:
-        return f"repetitions of one question spread by {max(spreads):.0%}"
-    return f"questions differ: the change lies between {low - 1:+.0%} and {high - 1:+.0%}"

@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 from ...runtime.errors import BadInput
+from ..latency.machine.sensors import SECOND
+from ..latency.machine.spin import SPIN
 from ..latency.rows import RESULTS, Row, read_rows
 from ..latency.statistics import Interval, Summary, bootstrap, summarise
 
@@ -167,6 +169,12 @@ class Run:
     def source(self) -> str:
         """The file and the folder that it is in: files of many runs have the same name."""
         return "/".join(self.path.parts[-2:])
+
+    @property
+    def spins(self) -> list[float]:
+        """Seconds of a fixed piece of work before each answer, by which the machine is held against itself."""
+        values = [row["value"] for row in self.sensors if row["sensor"] == SPIN and row["unit"] == SECOND]
+        return [value for value in values if value]
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:

@@ -106,6 +106,7 @@ class Recipe:
         noise: of a stage, relative; one answer in fifty is disturbed beyond it.
         wander: of the machine from round to round, relative; each round keeps nine tenths of the last one's.
         slower: factors by stage.
+        machine: factor of all that the machine does.
         about: columns of the first row that differ.
         seed: of the noise of stages.
         weather: seed of how the machine wanders; bundles that take turns have one.
@@ -120,6 +121,7 @@ class Recipe:
     noise: float = 0.01
     wander: float = 0.003
     slower: Mapping[str, float] = field(default_factory=dict)
+    machine: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
     end: Mapping[str, Any] | None = field(default_factory=dict)
     prompt: Callable[[int], int] = lambda question: 6846 + question % 7
@@ -158,9 +160,9 @@ def rows_of(recipe: Recipe) -> Iterator[dict[str, Any]]:
     common = {**HEAD, "run": recipe.run, "bundle": recipe.bundle}
     yield {**common, "kind": "run", **ABOUT, **recipe.about}
     lengths = np.random.default_rng(0).uniform(0.8, 1.3, (recipe.questions, len(SECONDS)))
-    weather, clock, machine = np.random.default_rng(recipe.weather), 0.0, 0.0
+    weather, clock, machine = np.random.default_rng(recipe.weather), 0.0, np.log(recipe.machine)
     for phase, repetition in itertools.product(recipe.phases, range(-1, recipe.repetitions)):
-        machine = 0.9 * machine + weather.normal(0, recipe.wander)
+        machine = 0.9 * machine + 0.1 * np.log(recipe.machine) + weather.normal(0, recipe.wander)
         for question in range(recipe.questions):
             disturbed = 1.25 if generator.random() < 0.02 else 1.0
             factors = np.exp(machine + generator.normal(0, recipe.noise, len(SECONDS))) * disturbed
@@ -180,7 +182,7 @@ def rows_of(recipe: Recipe) -> Iterator[dict[str, Any]]:
             }
             yield from answered(recipe, {**common, **which}, question, spent)
             clock += sum(spent.values())
-            yield from sensed(common, clock, generator)
+            yield from sensed(common, clock, float(np.exp(machine)), generator)
     if recipe.end is not None:
         ended = {"reason": "complete", "message": None, "drift": 0.002, "throttled": False, "temperature_after": 61.5}
         yield {**common, "kind": "end", "seconds": clock, **ended, **recipe.end}
@@ -204,7 +206,9 @@ def answered(recipe: Recipe, which: dict[str, Any], question: int, spent: dict[s
         yield {**which, **told}
 
 
-def sensed(common: dict[str, Any], clock: float, generator: np.random.Generator) -> Iterator[dict[str, Any]]:
+def sensed(
+    common: dict[str, Any], clock: float, machine: float, generator: np.random.Generator
+) -> Iterator[dict[str, Any]]:
     heat = 1 - np.exp(-clock / 120)
     for sensor, unit, value in (
         ("cpu-thermal", "celsius", 46 + 14 * heat + generator.normal(0, 0.3)),
@@ -214,6 +218,7 @@ def sensed(common: dict[str, Any], clock: float, generator: np.random.Generator)
         ("anonymous", "byte", 1.1e9 + 4e8 * generator.random()),
         ("file", "byte", 4.4e9),
         ("VDD_IN", "watt", 14 + generator.normal(0, 1)),
+        ("spin", "second", 3e-4 * machine * np.exp(generator.normal(0, 0.02))),
     ):
         yield {
             **common,

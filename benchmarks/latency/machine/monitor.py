@@ -90,6 +90,11 @@ class Monitor:
                 self._note("gpu", BYTE, time.perf_counter(), value)
                 self._gpu.append((time.perf_counter(), value))
 
+    def note(self, name: str, unit: str, value: float) -> None:
+        """Keep a reading that was made elsewhere, now."""
+        with self._lock:
+            self._note(name, unit, time.perf_counter(), value)
+
     def take(self) -> list[Reading]:
         """The readings since they were taken last; of a value that stays as it is the first, but of power all."""
         with self._lock:

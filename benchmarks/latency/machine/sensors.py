@@ -11,9 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BYTE", "CELSIUS", "HERTZ", "WATT", "Sensor", "find_sensors", "hottest", "total_rails", "used_memory"]
+__all__ = [
+    "BYTE",
+    "CELSIUS",
+    "HERTZ",
+    "SECOND",
+    "WATT",
+    "Sensor",
+    "find_sensors",
+    "hottest",
+    "total_rails",
+    "used_memory",
+]
 
-WATT, CELSIUS, HERTZ, BYTE = "watt", "celsius", "hertz", "byte"
+WATT, CELSIUS, HERTZ, BYTE, SECOND = "watt", "celsius", "hertz", "byte", "second"
 MILLI, KILO, MICRO = 1e-3, 1e3, 1e-6
 # zones of parts that are off read as -256 degrees, or as nothing at all
 LEAST_CELSIUS, MOST_CELSIUS = -50.0, 200.0

@@ -41,7 +41,7 @@ def measure(stllm: Any, rea: Any, tiny_bundle: Path, tmp_path: Path) -> Callable
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE", 0.01)
-    monkeypatch.setattr(module, "noise", lambda: 0.0)
+    monkeypatch.setattr(module, "restlessness", lambda: 0.0)
 
 
 def totals(rows: list[Row]) -> list[tuple[Any, ...]]:
@@ -154,7 +154,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(
     assert (begun[-1]["kind"], begun[-1]["reason"]) == ("end", "interrupted")
     assert len(totals(begun)) == 8
     monkeypatch.undo()
-    monkeypatch.setattr(module, "noise", lambda: 0.0)
+    monkeypatch.setattr(module, "restlessness", lambda: 0.0)
     assert measure().exit_code == 0
     rows = read_rows(path)
     assert rows[: len(begun)] == begun
@@ -288,7 +288,11 @@ def test_a_board_s_sensors_and_mode_stand_in_the_rows(
             assert row["joules"] == pytest.approx(10.0 * row["seconds"], rel=1e-3, abs=1e-9)
             assert row["joules"] == pytest.approx(sum(row[f"joules_{rail}"] for rail in run["rails"].split(" + ")))
     units = {row["unit"] for row in rows if row["kind"] == "sensor"}
-    assert units == {"watt", "celsius", "hertz", "byte"}
+    assert units == {"watt", "celsius", "hertz", "byte", "second"}
+    # a fixed piece of work before each answer
+    spins = [row["value"] for row in rows if row["kind"] == "sensor" and row["sensor"] == "spin"]
+    assert len(spins) == sum(row["kind"] == "stage" and row["stage"] == "total" for row in rows)
+    assert all(0 < value < 1 for value in spins)
 
 
 @pytest.mark.parametrize(("growth", "throttled"), [(0.0, False), (0.05, True), (-0.05, False)])

@@ -1,6 +1,7 @@
 """Runs against each other, in noise like a machine's: what is found, what is left alone, and what cannot be told."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,13 +24,16 @@ QUIET = {"questions": 12, "repetitions": 5, "phases": ("warm",), "noise": 0.02, 
 def pairs(run_recipe: Any, run_of: Callable[..., Run]) -> Callable[..., list[Comparison]]:
     """Comparisons of pairs of runs, in turn or one after the other."""
 
-    def compared(slower: dict[str, float], count: int = 20, in_turn: bool = False, **recipe: Any) -> list[Comparison]:
+    def compared(
+        slower: dict[str, float], count: int = 20, in_turn: bool = False, other_machine: float = 1.0, **recipe: Any
+    ) -> list[Comparison]:
         found = []
         for seed in range(count):
             other = {"bundle": "bb"} if in_turn else {"run": "other"}
             weather = {"weather": 2 * seed if in_turn else 2 * seed + 1}
+            after = {**recipe, "machine": other_machine}
             first = run_of(run_recipe(seed=2 * seed, weather=2 * seed, **recipe))
-            second = run_of(run_recipe(seed=2 * seed + 1, slower=slower, **weather, **other, **recipe))
+            second = run_of(run_recipe(seed=2 * seed + 1, slower=slower, **weather, **other, **after))
             found.append(compare(first, second))
         return found
 
@@ -65,7 +69,21 @@ def test_a_machine_that_wanders_cannot_tell_and_says_why(pairs: Callable[..., li
     assert told["no difference"] == 0
     for comparison in found:
         if comparison.verdict == "cannot tell":
-            assert any("first half against second" in said or "spread by" in said for said in comparison.reasons)
+            whys = ("first half against second", "spread by", "the machine was not the same")
+            assert any(why in said for said in comparison.reasons for why in whys)
+
+
+def test_a_slower_machine_is_no_slower_bundle(
+    pairs: Callable[..., list[Comparison]],
+) -> None:
+    for comparison in pairs({}, 6, other_machine=1.2, **QUIET):
+        assert comparison.verdict == "cannot tell"
+        said = [one for one in comparison.reasons if one.startswith("warm total: the machine was not the same")]
+        assert re.search(r"a fixed spin took (1[89]|2[012])\.\d% longer in one of the runs", said[0])
+
+
+def test_what_is_slower_beyond_the_machine_is_found(pairs: Callable[..., list[Comparison]]) -> None:
+    assert verdicts(pairs({"vision": 1.25}, 6, other_machine=1.02, **QUIET))["slower"] == 6
 
 
 def test_bundles_in_turn_are_told_apart_where_the_machine_wanders(pairs: Callable[..., list[Comparison]]) -> None:

@@ -31,7 +31,8 @@ def test_warm_up_does_not_count_and_answers_keep_their_stages(
         assert parts == pytest.approx(answer.seconds[TOTAL])
         assert answer.measured[TOKEN] == pytest.approx(answer.seconds["decode"] / 11)
     assert warm.range_of(lambda answer: answer.voxels) == (30_000, 30_200)
-    assert len(run.sensors) == 3 * 3 * 3 * 7
+    assert len(run.sensors) == 3 * 3 * 3 * 8
+    assert run.spins == pytest.approx([3e-4] * 27, rel=0.2)
 
 
 def test_rows_of_different_token_counts_stay_apart(tmp_path: Path, write_run: Writer, run_recipe: Any) -> None:
