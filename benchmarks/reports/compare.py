@@ -101,7 +101,8 @@ def compare(
         if any(other == phase for other, _ in pairs)
     ]
     wander = max(phase.wander(TOTAL) for phase in phases)
-    changes = tuple(phase.judge(stage, wander, margin) for phase in phases for stage in phase.stages)
+    stages = [(phase, stage) for phase in phases for stage in phase.stages]
+    changes = tuple(phase.judge(stage, wander, margin, len(stages)) for phase, stage in stages)
     verdict = overall(changes)
     partial = [
         f"{phase.name}: not in every answer and so not compared: {', '.join(phase.partial)}"
@@ -212,10 +213,13 @@ def reasons(first: Run, second: Run, changes: Sequence[Change], verdict: str) ->
     found = [
         f"{change.phase} {change.stage}: {change.reason}"
         for change in changes
-        if change.stage in HEADLINE
-        and change.verdict == UNKNOWN
-        # what has no interval is told once a phase, whatever the verdict
-        and (verdict == UNKNOWN if change.low is not None else change.stage == TOTAL)
+        if change.alone
+        or (
+            change.stage in HEADLINE
+            and change.verdict == UNKNOWN
+            # what has no interval is told once a phase, whatever the verdict
+            and (verdict == UNKNOWN if change.low is not None else change.stage == TOTAL)
+        )
     ]
     for run in dict.fromkeys((first, second)):
         noise, end = run.about["noise"], run.end

@@ -7,16 +7,19 @@ round, and a long question is long in all its rounds (Owen 2007, "The pigeonhole
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from ..latency.statistics import limits
+from ..latency.statistics import CONFIDENCE, limits
 from .runs import TOKEN, Answer
 
 __all__ = ["FASTER", "SAME", "SLOWER", "UNKNOWN", "Change", "Pair", "Phase", "machine_difference"]
 
 SLOWER, FASTER, SAME, UNKNOWN = "slower", "faster", "no difference", "cannot tell"
 RESAMPLES = 1000
+
+
 # fewer do not bound a median with 95 % confidence: 2 * 0.5 ** 6 < 0.05
 LEAST_PAIRS = 6
 # below, a clock and a scheduler are what is measured (pyperf warns there)
@@ -40,6 +43,7 @@ class Change:
         high: upper bound.
         verdict: "slower", "faster", "no difference" or "cannot tell".
         reason: why it cannot be told, else empty.
+        alone: whether its interval by itself is beyond the margin, but among so many figures may be so by chance.
         questions: paired.
         repetitions: of a question, in the run with fewer.
     """
@@ -53,6 +57,7 @@ class Change:
     high: float | None
     verdict: str
     reason: str
+    alone: bool
     questions: int
     repetitions: int
 
@@ -125,8 +130,8 @@ class Phase:
         drawn = ([self.take(side, place, part) for place, side in enumerate(sides)] for part in parts)
         return limits(np.concatenate([ratio(taken, self.alternated) for taken in drawn]))
 
-    def judge(self, stage: str, wander: float, margin: float) -> Change:
-        """The verdict on one stage.
+    def judge(self, stage: str, wander: float, margin: float, among: int = 1) -> Change:
+        """The verdict on one stage, which is among so many that are judged.
 
         Runs that follow each other see another machine. What a run differs from itself, its first half from its second,
         is what the machine alone does: that of the stage, or of the whole run if it is more. An interval is wider by
@@ -136,7 +141,7 @@ class Phase:
         sides = self.sides(stage)
         before, after = (float(np.median(np.nanmedian(side, axis=1))) for side in sides)
         pairs = int(self.counts.min(axis=0).sum())
-        change, low, high, verdict = after / before if before > 0 else 1.0, None, None, UNKNOWN
+        change, low, high, verdict, alone = after / before if before > 0 else 1.0, None, None, UNKNOWN, False
         # the time between tokens is one of many in an answer
         least = 0 if stage == TOKEN else LEAST_SECONDS
         if min(before, after) < least or min(np.nanmin(side) for side in sides) <= 0:
@@ -149,10 +154,14 @@ class Phase:
             narrow = self.interval(sides)
             change, low, high = float(ratio(sides, self.alternated)), narrow[0] / wider, narrow[1] * wider
             verdict = verdict_of(low, high, margin)
-            reason = self.why(sides, wander, low, high, margin) if verdict == UNKNOWN else ""
-        return Change(
-            self.name, stage, before, after, change, low, high, verdict, reason, len(sides[0]), int(self.counts.min())
-        )
+            alone = verdict in (SLOWER, FASTER) and verdict != verdict_of(*stretched(change, low, high, among), margin)
+            verdict = UNKNOWN if alone else verdict
+            if alone:
+                reason = f"by itself it would be sure, but of {among} figures one may come out so by chance"
+            else:
+                reason = self.why(sides, wander, low, high, margin) if verdict == UNKNOWN else ""
+        counts = len(sides[0]), int(self.counts.min())
+        return Change(self.name, stage, before, after, change, low, high, verdict, reason, alone, *counts)
 
     def why(self, sides: Sequence[np.ndarray], wander: float, low: float, high: float, margin: float) -> str:
         """What makes an interval wide."""
@@ -204,6 +213,12 @@ def machine_difference(first: Sequence[float], second: Sequence[float]) -> float
 def median_error(values: np.ndarray) -> float:
     """Standard error of the median of normal values; 0 of a single one."""
     return float(np.sqrt(np.pi / 2 / len(values)) * values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def stretched(ratio: float, low: float, high: float, among: int) -> tuple[float, float]:
+    """An interval so much longer that all of so many hold together as surely as one does (Bonferroni)."""
+    one, all_ = (-NormalDist().inv_cdf((1 - CONFIDENCE) / 2 / count) for count in (1, among))
+    return ratio * (low / ratio) ** (all_ / one), ratio * (high / ratio) ** (all_ / one)
 
 
 def verdict_of(low: float, high: float, margin: float) -> str:

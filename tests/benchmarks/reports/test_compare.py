@@ -102,6 +102,21 @@ def test_a_change_as_large_as_the_margin_straddles(run_recipe: Any, run_of: Call
     assert compare(second, first, margin=0.02).verdict == "faster"
 
 
+def test_what_one_of_many_figures_may_be_by_chance_is_told_but_no_verdict(
+    run_recipe: Any, run_of: Callable[..., Run]
+) -> None:
+    first = run_of(run_recipe(**QUIET))
+    second = run_of(run_recipe(**QUIET, run="b", seed=1, slower={"vision": 1.07}))
+    comparison = compare(first, second)
+    assert comparison.verdict == "no difference"
+    (vision,) = (change for change in comparison.changes if change.stage == "vision")
+    assert (vision.verdict, vision.alone) == ("cannot tell", True)
+    assert vision.low is not None
+    assert vision.low > 1.05
+    many = f"of {len(comparison.changes)} figures one may come out so by chance"
+    assert comparison.reasons == (f"warm vision: by itself it would be sure, but {many}",)
+
+
 def test_the_interval_is_that_of_scipy_where_a_question_is_asked_once(
     run_recipe: Any, run_of: Callable[..., Run]
 ) -> None:
