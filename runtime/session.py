@@ -16,7 +16,8 @@ from .bundle.digests import file_digest, joint_digest
 from .bundle.manifest import ENCODERS, Bundle
 from .bundle.precisions import INT8, canonical, formats_of
 from .bundle.table import CLOCKED
-from .cache.features import Features, known_agreement
+from .cache.features import Features, known_verdict
+from .cache.keys import Arrays
 from .cache.store import Folder, Store
 from .control.control import Control
 from .control.events import Listener
@@ -268,13 +269,14 @@ def look_at(
 ) -> View:
     """The stages that do not depend on a question; arguments and errors as in `Session.look`."""
     setup, defaults, meter = stages.setup, stages.setup.bundle.defaults, Meter(CLOCKED, control=control)
+    arrays = Arrays()
     with meter.measure("scene"):
         scene, default = upright(scene, clip), looking.default or defaults.frames
         selection = select_frames(clip, scene.poses, frames=looking.frames, default=default, offset=scene.offset)
-        once = partial(known_agreement, store)
+        once = partial(known_verdict, store, arrays)
         fit = examine(scene, selection, looking.reading, voxel_size=defaults.voxel_size, once=once)
     fit.require()
-    known = Features(stages, store, fit.scene, fit.selection, meter)
+    known = Features(stages, store, fit.scene, fit.selection, meter, arrays)
     voxels = known.voxels()
     # as early as the number of voxels is known: what does not fit is refused before an encoder runs
     plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)

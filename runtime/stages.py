@@ -24,6 +24,7 @@ from .host.maps import KernelMaps
 from .host.pixels import pixel_values
 from .host.rays import Rays, camera_rays, encode_directions
 from .host.voxels import Voxels, voxelise
+from .inputs.frames import Content
 from .inputs.scene import Scene
 from .inputs.selection import Selection
 from .llm.embeddings import embedding_rows
@@ -111,6 +112,20 @@ class HostStages:
                 with counted(meter, "video"):
                     frame = next(source)
                 yield frame
+
+    def contents(self, selection: Selection, meter: Meter | None = None) -> Iterator[Content]:
+        """The same before they are decoded."""
+        source = selection.clip.contents(selection.indices)
+        with told(meter, "video"):
+            for _ in range(len(selection)):
+                with clocked(meter, "video"):
+                    content = next(source)
+                yield content
+
+    def decode(self, content: Content, meter: Meter | None = None) -> np.ndarray:
+        """One of them as it is, [H, W, 3] uint8."""
+        with counted(meter, "video"):
+            return content.pixels()
 
     def pixels(self, frame: np.ndarray, meter: Meter | None = None) -> np.ndarray:
         """A frame [H, W, 3] uint8 as the tower takes it, [3, S, S] float32."""

@@ -4,25 +4,26 @@ Every method is a stage of `Stages`, wrapped once: a key over its inputs, and th
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..encoders.encoder import Kept
-from ..fit.colours import Agreement
+from ..fit.fit import Subject, Verdict
 from ..host.maps import KernelMaps
 from ..host.rays import Rays
 from ..host.voxels import Voxels
+from ..inputs.frames import Content
 from ..inputs.scene import Scene
 from ..inputs.selection import Selection
 from ..memory.meter import Meter
 from ..stages import EncodedRays, Stages
-from .keys import REVISION, digest, encoder_digest
+from .keys import DECODERS, REVISION, Arrays, digest, encoder_digest, installed
 from .store import Store
 
-__all__ = ["Features", "known_agreement"]
+__all__ = ["Features", "known_verdict"]
 
 Result = TypeVar("Result")
 
@@ -37,6 +38,7 @@ class Features:
         scene: the environment.
         selection: the frames.
         meter: what it took, and what was known.
+        arrays: digests of the scene's arrays.
     """
 
     stages: Stages
@@ -44,6 +46,7 @@ class Features:
     scene: Scene
     selection: Selection
     meter: Meter
+    arrays: Arrays = field(default_factory=Arrays)
 
     def voxels(self) -> Voxels:
         """The occupied voxels of the scene."""
@@ -84,9 +87,11 @@ class Features:
         order: list[str] = []
 
         def unknown() -> Iterator[np.ndarray]:
-            """Pixels of the frames that are not known; the others are filled in as they come by."""
-            for place, frame in enumerate(self.stages.host.read(self.selection, self.meter)):
-                key = self._frame_key(frame)
+            """Pixels of the frames that are not known; the others are filled in as they come by, and not decoded."""
+            host, meter = self.stages.host, self.meter
+            for place, content in enumerate(host.contents(self.selection, meter)):
+                with meter.clock("video"):
+                    key = digest(self._tower, *content.parts)
                 known = None if key in wanted else self.store.get(key)
                 self.meter.note_reuse("vision", known is not None or key in wanted)
                 if known is not None:
@@ -96,7 +101,7 @@ class Features:
                 else:
                     wanted[key] = [place]
                     order.append(key)
-                    yield self.stages.host.pixels(frame, self.meter)
+                    yield host.pixels(host.decode(content, meter), meter)
 
         for number, encoded in enumerate(self.stages.encode_frames(unknown(), self.meter)):
             self.store.put(order[number], encoded.copy())
@@ -108,7 +113,8 @@ class Features:
     @cached_property
     def _cloud(self) -> str:
         """Of the scene's points and colours, as they are: a byte that moves no voxel counts too."""
-        return digest(REVISION, "cloud", self.scene.points, self.scene.colours, self.stages.host.voxel_size)
+        cloud = [self.arrays.digest(self.scene.points), self.arrays.digest(self.scene.colours)]
+        return digest(REVISION, "cloud", cloud, self.stages.host.voxel_size)
 
     @cached_property
     def _points_key(self) -> str:
@@ -121,10 +127,8 @@ class Features:
 
     @cached_property
     def _tower(self) -> str:
-        return digest(encoder_digest(self.stages.setup, "vision"), self.stages.host.vision.image_size)
-
-    def _frame_key(self, frame: np.ndarray) -> str:
-        return digest(self._tower, frame)
+        decoders = [installed(package) for package in DECODERS]
+        return digest(encoder_digest(self.stages.setup, "vision"), self.stages.host.vision.image_size, decoders)
 
     def _once(self, stage: str, key: str, compute: Callable[[], Result]) -> Result:
         """A stage's result, from what is known or computed now."""
@@ -136,14 +140,19 @@ class Features:
         return known
 
 
-def known_agreement(store: Store, parts: Sequence[Any], compute: Callable[[], Agreement]) -> Agreement:
-    """How colours agree, from what is known of the same samples or computed now; for `examine`."""
-    flat = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
-    key = digest(REVISION, "agreement", [len(part) for part in parts], *flat)
-    known = store.get(key)
+def known_verdict(
+    store: Store, arrays: Arrays, subject: Subject, contents: Sequence[Content], judge: Callable[[], Verdict]
+) -> Verdict:
+    """What `examine` finds, from what is known of the same content or found now; errors as `judge` has them."""
+    scene, clip, reading = subject.scene, subject.selection.clip, subject.reading
+    held = [arrays.digest(scene.points), arrays.digest(scene.colours), [len(content.parts) for content in contents]]
+    said = [reading.scale, reading.frame, sorted(reading.auto), subject.voxel_size, subject.asked, subject.thorough]
+    times = [list(clip.size), clip.times and list(clip.times), list(subject.selection.indices)]
+    parts = [part for content in contents for part in content.parts]
+    decoders = [installed(package) for package in DECODERS]
+    key = digest(REVISION, "fit", held, said, times, decoders, scene.intrinsics, subject.selection.poses, *parts)
+    known: Verdict | None = store.get(key)
     if known is None:
-        found = compute()
-        store.put(key, np.array(astuple(found), np.float64))
-        return found
-    cells, *rest = known.tolist()
-    return Agreement(int(cells), *rest)
+        known = judge()
+        store.put(key, known)
+    return known

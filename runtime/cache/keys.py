@@ -10,25 +10,44 @@ import numpy as np
 
 from ..setup import Setup
 
-__all__ = ["REVISION", "digest", "encoder_digest"]
+__all__ = ["DECODERS", "REVISION", "Arrays", "digest", "encoder_digest"]
 
 # of the stages on the host; another number makes all that is known unknown
 REVISION = 1
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
+# of frames
+DECODERS = ("pillow", "av")
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 over values that JSON knows and arrays, hexadecimal; of an array, type, shape and every byte count."""
+    """SHA-256 over values that JSON knows, bytes and arrays, hexadecimal; of an array, type and shape count too."""
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             sha.update(f"{part.dtype.str}{part.shape}".encode())
             sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        elif isinstance(part, bytes):
+            sha.update(f"bytes {len(part)}".encode())
+            sha.update(part)
         else:
             sha.update(json.dumps(part).encode())
         # what ends one part must not be able to begin the next
         sha.update(b"\0\xff")
     return sha.hexdigest()
+
+
+class Arrays:
+    """Digests of arrays that nobody changes meanwhile, each computed once; they are told apart by identity."""
+
+    def __init__(self) -> None:
+        # with the arrays, so that none is freed and its identity given to another
+        self._known: dict[int, tuple[np.ndarray, str]] = {}
+
+    def digest(self, array: np.ndarray) -> str:
+        """Of one of them."""
+        if id(array) not in self._known:
+            self._known[id(array)] = array, digest(array)
+        return self._known[id(array)][1]
 
 
 def encoder_digest(setup: Setup, name: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..fit.colours import Agreement
+from ..fit.fit import Finding, Verdict
 from ..host.maps import KernelMaps, Slabs
 from ..host.rays import Rays
 from ..host.voxels import Voxels
@@ -15,9 +17,12 @@ from ..stages import EncodedRays
 
 __all__ = ["arrays", "nbytes", "pack", "unpack"]
 
-RECORDS = {kind.__name__: kind for kind in (EncodedRays, KernelMaps, Rays, Slabs, Voxels)}
+KINDS = (Agreement, EncodedRays, Finding, KernelMaps, Rays, Slabs, Verdict, Voxels)
+RECORDS = {kind.__name__: kind for kind in KINDS}
 DIGEST = hashlib.sha256().digest_size
 ALIGNMENT = 64
+# what a record of numbers and words takes in memory, about
+WITHOUT_ARRAYS = 4096
 
 
 def pack(value: Any) -> bytes:
@@ -88,10 +93,10 @@ def arrays(value: Any) -> Iterator[np.ndarray]:
 
 
 def nbytes(value: Any) -> int:
-    """Bytes of a result's arrays; of one that stays on a GPU, those of its float32 numbers."""
+    """Bytes of a result's arrays; of one that stays on a GPU, those of its float32 numbers; of none, some."""
     if hasattr(value, "shape") and not isinstance(value, np.ndarray):
         return 4 * int(np.prod(value.shape))
-    return sum(array.nbytes for array in arrays(value))
+    return sum(array.nbytes for array in arrays(value)) or WITHOUT_ARRAYS
 
 
 def padding(place: int) -> bytes:

@@ -13,6 +13,7 @@ from ..bundle.table import CLOCKED
 from ..cache.packing import pack, unpack
 from ..errors import BadInput
 from ..inputs.clip import Clip
+from ..inputs.frames import Content
 from ..inputs.selection import Selection
 from ..llm.prompt import Prompt
 from ..memory.meter import Meter
@@ -48,6 +49,10 @@ class SavedFrames:
 
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Never: they were not kept; raises BadInput."""
+        raise BadInput(f"{self.title}: its frames were not saved, only what was computed of them; look again")
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """As `read`."""
         raise BadInput(f"{self.title}: its frames were not saved, only what was computed of them; look again")
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:

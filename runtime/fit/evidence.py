@@ -1,23 +1,20 @@
 """Points and frames in samples, and which reading of the poses their colours prefer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ..inputs.arrays import FrameArrays
 from ..inputs.cameras import BODY, POSE_CONVENTIONS
+from ..inputs.frames import Content
 from ..inputs.scene import Scene
 from ..inputs.selection import Selection
 from ..libraries import load_library
 from .colours import Agreement, agreement
 from .reading import meant
 
-__all__ = ["Evidence", "Once", "Preference", "compute", "gather", "preferred"]
-
-# gives how colours agree for arguments of `agreement`, and calls what computes it where that is not known
-Once = Callable[[Sequence[Any], Callable[[], Agreement]], Agreement]
+__all__ = ["Evidence", "Preference", "gather", "look_at_some", "preferred"]
 
 MOST_POINTS, MOST_FRAMES, FRAME_WIDTH = 20_000, 4, 160
 # agreement of colours by which a reading is left alone, and by which it is proved; measured on rooms of the small
@@ -35,11 +32,6 @@ SURE, CLEAR, CLEARER = 0.8, 0.8, 0.2
 ANY_CELLS, LEAST_LIKELY, LEAST_CERTAIN = 20, 100, 200
 # one or two views may look at one wall
 FEW_FRAMES, FEW_MARGIN, FEW_CELLS = 3, 0.3, 1000
-
-
-def compute(parts: Sequence[Any], find: Callable[[], Agreement]) -> Agreement:
-    """How colours agree, where nothing is known."""
-    return find()
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,6 @@ class Evidence:
         intrinsics: [3, 3], pixels of frames of `size`.
         size: width and height.
         known: agreements by convention, as they become known.
-        once: computes how colours agree, or knows it of the same samples.
     """
 
     points: np.ndarray
@@ -75,14 +66,14 @@ class Evidence:
     intrinsics: np.ndarray
     size: tuple[int, int]
     known: dict[str, Agreement] = field(default_factory=dict)
-    once: Once = compute
 
     def agree(self, convention: str) -> Agreement:
         """How colours agree where poses are meant by a convention."""
         if convention not in self.known:
-            poses = meant(self.poses, self.given, convention)
-            parts = (self.points, self.colours, tuple(poses), self.intrinsics, self.frames, self.size)
-            self.known[convention] = self.once(parts, lambda: agreement(*parts))
+            poses = tuple(meant(self.poses, self.given, convention))
+            self.known[convention] = agreement(
+                self.points, self.colours, poses, self.intrinsics, self.frames, self.size
+            )
         return self.known[convention]
 
     def with_intrinsics(self, intrinsics: np.ndarray) -> "Evidence":
@@ -128,21 +119,27 @@ class Evidence:
         return proved and better >= 0 and not few
 
 
-def gather(scene: Scene, selection: Selection, given: str, once: Once = compute) -> Evidence:
-    """Samples of a scene and of the frames of a selection, whose poses were read by a convention; see `Evidence`.
-
-    Raises:
-        BadInput: a frame cannot be read.
-    """
-    step = -(-len(scene.points) // MOST_POINTS)
+def look_at_some(selection: Selection) -> tuple[list[int], list[Content]]:
+    """Some of the frames: their places in the clip, and what they are; raises BadInput where one cannot be read."""
     places = sorted(set(selection.indices))
     chosen = [places[int(place)] for place in np.linspace(0, len(places) - 1, min(MOST_FRAMES, len(places)))]
-    poses = np.stack([selection.poses[selection.indices.index(place)] for place in chosen])
     # of frames in memory all that will be looked at are, since an iterator gives each once
     read = places if isinstance(selection.clip.frames, FrameArrays) else chosen
-    frames = tuple(
-        smaller(frame) for place, frame in zip(read, selection.clip.read(read), strict=True) if place in chosen
-    )
+    contents = zip(read, selection.clip.contents(read), strict=True)
+    return chosen, [content for place, content in contents if place in chosen]
+
+
+def gather(
+    scene: Scene, selection: Selection, given: str, places: Sequence[int], contents: Sequence[Content]
+) -> Evidence:
+    """Samples of a scene and of some frames of a selection, whose poses were read by a convention; see `Evidence`.
+
+    Raises:
+        BadInput: a frame cannot be decoded.
+    """
+    step = -(-len(scene.points) // MOST_POINTS)
+    poses = np.stack([selection.poses[selection.indices.index(place)] for place in places])
+    frames = tuple(smaller(content.pixels()) for content in contents)
     return Evidence(
         points=scene.points[::step].astype(np.float64),
         colours=scene.colours[::step].astype(np.float64),
@@ -151,7 +148,6 @@ def gather(scene: Scene, selection: Selection, given: str, once: Once = compute)
         given=given,
         intrinsics=scene.intrinsics,
         size=selection.clip.size,
-        once=once,
     )
 
 

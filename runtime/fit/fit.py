@@ -1,7 +1,7 @@
 """What was understood of scene, poses, intrinsics and frames, and what speaks against it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,15 +10,16 @@ import numpy as np
 
 from ..errors import BadInput
 from ..inputs.cameras import AUTO, POSE_CONVENTIONS
+from ..inputs.frames import Content
 from ..inputs.scene import Scene, projected_share
 from ..inputs.selection import Selection
 from .colours import Agreement
-from .evidence import Evidence, Once, Preference, compute, gather, preferred
+from .evidence import Evidence, Preference, gather, look_at_some, preferred
 from .intrinsics import Misfit, misfit, of_frames
 from .reading import Reading, common_origin, meant, read_as
 from .units import Measures, oddity
 
-__all__ = ["Finding", "Fit", "examine"]
+__all__ = ["Finding", "Fit", "Once", "Subject", "Verdict", "examine"]
 
 LOG = logging.getLogger(__name__)
 CONVENTION, SCALE, INTRINSICS = "--pose-convention", "--scale", "--intrinsics-of"
@@ -47,6 +48,52 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.option} {self.value or '…'}" if self.option else self.reason
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is found out of scene and clip, without them.
+
+    Attributes:
+        convention: that poses are best read by.
+        conventions: how colours agree by each convention that was tried.
+        findings: what speaks against it all, and is not mended by what was chosen.
+        chosen: options that the inputs decided, with their values.
+    """
+
+    convention: str
+    conventions: tuple[tuple[str, Agreement], ...]
+    findings: tuple[Finding, ...]
+    chosen: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a verdict is about.
+
+    Attributes:
+        scene, selection: in the units that a user names.
+        reading: what a user says of them.
+        asked: convention of the poses, as it was asked for; may be `auto`.
+        voxel_size: edge of the model's voxels, metres.
+        thorough: try all conventions, also where the one that was named fits.
+    """
+
+    scene: Scene
+    selection: Selection
+    reading: Reading
+    asked: str
+    voxel_size: float | None
+    thorough: bool
+
+    @property
+    def given(self) -> str:
+        """By which convention the poses were read."""
+        return POSE_CONVENTIONS[0] if self.asked == AUTO else self.asked
+
+
+# gives the verdict on a subject and some of its frames, and calls what finds it where that is not known
+Once = Callable[[Subject, Sequence[Content], Callable[[], Verdict]], Verdict]
 
 
 @dataclass(frozen=True)
@@ -155,7 +202,7 @@ def examine(
     *,
     voxel_size: float | None = None,
     thorough: bool = False,
-    once: Once = compute,
+    once: Once = lambda subject, contents, judge: judge(),
 ) -> Fit:
     """Hold scene, poses, intrinsics and some frames against each other; nothing is refused yet.
 
@@ -165,7 +212,7 @@ def examine(
         reading: what a user says of them.
         voxel_size: edge of the model's voxels, metres.
         thorough: try all conventions, also where the one that was named fits.
-        once: computes how colours agree, or knows it of the same content.
+        once: finds out, or knows it of the same content.
 
     Raises:
         BadInput: a frame cannot be read; or a convention was to be chosen, and the inputs do not tell which.
@@ -173,26 +220,33 @@ def examine(
     reading = reading or Reading()
     scene, selection = read_as(*common_origin(scene, selection), reading)
     asked = selection.clip.pose_convention or scene.pose_convention
-    given = POSE_CONVENTIONS[0] if asked == AUTO else asked
-    evidence = gather(scene, selection, given, once)
+    subject = Subject(scene, selection, reading, asked, voxel_size, thorough)
+    places, contents = look_at_some(selection)
+    verdict = once(subject, contents, lambda: judge(subject, gather(scene, selection, subject.given, places, contents)))
+    chosen = dict(verdict.chosen)
+    selection = replace(selection, poses=meant(selection.poses, subject.given, verdict.convention))
+    scene, selection = read_as(scene, selection, Reading.of(chosen.get(SCALE), chosen.get(INTRINSICS)))
+    return Fit(scene, selection, verdict.convention, dict(verdict.conventions), verdict.findings, chosen)
+
+
+def judge(subject: Subject, evidence: Evidence) -> Verdict:
+    """What there is to say of samples of a scene and its frames; raises BadInput as `examine`."""
+    reading, given = subject.reading, subject.given
     evidence, odd = question_intrinsics(evidence) if reading.frame is None else (evidence, None)
-    prefer = preferred(evidence, thorough or asked == AUTO)
+    prefer = preferred(evidence, subject.thorough or subject.asked == AUTO)
     best = prefer.convention if prefer else given
-    if asked == AUTO and not (prefer.certain if prefer else evidence.proves(given)):
+    if subject.asked == AUTO and not (prefer.certain if prefer else evidence.proves(given)):
         raise BadInput(f"{CONVENTION} auto: the colours of scene and frames do not tell which; name one")
     findings = [*intrinsics_found(odd, evidence.proves(best)), *convention_found(prefer, given)]
     if reading.scale is None:
         mixed = [] if prefer or evidence.fits(given) else list(mixed_units(evidence))
-        findings += mixed or units_found(measure(selection, evidence, best), voxel_size)
-    auto = reading.auto | ({CONVENTION} if asked == AUTO else set())
+        findings += mixed or units_found(measure(subject.selection, evidence, best), subject.voxel_size)
+    auto = reading.auto | ({CONVENTION} if subject.asked == AUTO else set())
     chosen = {found.option: found.value for found in findings if found.option in auto and found.certain and found.value}
-    if asked == AUTO:
+    if subject.asked == AUTO:
         chosen[CONVENTION] = best
     left = tuple(found for found in findings if found.option not in chosen)
-    convention = chosen.get(CONVENTION, given)
-    selection = replace(selection, poses=meant(selection.poses, given, convention))
-    scene, selection = read_as(scene, selection, Reading.of(chosen.get(SCALE), chosen.get(INTRINSICS)))
-    return Fit(scene, selection, convention, dict(evidence.known), left, chosen)
+    return Verdict(chosen.get(CONVENTION, given), tuple(evidence.known.items()), left, tuple(chosen.items()))
 
 
 def question_intrinsics(evidence: Evidence) -> tuple[Evidence, Misfit | None]:

@@ -1,11 +1,13 @@
 """Frames that are in memory, with a pose each: in a sequence that stays, or from an iterator that gives them once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import BadInput
+from .frames import Content
 
 __all__ = ["FrameArrays"]
 
@@ -52,6 +54,11 @@ class FrameArrays:
         """As they are; raises BadInput for a frame that an iterator has passed."""
         for place in places:
             yield require_image(self._frames[place], place)
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """The arrays."""
+        for frame in self.read(places):
+            yield Content((frame,), partial(np.asarray, frame))
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
         """All frames with their own poses; the scene's are of other frames."""

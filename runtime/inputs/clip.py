@@ -4,7 +4,8 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import BadInput
 from .arrays import FrameArrays
 from .cameras import require_convention, to_pose
 from .decoding.streams import TURNS, UPRIGHT, probe_video
-from .frames import DESCRIPTION, Frames, ImageFiles, list_frames, look_at_first
+from .frames import DESCRIPTION, Content, Frames, ImageFiles, list_frames, look_at_first
 from .video import VideoFile
 
 __all__ = ["Clip", "even_times", "load_clip", "with_length"]
@@ -136,9 +137,20 @@ class Clip:
                 passed it.
         """
         for index, frame in zip(indices, self.frames.read(indices), strict=True):
-            if frame.shape[1::-1] != self.size:
-                raise BadInput(f"{self.frames.name(index)}: is {frame.shape[1]}x{frame.shape[0]}, the clip {self.size}")
-            yield frame
+            yield self._checked(index, frame)
+
+    def contents(self, indices: Sequence[int]) -> Iterator[Content]:
+        """The same before they are decoded; a frame of another size is found out when it is."""
+        for index, content in zip(indices, self.frames.contents(indices), strict=True):
+            yield replace(content, pixels=partial(self._pixels, index, content))
+
+    def _pixels(self, index: int, content: Content) -> np.ndarray:
+        return self._checked(index, content.pixels())
+
+    def _checked(self, index: int, frame: np.ndarray) -> np.ndarray:
+        if frame.shape[1::-1] != self.size:
+            raise BadInput(f"{self.frames.name(index)}: is {frame.shape[1]}x{frame.shape[0]}, the clip {self.size}")
+        return frame
 
 
 def load_clip(

@@ -2,19 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..errors import BadInput
-from .decoding.images import IMAGE_SUFFIXES, OTHER_PICTURES, read_image, white_of
+from .decoding.images import IMAGE_SUFFIXES, OTHER_PICTURES, image_of, read_file, read_image, white_of
 from .names.pairs import PosedFrames, pair, require_some, tell_unpaired
 from .names.reading import Reading, UnreadNames, listed, read_names
 
-__all__ = ["Frames", "ImageFiles", "list_frames", "look_at_first"]
+__all__ = ["Content", "Frames", "ImageFiles", "list_frames", "look_at_first"]
 
 LOG = logging.getLogger(__name__)
 DESCRIPTION = "clip.json"
@@ -22,6 +23,19 @@ DESCRIPTION = "clip.json"
 UNREAD = Reading(())
 # frames of more than 8 bits that are looked at for their brightest value
 PEAK_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Content:
+    """A frame that is not decoded yet.
+
+    Attributes:
+        parts: bytes, arrays and values that decide every pixel: equal parts, equal frames.
+        pixels: gives it [H, W, 3] uint8 RGB; raises BadInput where it cannot be decoded.
+    """
+
+    parts: tuple[Any, ...]
+    pixels: Callable[[], np.ndarray]
 
 
 class Frames(Protocol):
@@ -38,6 +52,9 @@ class Frames(Protocol):
 
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Frames [H, W, 3] uint8 RGB at ascending places, which may repeat; raises BadInput for a bad one."""
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """The same before they are decoded, each once and in this order; raises BadInput where one cannot be read."""
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
         """Poses of the frames that have one, by place; `poses` are the scene's. Raises BadInput where none has."""
@@ -76,12 +93,20 @@ class ImageFiles:
 
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Each file when its turn comes."""
+        return (content.pixels() for content in self.contents(places))
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """Bytes of the files."""
         for place in places:
-            picture = read_image(self.folder / self.files[place])
-            try:
-                yield picture.rgb(self.white)
-            except ValueError as error:
-                raise BadInput(f"frame {self.name(place)}: {error}") from None
+            data = read_file(self.folder / self.files[place])
+            yield Content((data, self.white), partial(self._decode, place, data))
+
+    def _decode(self, place: int, data: bytes) -> np.ndarray:
+        file = self.folder / self.files[place]
+        try:
+            return image_of(data, file).rgb(self.white)
+        except ValueError as error:
+            raise BadInput(f"frame {file}: {error}") from None
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
         """Matched by stem, or by the number or time in it where that finds more."""

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from .cameras import usable
 from .cameras.cameras import Cameras
 from .cameras.lens import LEAST_PIXELS, Lens
 from .clip import Clip
-from .frames import Frames, ImageFiles
+from .frames import Content, Frames, ImageFiles
 from .video import VideoFile
 
 __all__ = ["Matched", "match_cameras"]
@@ -90,8 +91,18 @@ class Straightened:
 
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """As the source does, and straight; a frame of another size is left for the clip to refuse."""
-        for frame in self._frames.read(places):
-            yield self._lens.straighten(frame) if frame.shape[1::-1] == self._lens.size else frame
+        return map(self._straight, self._frames.read(places))
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """Those of the source, with the lens."""
+        for content in self._frames.contents(places):
+            yield Content((*content.parts, *astuple(self._lens)), partial(self._pixels, content))
+
+    def _pixels(self, content: Content) -> np.ndarray:
+        return self._straight(content.pixels())
+
+    def _straight(self, frame: np.ndarray) -> np.ndarray:
+        return self._lens.straighten(frame) if frame.shape[1::-1] == self._lens.size else frame
 
     def posed(self, poses: Mapping[str, np.ndarray]) -> Mapping[int, np.ndarray]:
         """As the source does."""

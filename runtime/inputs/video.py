@@ -4,14 +4,16 @@ import bisect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..bundle.digests import sha256
 from ..errors import BadInput
 from .decoding.streams import Stream, Unreadable, decode_all, open_video, turned
-from .frames import ImageFiles
+from .frames import Content, ImageFiles
 from .names.pairs import PosedFrames, by_number, require_some, tell_unpaired
 from .names.reading import UnreadNames
 
@@ -57,6 +59,22 @@ class VideoFile:
                     LOG.warning("%s: decoded with errors, the file is damaged there", self.name(place))
                 pixels = turned(frame.to_ndarray(format="rgb24"), self.stream.matrix)
             yield pixels
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """The whole file and the frame's place in it; decoding begins at the first frame that is asked for."""
+        try:
+            digest = sha256(self.path)
+        except OSError as error:
+            raise BadInput(f"video {self.path}: unreadable ({error.strerror})") from None
+        frames: Iterator[tuple[int, np.ndarray]] | None = None
+
+        def pixels(number: int) -> np.ndarray:
+            nonlocal frames
+            frames = frames or enumerate(self.read(places[number:]), number)
+            return next(frame for at, frame in frames if at == number)
+
+        for number, place in enumerate(places):
+            yield Content((digest, place, self.stream.matrix), partial(pixels, number))
 
     def _decoded(self, places: Sequence[int]) -> Iterator[Any]:
         """The frames at ascending places; what cannot be sought is decoded from the start."""

@@ -11,13 +11,25 @@ import numpy as np
 from ...errors import BadInput
 from .bounded import BoundedFile
 
-__all__ = ["IMAGE_SUFFIXES", "OTHER_PICTURES", "Picture", "decode_image", "read_image", "require_size", "white_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "OTHER_PICTURES",
+    "Picture",
+    "decode_image",
+    "image_of",
+    "read_file",
+    "read_image",
+    "require_size",
+    "white_of",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # pictures that are not read, and would be missed
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".exr", ".dng", ".cr2", ".nef", ".arw", ".raw")
 # a header may claim anything: pixels of any file, for each byte of it, and at most
 ANY_PIXELS, PIXELS_A_BYTE, MOST_PIXELS = 1 << 22, 1 << 10, 1 << 27
+# of a pixel in a file, at most
+PIXEL_BYTES = 8
 ORIENTATION = 0x0112
 # EXIF orientations that are quarter turns, as turns counterclockwise
 QUARTERS = {3: 2, 6: 3, 8: 1}
@@ -88,6 +100,29 @@ def read_image(path: Path) -> Picture:
             with BoundedFile(path) as opened, Image.open(opened) as image:
                 require_size(image.size, path.stat().st_size)
                 return upright(image)
+    except Exception as error:  # decoders of damaged files raise anything
+        raise BadInput(f"frame {path}: unreadable ({error})") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file; raises BadInput where it cannot be read."""
+    try:
+        with BoundedFile(path) as opened:
+            if path.stat().st_size > MOST_PIXELS * PIXEL_BYTES:
+                raise OSError(f"has {path.stat().st_size} bytes, more than any image that is read")
+            return opened.read()
+    except OSError as error:
+        raise BadInput(f"frame {path}: unreadable ({error})") from None
+
+
+def image_of(data: bytes, path: Path) -> Picture:
+    """The image of a file that was read; raises BadInput where it cannot be decoded."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        return decode_image(data)
+    except UnidentifiedImageError:
+        raise BadInput(f"frame {path}: unreadable (cannot identify image file)") from None
     except Exception as error:  # decoders of damaged files raise anything
         raise BadInput(f"frame {path}: unreadable ({error})") from None
 

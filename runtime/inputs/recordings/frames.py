@@ -3,14 +3,17 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...errors import BadInput
+from ..decoding.images import Picture
+from ..frames import Content
 from .bag import NANO, Bag, open_bag, stamp_of
-from .images import read_picture
+from .images import parts_of, read_picture
 
 __all__ = ["BagFrames", "Shot"]
 
@@ -56,10 +59,25 @@ class BagFrames:
     def read(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """As all frames are; an image that repeats is decoded once."""
         for place, picture in self.pictures(places):
-            try:
-                yield picture.rgb(self.white)
-            except ValueError as error:
-                raise BadInput(f"{self.name(place)}: {error}") from None
+            yield self._rgb(place, picture)
+
+    def contents(self, places: Sequence[int]) -> Iterator[Content]:
+        """The messages."""
+        with open_bag(self.path) as bag:
+            found = self._found(bag, sorted(set(places)))
+            for place, repeats in itertools.groupby(places):
+                message = next(found)
+                for _ in repeats:
+                    yield Content((*parts_of(message), self.white), partial(self._decode, place, message))
+
+    def _decode(self, place: int, message: Any) -> np.ndarray:
+        return self._rgb(place, read_picture(message, self.name(place)))
+
+    def _rgb(self, place: int, picture: Picture) -> np.ndarray:
+        try:
+            return picture.rgb(self.white)
+        except ValueError as error:
+            raise BadInput(f"{self.name(place)}: {error}") from None
 
     def pictures(self, places: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Places and decoded images, one at a time; raises BadInput for an image that is damaged."""

@@ -64,6 +64,14 @@ def read_picture(message: Any, source: str) -> Picture:
         raise BadInput(f"{source}: unreadable ({error})") from None
 
 
+def parts_of(message: Any) -> tuple[Any, ...]:
+    """What decides every pixel of a message's image."""
+    if not hasattr(message, "encoding"):
+        return message.format, bytes(message.data)
+    sizes = (message.width, message.height, message.step, message.is_bigendian)
+    return message.encoding, *map(int, sizes), np.asarray(message.data)
+
+
 def raw(message: Any) -> Picture:
     """An image that is not compressed."""
     encoding = NUMBERED.get(message.encoding, message.encoding)
