@@ -43,6 +43,9 @@ from .setup import Setup
 
 __all__ = ["EncodedRays", "HostStages", "Stages", "Step"]
 
+# tokens from one look at memory to the next
+LOOKED_AT = 64
+
 
 class EncodedRays(NamedTuple):
     """Encodings of view directions.
@@ -288,9 +291,11 @@ class Stages:
                 logits = self.holdings.work(LLM, self.prefill, model, segments)
             token: int | None = None
             with told(meter, "decode"):
-                for _ in range(new_tokens):
+                for number in range(new_tokens):
                     require_turn()
-                    with counted(meter, "decode"):
+                    control.check()
+                    # memory is looked at where it changes: at the first tokens, and now and then
+                    with (clocked if number % LOOKED_AT > 1 else counted)(meter, "decode"):
                         # a token is decoded when the next one is asked for, so the last never is
                         if token is not None:
                             model.decode_tokens([token])

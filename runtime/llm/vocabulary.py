@@ -21,6 +21,8 @@ __all__ = ["ADDED_TOKENS", "Vocabulary", "decode_text", "until_stop"]
 
 # metadata: a JSON object, for each added token's id a list of `special`, `normalized`, `lstrip`, `rstrip`
 ADDED_TOKENS = "stllm.tokenizer.added_tokens"
+# pieces of the template whose ids are kept
+TEMPLATES = 32
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Vocabulary:
         self._llama = libllama()
         self._model = load_model(path, vocab_only=True)
         self._vocab = self._llama.llama_model_get_vocab(self._model)
+        self._known: dict[str, tuple[int, ...]] = {}
         stated = metadata(self._model, ADDED_TOKENS)
         # without it, libllama cuts at the tokens that the file calls special
         self._cuts = None if stated is None else self._read_added(path, stated)
@@ -85,6 +88,15 @@ class Vocabulary:
             special: whether the spelling of a special token is that token, rather than text as any other.
         """
         self._require_open()
+        if special and text in self._known:
+            return list(self._known[text])
+        ids = self._ids(text, special)
+        # what has special tokens is of the template, and stands in every prompt
+        if special and len(self._known) < TEMPLATES:
+            self._known[text] = tuple(ids)
+        return ids
+
+    def _ids(self, text: str, special: bool) -> list[int]:
         if self._cuts is None:
             return self._split(normalise(text), special)
         ids: list[int] = []

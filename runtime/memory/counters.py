@@ -5,12 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "available", "counters", "highest_peak", "note_peak", "own_usage", "reset_peak"]
+__all__ = ["Usage", "anonymous_bytes", "available", "counters", "highest_peak", "note_peak", "own_usage", "reset_peak"]
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 COUNTER = re.compile(rb"^((?:Vm|Rss)\w+):\s+(\d+) kB$", re.MULTILINE)
 # holds a process's whole status, whose counters stand in its first half
 STATUS_BYTES = 2**13
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,19 @@ def own_usage() -> Usage:
     """Counters of this process; zeros where there is no /proc."""
     values = counters("self")
     return Usage(*(values.get(name, 0) for name in ("VmHWM", "RssAnon", "RssFile")))
+
+
+def anonymous_bytes() -> int:
+    """Anonymous memory of this process; 0 where there is no /proc. Quicker than `own_usage`."""
+    try:
+        file = os.open(f"{PROC}/self/statm", os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        _, resident, shared, *_ = os.read(file, STATUS_BYTES).split()
+    finally:
+        os.close(file)
+    return (int(resident) - int(shared)) * PAGE
 
 
 def counters(process: int | str) -> dict[str, int]:

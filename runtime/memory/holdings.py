@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from .counters import own_usage
+from .counters import anonymous_bytes
 
 __all__ = ["Holdings"]
 
@@ -24,12 +24,12 @@ class Holdings:
         self, stage: str, work: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
         """Let a stage load or run; what it leaves behind is its own, but for an array that it returns."""
-        before = own_usage().anonymous
+        before = anonymous_bytes()
         result: Any = None
         try:
             result = work(*arguments, **named)
         finally:
-            growth = own_usage().anonymous - before
+            growth = anonymous_bytes() - before
             # an array that lies in memory that was there before did not make it grow
             returned = min(getattr(result, "nbytes", 0), max(growth, 0))
             self._held[stage] = max(self._held.get(stage, 0) + growth - returned, 0)

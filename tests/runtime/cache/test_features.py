@@ -182,3 +182,21 @@ def test_what_is_handed_out_cannot_be_changed(look, place) -> None:
     view = look(*place)
     with pytest.raises(ValueError, match="read-only"):
         view.points[0] = 0
+
+
+def test_a_frame_that_is_known_is_not_decoded_and_its_file_read_for_what_it_holds(inputs, session, monkeypatch) -> None:
+    from stllm_edge.runtime import load_clip, load_scene
+    from stllm_edge.runtime.inputs.decoding import images
+
+    session.store.clear()
+    scene, clip = load_scene(inputs.scene), load_clip(inputs.video)
+    session.look(scene, clip, frames=3)
+    decoded: list[int] = []
+    decode = images.decode_image
+    monkeypatch.setattr(images, "decode_image", lambda data: decoded.append(1) or decode(data))
+    assert reused(session.look(scene, clip, frames=3)) == KNOWN
+    assert not decoded
+    file = sorted(inputs.video.glob("*.png"))[1]
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert reused(session.look(scene, clip, frames=3))["vision"] == (2, 1)
+    assert decoded

@@ -48,6 +48,9 @@ def test_frames_of_a_bending_lens_are_straightened(record, cameras: str, edges: 
     straight = match_cameras(load_cameras(colmap_text(made, cameras)), clip).clip
     (before,), (after,) = clip.read([2]), straight.read([2])
     assert np.array_equal(before, after) != edges
+    (plain,), (content,) = clip.contents([2]), straight.contents([2])
+    assert np.array_equal(content.pixels(), after)
+    assert (content.parts == plain.parts) != edges
     untouched = match_cameras(load_cameras(colmap_text(made, cameras)), clip, straight=True).clip
     assert np.array_equal(next(untouched.read([2])), before)
 

@@ -32,6 +32,9 @@ def test_a_video_file_is_read_by_place(tmp_path, options: dict[str, int], levels
     assert (len(clip), clip.size, clip.seconds) == (20, (32, 16), 0.8)
     read = levels(clip, [0, 0, 3, 11, 19, 19])
     assert np.allclose(read, [0, 0, 24, 88, 152, 152], atol=3)
+    contents = list(clip.contents([0, 3, 11, 19]))
+    assert len({content.parts for content in contents}) == 4
+    assert [round(float(contents[place].pixels().mean())) for place in (1, 3)] == [read[2], read[4]]
 
 
 def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path) -> None:

@@ -73,6 +73,8 @@ def same(walk: Walk, read: tuple[Any, Any], places: tuple[int, ...] = (0, 1, 2, 
         assert found == pytest.approx(walk.poses[place], abs=1e-9)
     for frame, place in zip(clip.read(range(len(clip))), places, strict=True):
         assert np.array_equal(frame, walk.frames[place])
+    contents = list(clip.contents(range(len(clip))))
+    assert all(np.array_equal(one.pixels(), walk.frames[place]) for one, place in zip(contents, places, strict=True))
 
 
 def by_stamped_poses(robot: Robot, walk: Walk) -> None:
