@@ -33,7 +33,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 USAGE_ERROR = 2
 # what a device goes without: the server's commands import it
-EXPORT_PACKAGES = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "gguf"}
+EXPORT_PACKAGES = {"torch", "transformers", "tokenizers", "onnx", "onnx_ir", "onnxscript", "gguf"}
 FOLDER = click.Path(path_type=Path)
 # a bar that would be gone at once is not shown
 BAR_DELAY = 1.0

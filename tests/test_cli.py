@@ -47,6 +47,12 @@ def test_help_comes_at_once(path: tuple[str, ...]) -> None:
         ("bench", ["checkpoint", "--out", "checkpoint"], "torch"),
         ("bench", ["encoder", "points"], "onnx_ir"),
         ("bench", ["reference", "--ckpt", "checkpoint", "--bundle", "bundle"], "torch"),
+        ("calib", ["audit", "--bundle", "bundle", "--precision", "int8"], "onnx_ir"),
+        ("calib", ["collect", "--ckpt", "checkpoint", "--out", "set"], "torch"),
+        ("calib", ["gate", "--bundle", "bundle", "--precision", "int8", "--calibration", "set"], "torch"),
+        ("calib", ["imatrix", "--ckpt", "checkpoint", "--out", "matrix.gguf"], "torch"),
+        ("calib", ["merge", "matrix.gguf", "--out", "sum.gguf"], "gguf"),
+        ("calib", ["sensitivity", "--ckpt", "checkpoint", "--calibration", "set"], "torch"),
     ],
 )
 def test_commands_of_the_server_say_what_to_install(

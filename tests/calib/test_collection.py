@@ -1,5 +1,6 @@
 """Collecting a calibration set: which questions, from what, and where an interrupted one goes on."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def test_what_cannot_be_collected_is_refused(
     assert result.exit_code == 2
     assert words in result.output
     assert not (tmp_path / "set").exists()
+
+
+def test_a_missing_tokenizer_is_named_with_the_extra_that_brings_it(
+    tiny_checkpoint: Path, world: list[object], stllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    result = collect(stllm, tiny_checkpoint, tmp_path / "set", *world)
+    assert result.exit_code == 2
+    assert result.output.endswith(": tokenizers is not installed; pip install 'stllm-edge[export]'\n")
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(

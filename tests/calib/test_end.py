@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ def test_an_error_in_a_graph_is_caught_at_the_end(
     assert refused.exit_code == 1, refused.output
     assert refused.stdout.startswith("✗ int8  KL")
     assert Bundle(bundle).unverified == ["int8"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "mend"),
+    [("onnxruntime", "pip install 'stllm-edge[cpu]'"), ("llama_cpp", "pip install llama-cpp-python")],
+)
+def test_a_missing_library_is_named_with_what_brings_it(
+    missing: str, mend: str, bundle: Path, calibration: Path, stllm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = stllm("calib", "gate", "--bundle", bundle, "--precision", "int8", "--calibration", calibration)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if "is not installed" in line]
+    assert mend in line
 
 
 def test_answers_count_where_there_are_any() -> None:
