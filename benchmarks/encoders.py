@@ -21,6 +21,7 @@ from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..export.checkpoint.geometry import PREFIXES, build
+from ..export.comparison import relative
 from ..export.model.aligner import encode_all
 from ..export.model.points import MapTensors, PointEncoder
 from ..export.onnx.encoders import trace, trace_variants, write_variants
@@ -35,7 +36,15 @@ from .checkpoints import FULL, distribution
 from .precisions.growth import growth
 from .world.rooms import room
 
-__all__ = ["Comparison", "compare", "compare_aligner", "compare_maps", "compare_points", "compare_vision"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "compare_aligner",
+    "compare_maps",
+    "compare_points",
+    "compare_vision",
+    "times_in_turn",
+]
 
 THREADS = 2
 TEXT_TOKENS = 40
@@ -206,18 +215,19 @@ def alternate(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> P
     error = relative(first, np.asarray(second)) if comparable else None
     # the timed runs should not pay for their memory
     del first, second
+    return Pair(*times_in_turn(ours, other, runs), error)
+
+
+def times_in_turn(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> tuple[list[float], list[float]]:
+    """Seconds of so many runs of both, first one and then the other before."""
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
-        for function, spent in zip((ours, other), times, strict=True):
+    both = list(zip((ours, other), times, strict=True))
+    for place in range(runs):
+        for function, spent in both if place % 2 else both[::-1]:
             start = time.perf_counter()
             function()
             spent.append(time.perf_counter() - start)
-    return Pair(*times, error)
-
-
-def relative(ours: np.ndarray, reference: np.ndarray) -> float:
-    a, b = (values.ravel().astype(np.float64) for values in (ours, reference))
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    return times
 
 
 def random_part(part: str, device: str = "cpu") -> Any:

@@ -6,7 +6,6 @@ what does not fit at all is said. Ratios are medians of paired runs.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ import torch
 
 from ..export.checkpoint.checkpoint import Checkpoint
 from ..export.checkpoint.geometry import take_inventory
+from ..export.comparison import relative
 from ..export.views import opened
 from ..runtime.answer import View
 from ..runtime.errors import BadBundle, require_at_least
@@ -29,7 +29,7 @@ from ..runtime.memory.plan import TEXT_TOKENS
 from ..runtime.options import Options, Recording
 from ..runtime.session import Session
 from .authors import Authors, bytes_needed
-from .encoders import relative
+from .encoders import times_in_turn
 from .scoring.metrics import Estimate
 from .tuning.front import median_interval
 
@@ -169,8 +169,8 @@ class Comparison:
             return Row(stage, predicted_mb=predicted, note=note)
         size, ours, load = sides(self._view(frames))
         before = own_usage().anonymous
-        pair = alternate(ours, load(), self.question.runs, before)
-        return pair.row(stage, frames=frames, size=size, predicted_mb=predicted, note=note)
+        found = beside(ours, load(), self.question.runs, before)
+        return found.row(stage, frames=frames, size=size, predicted_mb=predicted, note=note)
 
     def _vision(self, view: View) -> tuple[str, Work, Load]:
         frames = list(self.session.stages.host.frames(view.selection))
@@ -248,14 +248,14 @@ class Comparison:
                 return logits
 
             ids = [int(prompt.token_ids[place % len(prompt)]) for place in range(tokens)]
-            pair = alternate(prefill, lambda: theirs.prefill(sequence), runs, before)
-            yield pair.row("prefill", frames=frames, size=f"{positions} positions", **told)
-            pair = alternate(decode, lambda: [theirs.decode(token) for token in ids][-1], runs, before)
-            yield pair.row("decode", frames=frames, size=f"{tokens} tokens", **told)
+            found = beside(prefill, lambda: theirs.prefill(sequence), runs, before)
+            yield found.row("prefill", frames=frames, size=f"{positions} positions", **told)
+            found = beside(decode, lambda: [theirs.decode(token) for token in ids][-1], runs, before)
+            yield found.row("decode", frames=frames, size=f"{tokens} tokens", **told)
 
 
 @dataclass(frozen=True)
-class Pair:
+class Beside:
     """Seconds of both sides, run by run, how the results differ, and anonymous memory that theirs took, bytes."""
 
     ours: list[float]
@@ -277,7 +277,7 @@ class Pair:
         )
 
 
-def alternate(ours: Work, theirs: Work, runs: int, before: int) -> Pair:
+def beside(ours: Work, theirs: Work, runs: int, before: int) -> Beside:
     """Run both in turn, first one and then the other before, after a run of each that does not count.
 
     Args:
@@ -293,13 +293,7 @@ def alternate(ours: Work, theirs: Work, runs: int, before: int) -> Pair:
     # what is mapped from files, as weights that have been copied, the kernel takes back
     taken = max(usage.peak - usage.mapped - before, 0)
     del first
-    times: dict[Work, list[float]] = {ours: [], theirs: []}
-    for place in range(runs):
-        for work in (ours, theirs) if place % 2 else (theirs, ours):
-            start = time.perf_counter()
-            work()
-            times[work].append(time.perf_counter() - start)
-    return Pair(times[ours], times[theirs], error, taken)
+    return Beside(*times_in_turn(ours, theirs, runs), error, taken)
 
 
 def compare_with_authors(
