@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..export.int8.convert import INTEGERS
-from ..runtime.bundle.manifest import CPU, ENCODERS, Bundle
+from ..runtime.bundle.manifest import CPU, ENCODERS, TENSORRT, Bundle
 from ..runtime.bundle.precisions import FP32, canonical, formats_of
 from ..runtime.errors import BadInput
 
@@ -72,13 +72,16 @@ def audit(path: Path, precision: str, provider: str = CPU) -> Iterator[Kept]:
     for encoder in ENCODERS:
         graph = bundle.graph(encoder, name, provider)
         if formats[encoder] != FP32:
-            yield from examine(encoder, bundle.require_file(graph.file), reasons_of(record, encoder))
+            yield from examine(
+                encoder, bundle.require_file(graph.file), reasons_of(record, encoder, static=provider == TENSORRT)
+            )
 
 
-def reasons_of(record: Mapping[str, Any], encoder: str) -> dict[str, str]:
-    """Why products stay float32, as the export wrote it down."""
+def reasons_of(record: Mapping[str, Any], encoder: str, *, static: bool) -> dict[str, str]:
+    """Why products stay float32, as the export wrote it down; with ranges that were set before, more may."""
     choices = record.get("products", {}).get(encoder, [])
     kept = {choice["weight"]: choice["reason"] for choice in choices if choice["form"] != "int8"}
+    kept |= {choice["weight"]: choice["exact"] for choice in choices if static and choice.get("exact")}
     return dict(record.get("islands", {}).get(encoder, {})) | kept
 
 

@@ -1,8 +1,7 @@
 """What INT8 in one block of the encoders does to what follows: the prefix tokens, the language model's choice."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ..export.checkpoint.checkpoint import Checkpoint
 from ..export.checkpoint.geometry import take_inventory
 from ..export.comparison import divergence, relative
 from ..export.int8.calibration import CalibrationSet, preprocessing
-from ..export.int8.numerics import quantise_weight, rounding
+from ..export.int8.numerics import quantised
 from ..export.int8.observed import PRODUCTS
 from ..export.int8.products import LEFT_OUT
 from ..export.model.parts import load_part
@@ -200,7 +199,7 @@ class Sensitivity:
                     if name in plain and not (weights if name == "aligner" else weights.get(name)):
                         outputs[name] = plain[name]
                         continue
-                    with quantised(module, weights.get(name, set())):
+                    with quantised(module, dict.fromkeys(weights.get(name, ()))):
                         outputs[name] = run(module, inputs.of(name, outputs))
                 if not weights:
                     plain.update(outputs)
@@ -243,24 +242,3 @@ def setup_of(bundle: Bundle, quant: str | None) -> Setup:
     name = quant or bundle.quants[0]
     bundle.llm(name)
     return Setup(bundle, bundle.precisions[0] if bundle.precisions else "fp32", name, repack=False)
-
-
-@contextmanager
-def quantised(module: nn.Module, names: set[str]) -> Iterator[None]:
-    """INT8 factors of the products with these weights, while inside."""
-    kept: list[tuple[Tensor, Tensor]] = []
-    hooks = []
-    for path, submodule in module.named_modules():
-        for name, weight in submodule.named_parameters(recurse=False):
-            if f"{path}.{name}" in names:
-                integers, scale = quantise_weight(weight)
-                kept.append((weight, weight.clone()))
-                weight.copy_(integers.float() * scale)
-                hooks.append(submodule.register_forward_pre_hook(rounding(None)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for weight, values in kept:
-            weight.copy_(values)

@@ -109,7 +109,7 @@ def everywhere(recipe: Recipe) -> Recipe:
     """INT8 also in the products that lose most by it."""
     tried = [choice.error == choice.error for choice in recipe.choices]
     forced = [
-        replace(choice, form=INT8, static_error=0.0) if was_tried else choice
+        replace(choice, form=INT8, exact="") if was_tried else choice
         for choice, was_tried in zip(recipe.choices, tried, strict=True)
     ]
     return replace(recipe, choices=tuple(forced))

@@ -4,13 +4,14 @@ import contextlib
 import fnmatch
 import io
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...runtime.encoders.local import INSTALL
 from ...runtime.libraries import load_library
 from .numerics import quantise_weight, symmetric
 from .observed import Observation
@@ -43,7 +44,9 @@ class Choice:
         error: of the product in INT8 on the calibration set, relative; NaN where it was not tried.
         static_error: the same with a range that was set before.
         threshold: that range, the largest input that is kept.
+        usual: the range that suits usual rows best, whatever it does to the loudest.
         smoothed: error with the factors of channels over that without; 1 where there are none.
+        exact: why it is not INT8 in TensorRT's graphs, where it is on CPUs; empty where it is.
     """
 
     weight: str
@@ -52,12 +55,26 @@ class Choice:
     error: float = float("nan")
     static_error: float = float("nan")
     threshold: float = 0.0
+    usual: float = 0.0
     smoothed: float = 1.0
+    exact: str = ""
 
     @property
     def static(self) -> bool:
         """Whether it is INT8 with a range that was set before, too."""
-        return self.form == INT8 and self.static_error <= MOST_ERROR
+        return self.form == INT8 and not self.exact
+
+    def stays(self, static: bool) -> bool:
+        """Whether it is float32 on CPUs or, with ranges that were set before, in TensorRT's graphs."""
+        return not self.static if static else self.form != INT8
+
+    def why(self, static: bool) -> str:
+        """Why it stays float32, where it does."""
+        return self.exact or self.reason if static else self.reason
+
+    def kept(self, static: bool, reason: str) -> "Choice":
+        """The same product in float32: everywhere, or in TensorRT's graphs alone."""
+        return replace(self, exact=reason) if static else replace(self, form=FLOAT32, reason=reason)
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with null for what is not a number."""
@@ -121,18 +138,26 @@ def spread(folds: Collection[Fold]) -> tuple[dict[str, Tensor], dict[str, Tensor
 def tried(name: str, seen: Observation, weight: Tensor, gain: float) -> Choice:
     """A product in INT8, or in float32 where that costs too much."""
     error = product_error(seen, weight)
-    static_error, threshold, method = set_range(seen, weight)
+    static_error, threshold, usual, method = set_range(seen, weight)
+    numbers = error, static_error, threshold, usual, gain
     if error > MOST_ERROR or error != error:
-        reason = f"INT8 changes it by {error:.1%}, more than {MOST_ERROR:.0%}"
-        return Choice(name, FLOAT32, reason, error, static_error, threshold, gain)
-    return Choice(name, INT8, method, error, static_error, threshold, gain)
+        return Choice(name, FLOAT32, too_far(error), *numbers)
+    return Choice(name, INT8, method, *numbers, "" if static_error <= MOST_ERROR else too_far(static_error))
 
 
-def set_range(seen: Observation, weight: Tensor) -> tuple[float, float, str]:
-    """The range with the least error among those that are known for activations: error, threshold, name.
+def too_far(error: float) -> str:
+    """Why a product stays float32 that INT8 changes so much."""
+    return f"INT8 changes it by {error:.1%}, more than {MOST_ERROR:.0%}"
+
+
+def set_range(seen: Observation, weight: Tensor) -> tuple[float, float, float, str]:
+    """The range with the least error among those that are known for activations.
 
     The error is that of usual rows or that of the loudest, whichever is more: few rows are loud, but they are what
     attention looks for.
+
+    Returns:
+        The error, the range, the one with the least error of usual rows alone, and how the first was found.
     """
     integers, scale = quantise_weight(weight)
     restored = integers.float() * scale
@@ -143,8 +168,9 @@ def set_range(seen: Observation, weight: Tensor) -> tuple[float, float, str]:
             exact, ours = rows @ weight, symmetric(rows, threshold) @ restored
             norm = torch.linalg.vector_norm(exact).clamp_min(1e-30)
             errors.append(float(torch.linalg.vector_norm(ours - exact) / norm))
-        tried.append((max(errors), threshold, method))
-    return min(tried)
+        tried.append((errors, threshold, method))
+    worst, threshold, method = min((max(errors), threshold, method) for errors, threshold, method in tried)
+    return worst, threshold, min((errors[0], threshold) for errors, threshold, _ in tried)[1], method
 
 
 def thresholds(seen: Observation) -> dict[str, float]:
@@ -155,7 +181,7 @@ def thresholds(seen: Observation) -> dict[str, float]:
     found = {"min-max": largest}
     for share in PERCENTILES:
         found[f"percentile {share}"] = max(float(np.percentile(np.abs(values), share)), largest * 1e-3)
-    calibrate = load_library("onnxruntime.quantization.calibrate")
+    calibrate = load_library("onnxruntime.quantization.calibrate", INSTALL)
     collector = calibrate.HistogramCollector("entropy", True, 128, 128, None, "same")
     # it prints what it does
     with contextlib.redirect_stdout(io.StringIO()):

@@ -57,15 +57,18 @@ class Recipe:
 
     def convert(self, model: ir.Model, provider: str) -> None:
         """Put INT8 into a graph that is expanded for a provider; changes `model`."""
-        chosen = [choice for choice in self.choices if choice.form == INT8 and (choice.static or provider != TENSORRT)]
+        chosen = [choice for choice in self.choices if not choice.stays(static=provider == TENSORRT)]
         convert(model, {choice.weight: choice.threshold for choice in chosen}, provider)
 
     def summary(self) -> str:
         """How many products are INT8, and one line for each that is not."""
-        kept = [choice for choice in self.choices if choice.form != INT8]
         static = sum(choice.static for choice in self.choices)
         lines = [
-            f"{len(self.choices) - len(kept)} of {len(self.choices)} products INT8, {static} of them for TensorRT too; "
-            f"{len(self.folds)} groups smoothed"
+            f"{sum(choice.form == INT8 for choice in self.choices)} of {len(self.choices)} products INT8, {static} of "
+            f"them for TensorRT too; {len(self.folds)} groups smoothed"
         ]
-        return "\n".join([*lines, *(f"  {choice.weight} stays float32: {choice.reason}" for choice in kept)])
+        for choice in self.choices:
+            if choice.stays(static=True):
+                where = "" if choice.stays(static=False) else " for TensorRT"
+                lines.append(f"  {choice.weight} stays float32{where}: {choice.why(static=True)}")
+        return "\n".join(lines)

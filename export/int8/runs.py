@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.bundle.geometry import Geometry
-from ...runtime.bundle.manifest import Defaults
+from ...runtime.bundle.manifest import ENCODERS, Defaults
 from ...runtime.encoders.local import LocalEncoder
 from ..checkpoint.checkpoint import Checkpoint
 from ..model.rounding import half
@@ -20,7 +20,9 @@ from ..onnx import fp16
 from ..onnx.costs import exact_attentions, run
 from .calibration import CalibrationSet, preprocessing
 from .gates import Judgement, judge
+from .mix import Mix
 from .observed import Observation, observe
+from .recipe import Recipe
 
 __all__ = ["SetRun"]
 
@@ -29,6 +31,8 @@ LOG = logging.getLogger(__name__)
 MARGIN = 2.0
 # FP16 changes a product by about 3e-4: more means that its factors are too small or too far apart
 MOST_ROUNDING = 2e-3
+# a mix is chosen on so many samples: each takes a run a group of products
+MIX_SAMPLES = 2
 
 
 @dataclass
@@ -49,6 +53,8 @@ class SetRun:
     observed: dict[str, dict[str, Observation]] = field(default_factory=dict)
     islands: dict[str, dict[str, str]] = field(default_factory=dict)
     _outputs: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    # of encoders in INT8 on CPUs and with ranges that were set before: what the mix of an aligner reads
+    _lowered: tuple[dict[str, dict[int, Tensor]], ...] = field(default_factory=lambda: ({}, {}))
     # of graphs, by their files: the outputs that the aligner of the same precision reads
     _computed: dict[tuple[str, ...], dict[int, Tensor]] = field(default_factory=dict)
 
@@ -74,6 +80,19 @@ class SetRun:
         for weight, reason in self.islands[name].items():
             LOG.info("FP16: %s: %s stays float32: %s", name, weight, reason)
         return ranges.keys() - kept.keys()
+
+    def mixed(self, name: str, module: nn.Module, recipe: Recipe) -> Recipe:
+        """A recipe with what has to stay float32 for the whole encoder; after those of the encoders before it."""
+        places = self.calibration.fitted[:MIX_SAMPLES]
+        for static in (False, True):
+            lowered = self._lowered[static]
+            inputs = {place: self._inputs(name, place, self._outputs | lowered) for place in places}
+            mix = Mix(module, recipe, static=static)
+            recipe = mix.within_gate([(inputs[place], self._outputs[name][place]) for place in places])
+            if name != ENCODERS[-1]:
+                mix = Mix(module, recipe, static=static)
+                lowered[name] = {place: mix.compute(inputs[place]) for place in places}
+        return recipe
 
     def exact_attentions(self, name: str, module: nn.Module) -> list[str]:
         """Attentions of an encoder's graph whose factors stay float32; after `safe_weights` of those before it."""

@@ -72,13 +72,14 @@ def add_encoders(
                 exact[name] = sample.exact_attentions(name, module)
         if INT8 in forms and isinstance(sample, SetRun):
             with progress.stage(f"choose INT8 products of {name}"):
-                recipes[name] = Recipe.of(name, module, sample.observed[name], options)
+                recipe = Recipe.of(name, module, sample.observed[name], options)
+                recipes[name] = sample.mixed(name, module, recipe)
                 LOG.info("%s: %s", name, recipes[name].summary())
         for form in forms:
             with progress.stage(f"export {name} ({form})"):
                 stem, halved = (name, None) if form == FP32 else (f"{name}.{form}", safe)
-                recipe = recipes[name] if form == INT8 else None
-                written[name, form] = write_variants(writer.staging, stem, traced, halved, exact.get(name, []), recipe)
+                lowered = recipes[name] if form == INT8 else None
+                written[name, form] = write_variants(writer.staging, stem, traced, halved, exact.get(name, []), lowered)
     report_exact(exact, inventory.geometry, writer.manifest["defaults"]["frames"])
     for precision, chosen in formats.items():
         entry = {name: written[name, form] for name, form in chosen.items()}
