@@ -1,6 +1,7 @@
 """Options of stllm-bench: checkpoints and rooms of any size, and measurements on them."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -121,6 +122,7 @@ def reference(
 @click.option("--threads", type=int, help="CPU threads; by default all cores.")
 @click.option("-n", "--max-new-tokens", type=int, default=16, show_default=True, help="Length of the answers.")
 @click.option("--runs", type=int, default=7, show_default=True, help="Runs, in which all measurements take turns.")
+@click.option("-f", "--frames", type=int, help="Frames to sample; by default the bundle's number.")
 @click.option("--rea", "file", type=FOLDER, help="REA JSON whose further questions price --reuse-video approximate.")
 @click.option("--root", type=FOLDER, help="Folder that the paths in it are relative to.")
 @click.option("--soak", "questions", type=int, default=0, help="Ask so many questions more in one process.")
@@ -135,6 +137,7 @@ def reuse(
     options: Options,
     max_new_tokens: int,
     runs: int,
+    frames: int | None,
     questions: int,
     file: Path | None,
     root: Path | None,
@@ -154,7 +157,8 @@ def reuse(
     with quiet_clips():
         # with a data set alone, there is nothing else to measure
         runs = 0 if dataset is not None and recording.scene is None else runs
-        rows = measure(bundle, *read(recording), options, new_tokens=max_new_tokens, runs=runs) if runs else []
+        lengths: dict[str, Any] = {"new_tokens": max_new_tokens, "runs": runs, "frames": frames}
+        rows = measure(bundle, *read(recording), options, **lengths) if runs else []
         soaked = soak(bundle, options, questions) if questions else None
         traded = approximate(bundle, dataset, options, new_tokens=max_new_tokens) if dataset is not None else []
     found = (rows, soaked, traded)

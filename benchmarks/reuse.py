@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..runtime.inputs.scene import Scene
 from ..runtime.memory.counters import own_usage
 from ..runtime.options import APPROXIMATE, Options
 from ..runtime.session import Session
+from .quality.metrics import log_softmax
 from .rea.dataset import ReaDataset, by_clip
 
 __all__ = ["Row", "Soak", "Traded", "approximate", "measure", "soak"]
@@ -81,6 +82,9 @@ class Traded:
         questions: how many.
         prefill: time of prefill over that of reading all again, median.
         answer: the same of the whole answer, aligner and decode included.
+        divergence: KL divergence of the first token, after all was read again to before, nats, mean.
+        divergence_first: the same where as many of the video's first positions are read again, and not those that
+            change most.
         changed: share of the answers that are others.
         right: share that is the truth; and of those that read all again.
         right_exact: see above.
@@ -90,6 +94,8 @@ class Traded:
     questions: int
     prefill: float
     answer: float
+    divergence: float
+    divergence_first: float
     changed: float
     right: float
     right_exact: float
@@ -102,27 +108,35 @@ def approximate(bundle: Path, dataset: ReaDataset, options: Options, *, new_toke
         BadInput: no clip of the data set has a second question.
     """
     options = replace(options, resident=True)
-    found: dict[float, list[tuple[float, float, bool, bool, bool]]] = {share: [] for share in RECOMPUTED}
+    found: dict[float, list[tuple[float, ...]]] = {share: [] for share in RECOMPUTED}
     with ExitStack() as stack:
         exact = stack.enter_context(Session(bundle, options))
-        sessions = {
-            share: stack.enter_context(Session(bundle, replace(options, reuse_video=APPROXIMATE, recompute=share)))
-            for share in RECOMPUTED
-        }
+        sessions, others = (
+            {
+                share: stack.enter_context(Session(bundle, replace(options, reuse_video=APPROXIMATE, recompute=share)))
+                for share in RECOMPUTED
+            }
+            for _ in range(2)
+        )
+        for session in others.values():
+            assert session.asker.revisit is not None
+            session.asker.revisit.choose = lambda change, count: [(0, count)]
         for samples in by_clip(dataset.samples):
             if len(samples) < 2:
                 continue
             view = exact.look(*samples[0].load(), max_new_tokens=new_tokens)
             view = replace(view, points=view.pcd_features)
-            for session in (exact, *sessions.values()):
+            for session in (exact, *sessions.values(), *others.values()):
                 read(session.answer(view.again(), samples[0].question, max_new_tokens=new_tokens))
             for number, sample in enumerate(samples[1:]):
                 ask = partial(timed, view=view, question=sample.question, new_tokens=new_tokens)
                 turns = list(sessions) if number % 2 else list(reversed(sessions))
                 for share in turns:
-                    (prefill, whole, text), (ours, total, other) = ask(exact), ask(sessions[share])
-                    right = (other == sample.answer, text == sample.answer)
-                    found[share].append((ours / prefill, total / whole, other != text, *right))
+                    theirs, mine, first = ask(exact), ask(sessions[share]), ask(others[share])
+                    ratios = (mine.prefill / theirs.prefill, mine.whole / theirs.whole)
+                    away = (divergence(theirs.logits, one.logits) for one in (mine, first))
+                    right = (one.text == sample.answer for one in (mine, theirs))
+                    found[share].append((*ratios, *away, mine.text != theirs.text, *right))
     if not any(found.values()):
         raise BadInput(f"--rea {dataset.file}: no clip has a second question")
     return [
@@ -132,35 +146,58 @@ def approximate(bundle: Path, dataset: ReaDataset, options: Options, *, new_toke
     ]
 
 
-def timed(session: Session, view: View, question: str, new_tokens: int) -> tuple[float, float, str]:
-    """Milliseconds of prefill, seconds of the whole answer, and its text."""
+class Timed(NamedTuple):
+    """Milliseconds of prefill, seconds of the whole answer, its text, and the logits [vocabulary] before it."""
+
+    prefill: float
+    whole: float
+    text: str
+    logits: np.ndarray
+
+
+def divergence(exact: np.ndarray, other: np.ndarray) -> float:
+    """KL divergence of the distributions of two rows of logits, nats."""
+    ours, theirs = log_softmax(np.stack([exact, other]))
+    return float((np.exp(ours) * (ours - theirs)).sum())
+
+
+def timed(session: Session, view: View, question: str, new_tokens: int) -> Timed:
+    """A question asked and answered."""
     begin = time.perf_counter()
     answer = read(session.answer(view.again(), question, max_new_tokens=new_tokens))
-    return answer.meter.milliseconds["prefill"], time.perf_counter() - begin, answer.text.strip()
+    spent, logits = time.perf_counter() - begin, answer.logits_last_prompt
+    assert logits is not None
+    return Timed(answer.meter.milliseconds["prefill"], spent, answer.text.strip(), logits.astype(np.float64))
 
 
-def measure(bundle: Path, scene: Scene, clip: Clip, options: Options, *, new_tokens: int, runs: int) -> list[Row]:
-    """Each claim's ratio of the time that passes to the time of the stages that are left."""
+def measure(
+    bundle: Path, scene: Scene, clip: Clip, options: Options, *, new_tokens: int, runs: int, frames: int | None = None
+) -> list[Row]:
+    """Each claim's ratio of the time that passes to the time of the stages that are left.
+
+    `frames` are sampled of the clip, None takes the bundle's number.
+    """
     options = replace(options, resident=True)
     how: dict[str, Any] = {"max_new_tokens": new_tokens}
+    looking = {"frames": frames, **how}
     found: dict[tuple[str, float], list[float]] = {}
     with TemporaryDirectory() as folder, Session(bundle, options) as session:
-        view = session.look(scene, clip, **how)
+        view = session.look(scene, clip, **looking)
         read(session.answer(view, QUESTIONS[0], **how))
         disk = replace(options, cache=Path(folder) / "features")
         with Session(bundle, disk) as first:
-            first.look(scene, clip, **how)
+            first.look(scene, clip, **looking)
         for run in range(runs):
-            question, frames = QUESTIONS[run % len(QUESTIONS)], len(view.selection)
+            question, count = QUESTIONS[run % len(QUESTIONS)], len(view.selection)
             again = partial(session.answer, view.again(), question, **how)
-            by_content = partial(session.ask, scene, clip, question, **how)
+            by_content = partial(session.ask, scene, clip, question, **looking)
             steps: dict[tuple[str, float], Callable[[], float]] = {
                 ("second question, one process", 1.03): partial(against, again, ALIGNED),
                 ("second question by content, one process", 1.03): partial(against, by_content, ALIGNED),
-                ("second question, warm disk cache", 1.03): partial(from_disk, bundle, disk, scene, clip, how),
-                ("one new frame", 1.2): partial(new_frame, session, scene, clip, frames, run),
+                ("second question, warm disk cache", 1.03): partial(from_disk, bundle, disk, scene, clip, looking),
+                ("one new frame", 1.2): partial(new_frame, session, scene, clip, count, run),
                 ("follow-up", 1.1): partial(follow_up, session, view, how),
-                ("live view, time to first token", 1.03): partial(live, session, scene, clip, frames, how),
+                ("live view, time to first token", 1.03): partial(live, session, scene, clip, count, how),
             }
             for key, step in steps.items():
                 found.setdefault(key, []).append(step())
@@ -311,7 +348,7 @@ def table(rows: list[Row], soaked: Soak | None, traded: list[Traded]) -> str:
     lines += [
         f"--reuse-video approximate --recompute {row.recompute:.0%}: {row.questions} further questions, prefill "
         f"{row.prefill:.3f} x, answer {row.answer:.3f} x, {row.changed:.1%} changed, {row.right:.1%} right "
-        f"({row.right_exact:.1%} without)"
+        f"({row.right_exact:.1%} without), KL {row.divergence:.2e} ({row.divergence_first:.2e} by first positions)"
         for row in traded
     ]
     return "\n".join(lines)

@@ -119,14 +119,14 @@ def run(
     """Answer questions about a scene and a clip: those that are given, or else those that are typed."""
     from .request import answer_request, read_questions
 
+    held = read_questions(questions, file)
     if preset is not None:
         from .bundle.manifest import Bundle
         from .preset import read_preset
 
         chosen, opened = read_preset(preset), Bundle(bundle)
         chosen.require_for(opened, preset)
-        options, request = chosen.applied(opened, options, request, given())
-    held = read_questions(questions, file)
+        options, request = chosen.applied(opened, options, request, given(), several=len(held) > 1)
     if held:
         answer_request(bundle, recording, request, options, held, as_json=as_json, dump=dump, quiet=quiet)
         return

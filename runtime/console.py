@@ -19,6 +19,7 @@ from .memory.counters import highest_peak
 __all__ = [
     "FOLDER",
     "Progress",
+    "Share",
     "bag_options",
     "gathered",
     "logging_options",

@@ -1,6 +1,6 @@
 """A preset: options that `stllm-bench tune` chose for a bundle, in a small file that says what they were measured on.
 
-{"preset": 1, "bundle": SHA-256, "options": {"precision", "quant", "frames", "kv"}, "measured": {...}}
+{"preset": 1, "bundle": SHA-256, "options": {"precision", "quant", "frames", "kv", "recompute"}, "measured": {...}}
 """
 
 import json
@@ -15,7 +15,7 @@ from .bundle.manifest import MOST_FRAMES, Bundle
 from .bundle.values import typed
 from .errors import BadInput
 from .llm.placement import KV_TYPES
-from .options import Options, Request
+from .options import APPROXIMATE, Options, Request
 
 __all__ = ["PRESET", "Measured", "Preset", "PresetOptions", "read_preset"]
 
@@ -27,21 +27,29 @@ REMEDY = "write it again with stllm-bench tune"
 
 @dataclass(frozen=True)
 class PresetOptions:
-    """The options that a preset sets, as those of `stllm-run`."""
+    """The options that a preset sets, as those of `stllm-run`.
+
+    With `recompute`, further questions keep the video's keys and values, but for that share (`--reuse-video`).
+    """
 
     precision: str
     quant: str
     frames: int
     kv: str
+    recompute: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= MOST_FRAMES:
             raise ValueError(f"{self.frames} frames, expected 1 to {MOST_FRAMES}")
         if self.kv not in KV_TYPES:
             raise ValueError(f"kv {self.kv!r}, known are {', '.join(KV_TYPES)}")
+        if self.recompute is not None and not 0 <= self.recompute < 1:
+            raise ValueError(f"recompute {self.recompute}, expected 0 up to less than 1")
 
     def __str__(self) -> str:
-        return f"--precision {self.precision} --quant {self.quant} --frames {self.frames} --kv {self.kv}"
+        told = f"--precision {self.precision} --quant {self.quant} --frames {self.frames} --kv {self.kv}"
+        reuse = "" if self.recompute is None else f" --reuse-video {APPROXIMATE} --recompute {100 * self.recompute:g}%"
+        return told + reuse
 
 
 @dataclass(frozen=True)
@@ -119,10 +127,19 @@ class Preset:
             )
 
     def applied(
-        self, bundle: Bundle, options: Options, request: Request, explicit: Collection[str]
+        self, bundle: Bundle, options: Options, request: Request, explicit: Collection[str], *, several: bool
     ) -> tuple[Options, Request]:
-        """Options and request with what the preset sets, but for the options named in `explicit`."""
+        """Options and request with what the preset sets, but for the options named in `explicit`.
+
+        Keys and values of the video are kept for `several` questions alone.
+        """
         chosen = {name: value for name, value in asdict(self.options).items() if name not in explicit}
+        if chosen.get("recompute") is None or "reuse_video" in explicit:
+            chosen.pop("recompute", None)
+        elif not several:
+            LOG.info("--recompute %g of the preset is for several questions, and left out", chosen.pop("recompute"))
+        else:
+            chosen["reuse_video"] = APPROXIMATE
         LOG.info("preset: %s; measured on %s", self.options, self.measured.machine)
         if kept := [name for name in asdict(self.options) if name in explicit]:
             LOG.info("given beside the preset and so not taken from it: %s", ", ".join(kept))

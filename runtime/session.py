@@ -38,7 +38,7 @@ from .inputs.selection import Selection, select_frames, upright
 from .llm.placement import gpu_layers
 from .llm.prompt import Prompt
 from .memory.meter import Meter
-from .memory.plan import require_memory
+from .memory.plan import Plan, require_memory
 from .options import Options, Request
 from .setup import Setup
 from .stages import Stages
@@ -73,7 +73,7 @@ class Session:
         folder = Folder(self.options.cache, self.options.cache_size) if self.options.cache else None
         self.store = Store(self.options.cache_memory, folder)
         self._gate = Gate()
-        self._asker = Asker(self.stages, self._gate)
+        self.asker = Asker(self.stages, self._gate)
         self._questions = ThreadPoolExecutor(1, "questions")
         self.conversation: Conversation | None = None
 
@@ -88,7 +88,7 @@ class Session:
         with self._gate.closing():
             if self.conversation is not None:
                 self.conversation.close()
-            self._asker.close()
+            self.asker.close()
             self.stages.close()
             self.store.clear()
 
@@ -180,17 +180,17 @@ class Session:
 
     def _ask(self, scene: Scene, clip: Clip, reading: Reading | None, request: Request, control: Control) -> Answer:
         with self._gate.question(control):
-            self._asker.require_possible(clip, request)
+            self.asker.require_possible(clip, request)
             view = self._look(scene, clip, Looking(request.frames, request.max_new_tokens, reading), control)
-            return self._asker.answer(view, request, view.meter)
+            return self.asker.answer(view, request, view.meter)
 
     def _answer(self, view: View, request: Request, control: Control) -> Answer:
         with self._gate.question(control):
-            return self._asker.answer(view, request, view.meter.copy(control))
+            return self.asker.answer(view, request, view.meter.copy(control))
 
     def converse(self, view: View, turns: Sequence[Turn] = ()) -> Conversation:
         """Questions about a view that follow each other, after those of a transcript if there is one."""
-        self.conversation = Conversation(self._asker, view, turns)
+        self.conversation = Conversation(self.asker, view, turns)
         return self.conversation
 
     def save(self, path: Path | str) -> None:
@@ -203,7 +203,7 @@ class Session:
     def load(cls, path: Path | str, bundle: Bundle | Path | str, options: Options | None = None) -> "Session":
         """A session whose `conversation` is one that was saved; BadInput where that was with another bundle."""
         session = cls(bundle, options)
-        session.conversation = load(Path(path), key_of(session.digest, session.setup), session._asker)
+        session.conversation = load(Path(path), key_of(session.digest, session.setup), session.asker)
         return session
 
     def watch(
@@ -218,10 +218,13 @@ class Session:
     ) -> LiveView:
         """A view of a scene that takes frames as they come; see `LiveView`.
 
-        By default it samples the bundle's number of frames, and keeps as many.
+        By default it samples the bundle's number of frames, and keeps as many. Raises DoesNotFit where its encoders
+        have no room beside the language model.
         """
-        count, stages = frames or self.bundle.defaults.frames, Stages(replace(self.setup, resident=True))
-        looking = Looking(None, max_new_tokens, reading, count)
+        setup = replace(self.setup, resident=True, live=self.setup.resident)
+        count, stages = frames or self.bundle.defaults.frames, Stages(setup)
+        looking = Looking(None, max_new_tokens, reading, count, self.stages.held)
+        require_memory(plan := setup.plan(count, 1, max_new_tokens), self.stages.held(plan))
         look = partial(look_at, stages, self.store, scene, looking=looking)
 
         def encode(clip: Clip, control: Control) -> None:
@@ -236,7 +239,7 @@ class Session:
 
     def prompt(self, view: View, question: str, **how: Any) -> Prompt:
         """The prompt for a question about a view; arguments as in `answer`."""
-        return self._asker.prompt(view, Request.of(question, **how))
+        return self.asker.prompt(view, Request.of(question, **how))
 
     def _look(self, scene: Scene, clip: Clip, looking: "Looking", control: Control) -> View:
         view = look_at(self.stages, self.store, scene, clip, control, looking)
@@ -245,7 +248,7 @@ class Session:
 
     def require_positions(self, positions: int) -> None:
         """Raise BadInput when prompt and answer are longer than the model was made for."""
-        self._asker.require_positions(positions)
+        self.asker.require_positions(positions)
 
 
 def asked(question: str, *, listen: Listener = None, **how: Any) -> tuple[Request, Control]:
@@ -256,12 +259,18 @@ def asked(question: str, *, listen: Listener = None, **how: Any) -> tuple[Reques
 
 @dataclass(frozen=True)
 class Looking:
-    """How to look; fields as the arguments of `Session.look`, and `default` for the bundle's number of frames."""
+    """How to look; fields as the arguments of `Session.look`, and two more.
+
+    Attributes:
+        default: for the bundle's number of frames.
+        beside: bytes of a plan that other stages hold.
+    """
 
     frames: int | None = None
     max_new_tokens: int = 256
     reading: Reading | None = None
     default: int | None = None
+    beside: Callable[[Plan], int] = lambda plan: 0
 
 
 def look_at(
@@ -280,12 +289,13 @@ def look_at(
     voxels = known.voxels()
     # as early as the number of voxels is known: what does not fit is refused before an encoder runs
     plan = setup.plan(len(selection), len(voxels), looking.max_new_tokens)
+    held = stages.held(plan) + looking.beside(plan)
     try:
-        require_memory(plan, stages.held(plan))
+        require_memory(plan, held)
     except DoesNotFit:
         # what is known of other scenes and clips goes first
         store.clear()
-        require_memory(plan, stages.held(plan))
+        require_memory(plan, held)
     maps = known.maps(voxels)
     stages.require_profiles(voxels, maps, len(selection))
     if maps is not None:

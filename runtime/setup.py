@@ -44,6 +44,8 @@ class Setup:
         llm_threads: of the language model.
         measure: whether a measurement decides what is open for the language model, flash attention too; else it has
             mapped weights, 512 positions at once, `threads`, and libllama's own choice.
+        live: whether these are the stages of a live view, which stay loaded beside those of a session; None where they
+            are not, and else whether those stay loaded too.
         recompute: of a further question about the same video, the share of its positions that are read again, while
             keys and values of the others stay; None where all are.
         adapter: a LoRA adapter for the language model.
@@ -65,6 +67,7 @@ class Setup:
     micro_batch: int | None = None
     llm_threads: int | None = None
     measure: bool = False
+    live: bool | None = None
     recompute: float | None = None
     adapter: Path | None = None
     outputs: int = 1
@@ -124,8 +127,10 @@ class Setup:
             frames=frames,
             voxels=voxels,
             new_tokens=new_tokens,
-            resident=self.resident,
+            resident=self.resident if self.live is None else self.live,
             micro_batch=max(self.micro_batch or 0, MICRO_BATCH),
+            live=self.live is not None,
+            recompute=self.recompute or 0.0,
         )
 
     def pace(self, context: int, flag: Flag) -> Chosen:

@@ -254,9 +254,12 @@ class Stages:
             model: which has read nothing yet, or the first positions of these segments.
             segments: ids [L] and embeddings [L, d], as `Prompt.segments` gives them.
         """
-        if isinstance(model, RereadingModel) and model.aside and model.position < model.resume:
-            read(model, segments, model.resume)
-            model.take_back()
+        if isinstance(model, RereadingModel) and model.aside and model.position < model.aside[0]:
+            read(model, segments, model.aside[0])
+            for begin, end in model.reread:
+                model.take_back(begin)
+                read(model, segments, end)
+            model.take_back(model.aside[1])
         read(model, segments, sum(map(len, segments)))
         return model.logits()
 

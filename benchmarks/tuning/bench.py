@@ -29,6 +29,7 @@ __all__ = ["Answered", "Bench", "peak_of"]
 
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Key = tuple[str, str, str, str, float | None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Bench:
     def __init__(self, base: Options, max_new_tokens: int):
         """Load nothing yet; `base` holds the options that all candidates share."""
         self.base, self.max_new_tokens = base, max_new_tokens
-        self._sessions: dict[tuple[str, str, str, str], Session] = {}
-        self._warm: set[tuple[str, str, str, str]] = set()
-        self._apart: set[tuple[str, str, str, str]] = set()
+        self._sessions: dict[Key, Session] = {}
+        self._warm: set[Key] = set()
+        self._apart: set[Key] = set()
         self._forward = False
 
     def __enter__(self) -> "Bench":
@@ -130,6 +131,9 @@ class Bench:
         require_memory(plan, session.stages.held(plan))
         if key_of(candidate) not in self._warm:
             "".join(session.answer(view, sample.question, max_new_tokens=1))
+            if session.asker.revisit is not None:
+                # the first question about a clip reads all of it
+                session.asker.revisit.close()
             self._warm.add(key_of(candidate))
         first = None
         start = time.perf_counter()
@@ -222,10 +226,10 @@ def looking(candidate: Candidate) -> tuple[str, str, int]:
     return str(candidate.bundle), candidate.options.precision, candidate.options.frames
 
 
-def key_of(candidate: Candidate) -> tuple[str, str, str, str]:
-    """What decides what a session loads."""
+def key_of(candidate: Candidate) -> Key:
+    """What decides what a session loads and keeps."""
     options = candidate.options
-    return str(candidate.bundle), options.precision, options.quant, options.kv
+    return str(candidate.bundle), options.precision, options.quant, options.kv, options.recompute
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from ...runtime.bundle.manifest import MOST_FRAMES, Bundle
 from ...runtime.bundle.precisions import exactness
 from ...runtime.errors import BadInput, require_at_least
 from ...runtime.llm.placement import check_kv
-from ...runtime.options import Options
+from ...runtime.options import APPROXIMATE, Options
 from ...runtime.preset import PresetOptions
 
 __all__ = ["Candidate", "Choices", "grid"]
@@ -18,8 +18,8 @@ __all__ = ["Candidate", "Choices", "grid"]
 KV_TYPES = ("f32", "f16", "q8_0")
 # frames are tried from the bundle's number down to an eighth of it: 32, 16, 8, 4
 SHARES = (1, 2, 4, 8)
-# of encoders, language model, frames, keys and values: lower is more exact
-Place = tuple[tuple[int, ...], int, int, int]
+# of encoders, language model, frames, keys and values, and how much of them is kept: lower is more exact
+Place = tuple[tuple[int, ...], int, int, int, float]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Candidate:
         options = self.options
         told = f"{self.bundle.name} " if self.named else ""
         plural = "s" * (options.frames != 1)
-        return f"{told}{options.precision} {options.quant}, {options.frames} frame{plural}, kv {options.kv}"
+        kept = "" if options.recompute is None else f", approximate reuse, {100 * options.recompute:g} % recomputed"
+        return f"{told}{options.precision} {options.quant}, {options.frames} frame{plural}, kv {options.kv}{kept}"
 
     @property
     def frames(self) -> int | None:
@@ -54,7 +55,9 @@ class Candidate:
     def session_options(self, base: Options, *, resident: bool) -> Options:
         """Options of a session for it, which looks at each clip anew: a look that is known costs nothing."""
         mine = self.options
-        chosen = replace(base, precision=mine.precision, quant=mine.quant, kv=mine.kv)
+        reuse = None if mine.recompute is None else APPROXIMATE
+        chosen = replace(base, precision=mine.precision, quant=mine.quant, kv=mine.kv, reuse_video=reuse)
+        chosen = replace(chosen, recompute=mine.recompute)
         return replace(chosen, resident=resident, cache=None, cache_memory=0)
 
 
@@ -67,12 +70,15 @@ class Choices:
         quants: of the language model.
         frames: frames to sample.
         kinds: types of keys and values.
+        recomputed: of approximate reuse of the video's keys and values, which is tried beside reading all again: the
+            shares that are read again; nothing stands for none of it.
     """
 
     precisions: tuple[str, ...] = ()
     quants: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
+    recomputed: tuple[float, ...] = ()
 
     def check(self, flash_attention: bool | None) -> None:
         """Raise BadInput for a value that cannot be."""
@@ -82,6 +88,8 @@ class Choices:
                 raise BadInput(f"--frames {frames}: expected at most {MOST_FRAMES}")
         for kv in self.kinds:
             check_kv(kv, flash_attention)
+        for share in self.recomputed:
+            Options(reuse_video=APPROXIMATE, recompute=share).check()
 
 
 def grid(bundles: Iterable[Path], choices: Choices, flash_attention: bool | None = None) -> list[Candidate]:
@@ -115,11 +123,13 @@ def candidates_of(
         [name for name in bundle.quants if name in (choices.quants or bundle.quants)],
         dict.fromkeys(choices.frames or [max(usual // share, 1) for share in SHARES]),
         dict.fromkeys(kinds),
+        dict.fromkeys((None, *choices.recomputed)),
     )
-    for precision, quant, frames, kv in combined:
-        options = PresetOptions(precision, quant, frames, kv)
+    for precision, quant, frames, kv, share in combined:
+        options = PresetOptions(precision, quant, frames, kv, share)
         digest = bundle.digest_of(precision, quant)
-        place = exactness(precision), -bundle.size(bundle.llm(quant).file), -frames, KV_TYPES.index(kv)
+        size, kept = bundle.size(bundle.llm(quant).file), 0.0 if share is None else 1 - share / 2
+        place = exactness(precision), -size, -frames, KV_TYPES.index(kv), kept
         yield Candidate(bundle.path, digest, options, frames == usual, named), place
 
 

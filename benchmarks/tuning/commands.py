@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ...runtime.console import FOLDER, gathered, logging_options, options, reports_errors
+from ...runtime.console import FOLDER, Share, gathered, logging_options, options, reports_errors
 from ...runtime.options import Options
 
 __all__ = ["tune"]
@@ -25,6 +25,13 @@ choice_options = options(
         "-f", "--frames", type=int, multiple=True, help="By default the bundle's number to an eighth; may repeat."
     ),
     click.option("--kv", "kinds", multiple=True, help="Types of keys and values; by default f16 and q8_0; may repeat."),
+    click.option(
+        "--recompute",
+        "recomputed",
+        type=Share(),
+        multiple=True,
+        help="Try --reuse-video approximate too, with this share; may repeat.",
+    ),
 )
 limit_options = options(
     click.option("--max-ttft", metavar="TIME", help="Most time to the first text, such as 5s or 500ms."),
@@ -71,6 +78,7 @@ def tune(
     quants: tuple[str, ...],
     frames: tuple[int, ...],
     kinds: tuple[str, ...],
+    recomputed: tuple[float, ...],
     max_ttft: str | None,
     max_memory: str | None,
     min_agreement: float | None,
@@ -91,7 +99,7 @@ def tune(
     from .limits import Limits, parse_bytes, parse_seconds
     from .tune import Task, tune_bundles
 
-    choices = Choices(precisions, quants, frames, kinds)
+    choices = Choices(precisions, quants, frames, kinds, recomputed)
     limits = Limits(
         parse_seconds("--max-ttft", max_ttft), parse_bytes("--max-memory", max_memory), agreement=min_agreement
     )

@@ -95,6 +95,8 @@ def to_json(found: Found[Candidate], chosen: Candidate | None, preset: Path | No
         options = name.options
         told: dict[str, Any] = {"bundle": name.bundle.name, "precision": options.precision, "quant": options.quant}
         told |= {"frames": options.frames, "kv": options.kv, "memory_bytes": found.memory.get(name)}
+        if options.recompute is not None:
+            told["approximate"] = {"recompute": options.recompute}
         if name in found.columns:
             figures = figures_of(found.columns[name])
             estimates = {key: getattr(figures, key) for key in ("first", "answer", "exact", "agreement")}

@@ -47,7 +47,7 @@ class Asker:
         # weak: an answer that its caller drops frees itself
         self._answers: WeakSet[Answer] = WeakSet()
         recompute = stages.setup.recompute
-        self._revisit = None if recompute is None else Revisit(stages.speaker, recompute)
+        self.revisit = None if recompute is None else Revisit(stages, recompute)
 
     def prompt(self, view: View, request: Request) -> Prompt:
         """The prompt for a question about a view; raises BadInput where it states times that are not known."""
@@ -80,8 +80,8 @@ class Asker:
     def answer(self, view: View, request: Request, meter: Meter) -> Answer:
         """An answer to a question by itself."""
         opening, lent = self.open(view, request, meter), None
-        if self._revisit is not None:
-            lent = self._revisit.lender(view, opening.segments, request.max_new_tokens, meter)
+        if self.revisit is not None:
+            lent = self.revisit.lender(view, opening.segments, request.max_new_tokens, meter)
         return self.begin(view, opening, request, meter, opened=lent)
 
     def begin(
@@ -143,5 +143,5 @@ class Asker:
         """End answers that are not read to their end."""
         for answer in list(self._answers):
             answer.close()
-        if self._revisit is not None:
-            self._revisit.close()
+        if self.revisit is not None:
+            self.revisit.close()

@@ -12,34 +12,65 @@ import numpy as np
 
 from ..answer import View
 from ..errors import StllmError
+from ..llm.early import EarlyLayer
 from ..llm.libllama import Flag
+from ..llm.placement import ALL_LAYERS
 from ..llm.rereading import RereadingModel
-from ..llm.speaker import Opened, Speaker
+from ..llm.speaker import Opened
 from ..memory.meter import Meter
+from ..stages import Stages
 
-__all__ = ["Revisit"]
+__all__ = ["Revisit", "changed_most"]
 
 LOG = logging.getLogger(__name__)
 # positions that a longer question is likely to need
 ROOM = 256
 # of the prompt's segments: what stands before the aligner's tokens, and the video
 HEAD, VIDEO = 0, 3
+# runs of positions that are read again at most, each by a call of its own, which reads all weights
+RUNS = 16
+
+
+def changed_most(change: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Positions whose change [V] is largest, `count` of them, as runs: each its first and the one after its last.
+
+    They are taken in blocks that are as long as it takes for there to be no more than `RUNS` of them.
+    """
+    size = -(-count // RUNS)
+    means = [float(change[at : at + size].mean()) for at in range(0, len(change), size)]
+    chosen: list[int] = []
+    for block in np.argsort(means, kind="stable")[::-1]:
+        chosen += range(int(block) * size, min((int(block) + 1) * size, len(change)))
+    runs: list[tuple[int, int]] = []
+    for place in sorted(chosen[:count]):
+        before = runs.pop() if runs and runs[-1][1] == place else (place, place)
+        runs.append((before[0], place + 1))
+    return runs
 
 
 class Revisit:
     """The language model after a question, and what it was about.
 
     The system's tokens are the same for every question and stay exactly. The video's are those of the first question
-    about the same points and frames; the first of them, which attend to the fewest others and so most to what stands
-    before the video, can be read again.
+    about the same points and frames. Of these, the positions that change most can be read again: as in CacheBlend
+    (Yao et al. 2025), by how far apart their keys and values are in the second layer, the first in which they differ.
+    What these are made of is the output of the first layer, which is run by itself for every question.
+
+    Attributes:
+        choose: gives the runs of positions that are read again, by how much each position changes, and how many.
     """
 
-    def __init__(self, speaker: Speaker, recompute: float):
+    choose: Callable[[np.ndarray, int], list[tuple[int, int]]] = staticmethod(changed_most)
+
+    def __init__(self, stages: Stages, recompute: float):
         """Keep nothing yet; `recompute` is the share of the video's positions that are read again, 0..1."""
-        self._speaker, self._recompute = speaker, recompute
+        self._stages, self._recompute = stages, recompute
         self._stack = ExitStack()
         self._opened: Opened | None = None
+        self._early: EarlyLayer | None = None
         self._seen: tuple[np.ndarray, ...] = ()
+        # of the video's positions, after the first question
+        self._outputs: np.ndarray | None = None
 
     def lender(
         self, view: View, segments: Sequence[np.ndarray], new_tokens: int, meter: Meter
@@ -52,20 +83,24 @@ class Revisit:
         self, view: View, segments: Sequence[np.ndarray], new_tokens: int, meter: Meter, flag: Flag
     ) -> Iterator[Opened]:
         lengths = [len(segment) for segment in segments]
-        begin, positions = sum(lengths[:VIDEO]), sum(lengths) + new_tokens
+        begin = sum(lengths[:VIDEO])
         end, seen = begin + lengths[VIDEO], (view.pcd_features, *segments[HEAD : HEAD + 1], segments[VIDEO])
+        count = round(self._recompute * lengths[VIDEO])
+        # what is read again is held beside what it takes the place of
+        positions = sum(lengths) + new_tokens + count
         model = self._kept(seen, (begin, end), positions)
         if model is None:
             self.close()
-            self._opened = self._stack.enter_context(self._speaker.model(positions + ROOM, flag))
+            self._opened = self._stack.enter_context(self._stages.speaker.model(positions + ROOM, flag))
+            outputs = self._run_early(segments, begin, end, meter, flag) if count else None
         else:
             model.forget(lengths[HEAD])
-            model.resume = begin + round(self._recompute * lengths[VIDEO])
-            meter.reused["video_keys"] = {"hits": end - model.resume, "misses": model.resume - begin}
+            model.reread = self._chosen(count, segments, (begin, end), meter, flag)
+            meter.reused["video_keys"] = {"hits": end - begin - count, "misses": count}
             LOG.warning(
                 "approximate: keys and values of %d of %d video positions are those of an earlier question "
                 "(--reuse-video approximate)",
-                end - model.resume,
+                lengths[VIDEO] - count,
                 lengths[VIDEO],
             )
         assert self._opened is not None
@@ -75,7 +110,24 @@ class Revisit:
         finally:
             if model is None and isinstance(opened, RereadingModel) and opened.position >= end:
                 opened.set_aside(begin, end)
-                self._seen = seen
+                self._seen, self._outputs = seen, outputs
+
+    def _chosen(
+        self, count: int, segments: Sequence[np.ndarray], place: tuple[int, int], meter: Meter, flag: Flag
+    ) -> list[tuple[int, int]]:
+        """The runs of positions that are read again."""
+        if not count or self._outputs is None:
+            return []
+        change = np.square(self._run_early(segments, *place, meter, flag) - self._outputs).sum(axis=1)
+        return [(place[0] + first, place[0] + last) for first, last in self.choose(change, count)]
+
+    def _run_early(self, segments: Sequence[np.ndarray], begin: int, end: int, meter: Meter, flag: Flag) -> np.ndarray:
+        """What the second layer takes of the video's positions, [V, width] float32."""
+        if self._early is None:
+            self._early = self._stack.enter_context(first_layer(self._stages, flag))
+        with meter.measure("prefill"):
+            read = [self._stages.embed(part) if part.ndim == 1 else part for part in segments[: VIDEO + 1]]
+            return self._early.outputs(np.concatenate(read)[:end], begin, flag)
 
     def _kept(self, seen: tuple[np.ndarray, ...], place: tuple[int, int], positions: int) -> RereadingModel | None:
         """The language model, where it read the same video at the same place, and nobody has used it since."""
@@ -90,5 +142,17 @@ class Revisit:
 
     def close(self) -> None:
         """Free what is kept."""
-        self._opened, self._seen = None, ()
+        self._opened, self._early, self._seen, self._outputs = None, None, (), None
         self._stack.close()
+
+
+def first_layer(stages: Stages, flag: Flag) -> EarlyLayer:
+    """The first layer of the language model, run as that is; the caller closes it."""
+    setup, pace = stages.setup, stages.pace.pace if stages.pace else None
+    return EarlyLayer(
+        setup.bundle.file(setup.llm.file),
+        threads=pace.threads if pace else setup.threads,
+        packed=bool(pace and pace.packed),
+        on_gpu=setup.gpu_layers == ALL_LAYERS,
+        flag=flag,
+    )

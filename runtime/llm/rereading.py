@@ -1,6 +1,7 @@
 """A language model that sets keys and values aside, to take them back after other ones."""
 
 import functools
+from collections.abc import Sequence
 
 from .model import LanguageModel
 
@@ -18,11 +19,12 @@ class RereadingModel(LanguageModel):
 
     Attributes:
         aside: first position that is set aside, and the one after the last; None where nothing is.
-        resume: position from which on they are taken back when a prompt is read; those before it are read again.
+        reread: runs of positions among them that are read again with a prompt, each its first and the one after its
+            last, ascending; the others are taken back.
     """
 
     aside: tuple[int, int] | None = None
-    resume: int = 0
+    reread: Sequence[tuple[int, int]] = ()
 
     def _open_context(self, context: int) -> None:
         self.aside = None
@@ -45,9 +47,9 @@ class RereadingModel(LanguageModel):
         self._llama.llama_memory_seq_cp(memory, READ, ASIDE, begin, end)
         self.aside = begin, end
 
-    def take_back(self) -> None:
-        """Go on after the positions that were set aside, with those from the next one on."""
-        assert self.aside is not None
-        memory, (_, end) = self._llama.llama_get_memory(self._context.pointer), self.aside
-        self._llama.llama_memory_seq_cp(memory, ASIDE, READ, self.position, end)
-        self.position = end
+    def take_back(self, end: int) -> None:
+        """Go on at a position, with those that were set aside before it from the next one on."""
+        if end > self.position:
+            memory = self._llama.llama_get_memory(self._context.pointer)
+            self._llama.llama_memory_seq_cp(memory, ASIDE, READ, self.position, end)
+            self.position = end

@@ -27,6 +27,8 @@ HEADS_AT_ONCE = 4
 # as the language model is run, a layer above this module
 MICRO_BATCH, CONTEXT_STEP = 512, 256
 TEXT_TOKENS = 160
+# what a live view loads
+LIVE = ("vision", "points")
 # q8_0 has a 16-bit scale for every 32 values
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
@@ -116,6 +118,8 @@ class Plan:
         resident: whether the stages stay loaded side by side.
         processes: what they take by themselves.
         micro_batch: positions of a prompt that the language model evaluates at once, at most.
+        live: whether a live view's encoders of frames and points stay loaded too, beside all that comes after them.
+        recompute: share of the video's positions that approximate reuse reads again, beside what it keeps.
     """
 
     sizes: Sizes
@@ -129,11 +133,20 @@ class Plan:
     resident: bool = False
     processes: Processes = Processes()
     micro_batch: int = MICRO_BATCH
+    live: bool = False
+    recompute: float = 0.0
 
     def stages(self) -> dict[str, int]:
         """Bytes that are resident at the peak of each stage, over all processes."""
         main, both = self.processes.main, self.processes.main + self.processes.worker
-        return {stage: int(taken + (main if stage == "llm" else both)) for stage, taken in self.taken().items()}
+        taken = self.taken()
+        # a live view's are in this process, with the libraries that a worker has
+        beside = self.processes.worker + sum(taken[name] for name in LIVE) if self.live else 0
+        return {
+            stage: int(beside + more + (main if stage == "llm" else both))
+            for stage, more in taken.items()
+            if not (self.live and stage in LIVE)
+        }
 
     def taken(self) -> dict[str, float]:
         """Bytes that each stage adds to what the processes take by themselves."""
@@ -152,7 +165,13 @@ class Plan:
             "aligner": host
             + self._encoder("aligner", self._crossing() + 8 * rows * sizes.aligner_width * FLOAT)
             + 2 * (features + rays + tokens),
-            "llm": host + sum(self.libllama().values()) + METADATA_BYTES * sizes.vocabulary + tokens + features,
+            "llm": host
+            + sum(self.libllama().values())
+            + METADATA_BYTES * sizes.vocabulary
+            + tokens
+            + features
+            # the first layer by itself, and what it gave for two questions
+            + (self.llm / sizes.llm_layers + 3 * tokens if self.recompute else 0),
         }
 
     @property
@@ -163,8 +182,8 @@ class Plan:
     def libllama(self) -> dict[str, float]:
         """Bytes of the buffers that libllama reports: weights, keys and values, and what it computes in."""
         sizes = self.sizes
-        positions = self.video + sizes.latents + TEXT_TOKENS + self.new_tokens
-        cells = -(-positions // CONTEXT_STEP) * CONTEXT_STEP
+        positions = self.video * (1 + self.recompute) + sizes.latents + TEXT_TOKENS + self.new_tokens
+        cells = int(-(-positions // CONTEXT_STEP)) * CONTEXT_STEP
         return {
             "weights": self.llm,
             "kv": 2 * cells * sizes.llm_layers * sizes.llm_kv * KV_BYTES[self.kv],
@@ -176,7 +195,9 @@ class Plan:
         if not self.resident:
             return max(self.stages().values())
         # stages in one process have its libraries once
-        return int(self.processes.main + self.processes.worker + sum(self.taken().values()))
+        taken = self.taken()
+        live = sum(taken[name] for name in LIVE) if self.live else 0
+        return int(self.processes.main + self.processes.worker + sum(taken.values()) + live)
 
     def smaller(self) -> Iterator[tuple[str, "Plan"]]:
         """Options that need less, with the plan that each leads to, and all of them together."""

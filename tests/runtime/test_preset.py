@@ -50,13 +50,25 @@ def test_the_digest_is_that_of_a_session(tiny_bundle: Path) -> None:
 def test_explicit_options_win(file: Path, tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     preset, request, bundle = read_preset(file), Request("Where?", frames=7), Bundle(tiny_bundle)
-    options, asked = preset.applied(bundle, Options(threads=2), request, set())
+    options, asked = preset.applied(bundle, Options(threads=2), request, set(), several=False)
     assert options == Options("fp16", "Q8_0", threads=2, kv="q8_0")
     assert asked == replace(request, frames=3)
-    options, asked = preset.applied(bundle, Options(kv="f32"), request, {"kv", "frames", "question"})
+    options, asked = preset.applied(bundle, Options(kv="f32"), request, {"kv", "frames", "question"}, several=False)
     assert (options.kv, options.quant, asked.frames) == ("f32", "Q8_0", 7)
     assert "measured on a board, 6 cores, 8.0 GB" in caplog.text
     assert "not taken from it: frames, kv" in caplog.text
+
+
+def test_keys_and_values_are_kept_for_several_questions(file: Path, tiny_bundle: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    preset, bundle = read_preset(file), Bundle(tiny_bundle)
+    preset = replace(preset, options=replace(preset.options, recompute=0.15))
+    assert str(preset.options).endswith("--reuse-video approximate --recompute 15%")
+    several, _ = preset.applied(bundle, Options(), Request("?"), set(), several=True)
+    assert (several.reuse_video, several.recompute) == ("approximate", 0.15)
+    single, _ = preset.applied(bundle, Options(), Request("?"), set(), several=False)
+    assert (single.reuse_video, single.recompute) == (None, None)
+    assert "is for several questions, and left out" in caplog.text
 
 
 def test_a_question_is_answered_as_the_preset_says(file: Path, ask: Callable[..., Any]) -> None:
@@ -95,6 +107,7 @@ def nested(file: Path, key: str, **fields: Any) -> None:
         (lambda file: changed(file, more=1), "holds 'preset.more', as a newer version of this program writes it"),
         (lambda file: nested(file, "options", frames=0), "lacks or misstates 'preset.options' (0 frames"),
         (lambda file: nested(file, "options", frames="4"), "'preset.options.frames' (\"4\", expected a whole number)"),
+        (lambda file: nested(file, "options", recompute=1.5), "(recompute 1.5, expected 0 up to less than 1)"),
         (lambda file: nested(file, "options", kv="q3"), "(kv 'q3', known are f32, f16, q8_0)"),
         (
             lambda file: nested(file, "measured", exact=[0.5]),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import BadBundle
 
-__all__ = ["ROWS", "layer_file"]
+__all__ = ["ROWS", "first_layer_file", "layer_file"]
 
 # of the excerpt's embedding matrix
 ROWS = 32
@@ -97,6 +97,10 @@ class Gguf:
             ),
         )
 
+    def tensor(self, name: str) -> Tensor:
+        """One by its name; raises StopIteration where there is none."""
+        return next(tensor for tensor in self.tensors if tensor.name == name)
+
     def typical_layer(self) -> list[Tensor]:
         """The tensors of the first layer whose types are the most frequent ones: some quantisations mix them."""
         layers: dict[str, list[Tensor]] = {}
@@ -151,10 +155,31 @@ def layer_file(path: Path) -> Iterator[Path]:
     head = Gguf.read(path)
     try:
         layer = head.typical_layer()
-        norm = next(tensor for tensor in head.tensors if tensor.name == "output_norm.weight")
+        norm = head.tensor("output_norm.weight")
     except (StopIteration, ValueError):
         raise BadBundle(f"{path}: has no layers") from None
-    parts = [*(replace(tensor, name=f"blk.0.{tensor.name.split('.', 2)[2]}") for tensor in layer), norm]
+    with model_of(path, head, layer, norm) as file:
+        yield file
+
+
+@contextmanager
+def first_layer_file(path: Path) -> Iterator[Path]:
+    """The same of the first layer, whose output is normalised as the second takes it; errors as `layer_file`."""
+    head = Gguf.read(path)
+    layer = [tensor for tensor in head.tensors if tensor.name.startswith("blk.0.")]
+    try:
+        norm = head.tensor("blk.1.attn_norm.weight")
+    except StopIteration:
+        raise BadBundle(f"{path}: has no second layer") from None
+    with model_of(path, head, layer, norm) as file:
+        yield file
+
+
+@contextmanager
+def model_of(path: Path, head: Gguf, layer: list[Tensor], norm: Tensor) -> Iterator[Path]:
+    """A file in memory with one layer, what normalises its output, and an embedding matrix of zeros."""
+    named = (replace(tensor, name=f"blk.0.{tensor.name.split('.', 2)[2]}") for tensor in layer)
+    parts = [*named, replace(norm, name="output_norm.weight")]
     # zeros; without an output matrix, libllama takes this one in its place
     (width,) = norm.sizes
     embedding = Tensor("token_embd.weight", (width, ROWS), F32, 0, width * ROWS * 4)

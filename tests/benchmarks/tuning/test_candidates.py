@@ -41,6 +41,18 @@ def test_choices_and_options(tiny_bundle: Path) -> None:
     assert str(grid([tiny_bundle], Choices(("fp16",), ("Q8_0",), (1,), ("f32",)))[0]) == "fp16 Q8_0, 1 frame, kv f32"
 
 
+def test_approximate_reuse_is_tried_where_it_is_asked_for_and_marked(tiny_bundle: Path) -> None:
+    found = grid([tiny_bundle], Choices(("fp32",), ("F32",), (2,), ("f16",), (0.0, 0.15)))
+    assert [str(one).partition("kv f16")[2] for one in found] == [
+        "",
+        ", approximate reuse, 15 % recomputed",
+        ", approximate reuse, 0 % recomputed",
+    ]
+    options = found[1].session_options(Options(), resident=True)
+    assert (options.reuse_video, options.recompute) == ("approximate", 0.15)
+    assert found[0].session_options(Options(), resident=True).reuse_video is None
+
+
 def test_the_same_bundle_twice_is_one_and_two_are_told_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     choices = Choices(("fp32",), ("Q8_0",), (2,), ("f16",))
     assert len(grid([tiny_bundle, tiny_bundle], choices)) == 1
@@ -61,6 +73,7 @@ def test_without_flash_attention_keys_and_values_are_not_quantised(tiny_bundle: 
         (Choices(quants=("Q2_K",)), r"--quant Q2_K: .*tiny does not hold it; held are F32, Q8_0, Q4_K_M"),
         (Choices(frames=(0,)), "--frames 0: expected at least 1"),
         (Choices(frames=(10**6,)), "--frames 1000000: expected at most 65536"),
+        (Choices(recomputed=(1.5,)), "--recompute 150%: expected 0% up to less than 100%"),
         (Choices(kinds=("q3",)), "--kv q3: unknown; known are f32, f16, q8_0"),
     ],
 )

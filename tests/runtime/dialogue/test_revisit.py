@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stllm_edge.runtime import Answer, BadInput, Options, Session, View, load_clip, load_scene
+from stllm_edge.runtime.dialogue.revisit import RUNS, changed_most
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1)
 SHORT = {"max_new_tokens": 3, "time_instruction": False}
@@ -89,3 +90,13 @@ def test_another_clip_and_another_answer_meanwhile_are_read_anew(opened, view, i
 def test_what_cannot_be_is_refused(opened, options: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         opened(**options)
+
+
+def test_the_positions_that_change_most_are_taken_in_a_few_runs() -> None:
+    change = np.zeros(1000)
+    change[[3, 4, 700]] = 1
+    assert changed_most(change, 3) == [(3, 5), (700, 701)]
+    runs = changed_most(np.random.default_rng(0).random(1000), 150)
+    assert sum(last - first for first, last in runs) == 150
+    assert len(runs) <= RUNS
+    assert changed_most(change, 1000) == [(0, 1000)]

@@ -174,3 +174,27 @@ def test_terms_of_libllama_are_those_that_it_reports(
         }
         # of compute, so narrow a model has a matrix of 1 MiB less than a wide one
         assert said[term] == pytest.approx(reported, rel=0.06, abs=1.1 * 2**20 if term == "compute" else 0), term
+
+
+def test_a_live_view_s_encoders_stay_beside_all_else(plan: Plan) -> None:
+    live = replace(plan, live=True)
+    taken = plan.taken()
+    beside = taken["vision"] + taken["points"]
+    assert set(live.stages()) == {"aligner", "llm"}
+    assert live.stages()["llm"] == pytest.approx(plan.stages()["llm"] + beside + plan.processes.worker, abs=2)
+    assert live.peak() == max(live.stages().values()) > plan.peak()
+    resident = replace(plan, resident=True)
+    assert replace(resident, live=True).peak() == pytest.approx(resident.peak() + beside, abs=2)
+
+
+def test_a_live_view_that_does_not_fit_is_refused_before_it_encodes(tiny_bundle: Path, inputs: Any, free: Any) -> None:
+    with Session(tiny_bundle, Options(quant="F32")) as session:
+        free(session.setup.plan(3, 1, 256).peak() + 2**20)
+        with pytest.raises(DoesNotFit, match=r"MB are free"):
+            session.watch(load_scene(inputs.scene), frames=3)
+        free(2**40)
+        session.watch(load_scene(inputs.scene), frames=3).close()
+
+
+def test_what_is_read_again_is_held_beside_what_it_takes_the_place_of(plan: Plan) -> None:
+    assert replace(plan, recompute=0.3).taken()["llm"] > replace(plan, frames=5).taken()["llm"] > plan.taken()["llm"]
