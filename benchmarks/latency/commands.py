@@ -4,7 +4,16 @@ from pathlib import Path
 
 import click
 
-from ...runtime.console import FOLDER, gathered, logging_options, options, reports_errors, session_options, view_options
+from ...runtime.console import (
+    FOLDER,
+    gathered,
+    logging_options,
+    options,
+    reports_errors,
+    reuse_options,
+    session_options,
+    view_options,
+)
 from ...runtime.options import Options, Recording
 from .schedule import Schedule
 
@@ -40,6 +49,7 @@ schedule_options = options(
 @view_options
 @schedule_options
 @session_options
+@reuse_options
 @click.option("--resident/--no-resident", default=True, show_default=True, help="Keep the stages loaded.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
 @click.option("--allow-unverified", is_flag=True, help="Measure a bundle without a passing parity record; says so.")

@@ -37,7 +37,7 @@ RESTLESS = 0.1
 DRIFTED = "answers took %+.0f %% at the end of the run against its beginning: %s; --delay and --cool-to give it time"
 # columns that two parts of one run have alike
 SAME: tuple[str, ...] = ("workload_digest", "bundle_digest", "precision", "quant", "kv", "flash_attention", "threads")
-SAME += ("gpu_layers", "resident", "provider", "device", "power_mode")
+SAME += ("gpu_layers", "resident", "provider", "device", "power_mode", "recompute")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Run:
         }
         for row in before:
             ours = now.get(row["bundle"])
-            other = ["bundle"] if ours is None else [name for name in SAME if row[name] != ours[name]]
+            other = ["bundle"] if ours is None else [name for name in SAME if row.get(name) != ours.get(name)]
             if other:
                 name = other[0].removesuffix("_digest")
                 theirs, found = row[other[0]], "another" if ours is None else ours[other[0]]

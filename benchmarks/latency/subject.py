@@ -70,6 +70,7 @@ class Subject:
             "gpu_layers": setup.gpu_layers,
             "resident": setup.resident,
             "provider": setup.placement.name,
+            "recompute": setup.recompute,
         }
 
 

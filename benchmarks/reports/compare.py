@@ -25,7 +25,7 @@ GUARDS: Mapping[str, tuple[tuple[str, ...], str]] = {
 # what tells runs apart and may well be what is compared
 SETTINGS = (
     "bundle", "version", "quant", "precision", "kv", "flash_attention", "threads", "gpu_layers", "provider", "resident",
-    "governor", "clocks_locked", "jetpack", "driver", "kernel", "python", "verified",
+    "governor", "clocks_locked", "jetpack", "driver", "kernel", "python", "verified", "recompute",
 )  # fmt: skip
 
 
@@ -233,4 +233,6 @@ def reasons(first: Run, second: Run, changes: Sequence[Change], verdict: str) ->
             found.append(f"{run.source}: the device throttled")
         if not run.about["verified"]:
             found.append(f"{run.source}: the bundle has no passing parity record")
+        if run.approximate:
+            found.append(f"{run.source}: {run.approximate}")
     return found

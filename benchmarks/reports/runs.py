@@ -166,6 +166,14 @@ class Run:
         return Path(self.about["bundle_path"]).name or self.about["bundle"]
 
     @property
+    def approximate(self) -> str:
+        """What its answers owe to approximate reuse, in words; empty where all is exact."""
+        share = self.about.get("recompute")
+        if share is None:
+            return ""
+        return f"approximate: further questions keep the video's keys and values but for {share:.0%} (--reuse-video)"
+
+    @property
     def source(self) -> str:
         """The file and the folder that it is in: files of many runs have the same name."""
         return "/".join(self.path.parts[-2:])

@@ -48,7 +48,7 @@ def headline_table(runs: Sequence[Run]) -> str:
 def headline_cells(run: Run, part: Part) -> dict[str, str]:
     first, total, between = part.summary(FIRST_TOKEN), part.summary(TOTAL), part.between_tokens
     joules, peak = part.largest(lambda answer: answer.joules), part.largest(lambda answer: answer.peak_bytes)
-    marks = "" if run.about["verified"] else " (unverified)"
+    marks = ("" if run.about["verified"] else " (unverified)") + (" (approximate)" if run.approximate else "")
     return {
         "device": text(run.about["device"]),
         "power mode": text(run.about["power_mode"]),
@@ -81,6 +81,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
             lines.append(f"{said}: the run is not complete; {len(run.answers)} answers count")
         if run.end is not None and run.end["throttled"]:
             lines.append(f"{said}: the device throttled")
+        if run.approximate:
+            lines.append(f"{said}: {run.approximate}")
     return ["\n".join(lines)]
 
 

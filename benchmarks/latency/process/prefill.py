@@ -4,7 +4,8 @@
 
 The other side is libllama's own calls with llama-bench's defaults: batches of 2,048 and micro-batches of 512 positions,
 flash attention and weights as libllama has them, all cores. What is printed is the ratio of its time to ours, with a
-95 % interval over pairs; above 1 we are ahead.
+95 % interval over pairs; above 1 we are ahead. With `--calls 2048`, calls of so many positions are read in turns with
+calls of 512, as this runtime has them, with the same micro-batch; above 1, smaller calls are quicker.
 """
 
 import argparse
@@ -24,9 +25,11 @@ from ....runtime.options import Options
 from ....runtime.session import decide
 from ..statistics import bootstrap
 
-__all__ = ["compare", "main"]
+__all__ = ["compare", "compare_calls", "main"]
 
 BATCH, MICRO_BATCH = 2048, 512
+# positions of a call of this runtime
+OURS = 512
 # the choice is that for a prompt of 32 frames, also where a shorter one is timed
 PROMPT = 7168
 
@@ -38,8 +41,10 @@ def main() -> None:
     parser.add_argument("--quant")
     parser.add_argument("--positions", type=int, default=2048)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--calls", type=int)
     given = parser.parse_args()
-    print(json.dumps(compare(given.bundle, given.quant, given.positions, given.pairs)))
+    sizes = (given.bundle, given.quant, given.positions, given.pairs)
+    print(json.dumps(compare(*sizes) if given.calls is None else compare_calls(*sizes, given.calls)))
 
 
 def compare(bundle: Path, quant: str | None, positions: int, pairs: int) -> dict[str, Any]:
@@ -55,6 +60,21 @@ def compare(bundle: Path, quant: str | None, positions: int, pairs: int) -> dict
     return {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "pairs": seconds, "ours": chosen.to_json()}
 
 
+def compare_calls(bundle: Path, quant: str | None, positions: int, pairs: int, calls: int) -> dict[str, Any]:
+    """Ratios of the time of calls of so many positions to that of `OURS`, all else being the same."""
+    setup = decide(Bundle(bundle), Options(quant=quant, device="cpu"))
+    file = setup.bundle.file(setup.llm.file)
+    with Bare(file, positions, calls) as other, Bare(file, positions, OURS) as mine:
+        rows = np.random.default_rng(0).standard_normal((positions, setup.llm.embedding.columns), np.float32)
+        seconds = []
+        for number in range(pairs + 1):
+            # who is first takes turns too
+            timed = {side: side.read(rows) for side in ((other, mine) if number % 2 else (mine, other))}
+            seconds.append((timed[other], timed[mine]))
+    ratio = bootstrap([[theirs / ours] for theirs, ours in seconds[1:]])
+    return {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "pairs": seconds[1:]}
+
+
 def ours(model: LanguageModel, rows: np.ndarray) -> float:
     """Seconds of this runtime."""
     model.restart(len(rows))
@@ -66,11 +86,11 @@ def ours(model: LanguageModel, rows: np.ndarray) -> float:
 class Bare:
     """A model as llama-bench loads it; as a context manager, it is freed."""
 
-    def __init__(self, file: Path, positions: int):
-        """Load it with room for so many positions."""
+    def __init__(self, file: Path, positions: int, batch: int = BATCH):
+        """Load it with room for so many positions, of which a call takes `batch`."""
         self._llama, cores = libllama(), len(os.sched_getaffinity(0))
         self._model = load_model(file, n_gpu_layers=0)
-        sizes = {"n_ctx": positions, "n_batch": BATCH, "n_ubatch": MICRO_BATCH}
+        sizes = {"n_ctx": positions, "n_batch": batch, "n_ubatch": MICRO_BATCH}
         self._context = Context(self._model, **sizes, n_threads=cores, n_threads_batch=cores)
 
     def read(self, rows: np.ndarray) -> float:

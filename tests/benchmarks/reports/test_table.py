@@ -44,6 +44,20 @@ def test_many_devices_are_one_table(tmp_path: Path, write_run: Writer, run_recip
     assert "| stage" not in stllm("bench", "show", first, "--no-stages").stdout
 
 
+def test_approximate_reuse_is_marked_everywhere(tmp_path: Path, write_run: Writer, run_recipe: Any, stllm: Any) -> None:
+    exact = write_run(tmp_path / "a.jsonl", run_recipe(**SMALL))
+    other = write_run(tmp_path / "b.jsonl", run_recipe(**SMALL, run="b", about={"recompute": 0.15}))
+    words = "keep the video's keys and values but for 15% (--reuse-video)"
+    shown = stllm("bench", "show", exact, other)
+    assert [line["bundle"] for line in lines_of(shown.stdout)][1:3] == ["small", "small (approximate)"]
+    assert f"b.jsonl, small: approximate: further questions {words}" in shown.stdout
+    page = tmp_path / "page.html"
+    assert stllm("bench", "show", exact, other, "--html", page).exit_code == 0
+    text = page.read_text()
+    assert "approximate: further questions keep" in text
+    assert text.count('<span class="badge cannot-tell">approximate</span>') == 1
+
+
 def test_figures_are_those_of_the_answers(run_recipe: Any, run_of: Callable[..., Run]) -> None:
     run = run_of(run_recipe(**SMALL))
     warm = [answer for answer in run.answers if answer.phase == "warm"]

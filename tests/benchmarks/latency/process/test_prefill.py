@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from stllm_edge.benchmarks.latency.process.prefill import compare
+from stllm_edge.benchmarks.latency.process.prefill import compare, compare_calls
 
 
 def test_both_sides_read_the_prompt_in_turns(tiny_bundle: Path) -> None:
@@ -8,3 +8,9 @@ def test_both_sides_read_the_prompt_in_turns(tiny_bundle: Path) -> None:
     assert found["low"] <= found["ratio"] <= found["high"]
     assert len(found["pairs"]) == 2
     assert found["ours"]["micro_batch"] == 512
+
+
+def test_calls_of_two_sizes_take_turns(tiny_bundle: Path) -> None:
+    found = compare_calls(tiny_bundle, "Q4_K_M", 40, 2, 2048)
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert len(found["pairs"]) == 2
