@@ -85,7 +85,7 @@ class Row:
             column("top-1", self.agreement, ".1%"),
         )
         numbers = "  ".join(text for text in columns if text)
-        return f"{mark} {self.part:<7}{self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
+        return f"{mark} {self.part:<6} {self.stage:<8} {numbers}  {self.limit}  {self.file}".rstrip()
 
 
 def column(name: str, value: float, form: str, width: int = 0) -> str:

@@ -82,11 +82,12 @@ def test_other_preprocessing_is_refused(refused: Callable[..., str], calibration
     assert "was collected with voxel_size 0.06, the bundle has 0.1" in said
 
 
-def test_a_set_has_a_least_size(refused: Callable[..., str], changed: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_set_has_a_least_size(count: int, refused: Callable[..., str], changed: Callable[..., Path]) -> None:
     def cut(description: dict[str, Any]) -> None:
-        description.update(samples=description["samples"][:1], chosen=description["chosen"][:1])
+        description.update(samples=description["samples"][:count], chosen=description["chosen"][:count])
 
-    assert "holds 1 samples, at least 4 are needed" in refused("--calibration", changed(cut))
+    assert f"holds {count} samples, at least 4 are needed" in refused("--calibration", changed(cut))
 
 
 def test_an_interrupted_set_says_how_to_go_on(refused: Callable[..., str], changed: Callable[..., Path]) -> None:
