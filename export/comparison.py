@@ -8,7 +8,7 @@ import numpy as np
 
 from ..runtime.bundle.table import Tolerance
 
-__all__ = ["Row", "divergence", "relative"]
+__all__ = ["Row", "divergence", "log_probabilities", "relative"]
 
 NAN = float("nan")
 TINY = float(np.finfo(float).tiny)
@@ -106,6 +106,8 @@ def divergence(ours: np.ndarray, exact: np.ndarray) -> float:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """[vocabulary] logits to the logarithms of their probabilities, float64."""
-    shifted = logits.astype(np.float64) - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+    """[..., vocabulary] logits to the logarithms of their probabilities, float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.asarray(shifted)

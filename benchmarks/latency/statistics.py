@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def samples_needed(share: float, confidence: float = EARLY_STOPPING_CONFIDENCE) 
 
 def bootstrap(
     groups: Sequence[Sequence[float]],
-    statistic: Callable[[np.ndarray], float] = np.median,
+    statistic: Callable[..., Any] = np.median,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -128,17 +129,20 @@ def bootstrap(
 
     Args:
         groups: measurements of each group, of any length but none; at least one group.
-        statistic: of measurements [n] float64.
+        statistic: of measurements [..., n] float64 along the last axis, with `axis`.
         resamples: how often groups are drawn.
         seed: of the draws.
     """
     values = [np.asarray(group, np.float64) for group in groups]
-    value = float(statistic(np.concatenate(values)))
+    value = float(statistic(np.concatenate(values), axis=-1))
     if len(values) == 1:
         return Interval(value, None, None)
     draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    found = [statistic(np.concatenate([values[place] for place in draw])) for draw in draws]
-    return Interval(value, *limits(np.array(found)))
+    if len({len(group) for group in values}) == 1:
+        found = statistic(np.stack(values)[draws].reshape(resamples, -1), axis=-1)
+    else:
+        found = np.array([statistic(np.concatenate([values[place] for place in draw]), axis=-1) for draw in draws])
+    return Interval(value, *limits(found))
 
 
 def limits(resampled: np.ndarray) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from ...runtime.options import Options
 from ...runtime.session import Session
 from ..rea.dataset import Broken, Sample, by_clip
 from ..rea.prompts import answer_ids
-from .metrics import Positions, Summary, compare, interval
+from ..scoring.metrics import Estimate, wilson
+from .metrics import Positions, Summary, compare
 from .models import Libllama, Model, Piece, PyTorch
 
 __all__ = ["CLASSES", "PYTORCH", "Evaluation", "Measured", "Question"]
@@ -79,10 +80,9 @@ class Measured:
         answer = CLASSES.index("answer")
         return [bool(q.right[c == answer].all()) for q, c in zip(self.questions, self.classes, strict=True)]
 
-    def answers(self) -> tuple[float, float, float]:
+    def answers(self) -> Estimate:
         """Share of exact answers and its 95 % interval."""
-        right = self.right
-        return (sum(right) / len(right), *interval(sum(right), len(right)))
+        return wilson(sum(self.right), len(self.right))
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class Evaluation:
             for clip, group in enumerate(by_clip(samples)):
                 for question in self._questions(session, group, broken):
                     if not models:
+                        self._control(session, question)
                         models |= self._open(session, stack, len(question))
-                        self._control(session, stack, question)
                     self._compare(models, question, measured, clip)
                 advance(len(group))
         if not measured[0].questions:
@@ -156,13 +156,14 @@ class Evaluation:
             return PyTorch(self.checkpoint)
         return Libllama(replace(session.setup, quant=name), positions)
 
-    def _control(self, session: Session, stack: ExitStack, question: Question) -> None:
+    def _control(self, session: Session, question: Question) -> None:
         """The reference against itself, loaded twice: zero, or all that follows means nothing."""
-        first, second = (self._model(session, self.reference, len(question)) for _ in range(2))
-        stack.callback(first.close)
-        stack.callback(second.close)
-        pairs = zip(first.logits(question.pieces), second.logits(question.pieces), strict=True)
-        worst = max(float(np.abs(compare(a, b, np.full(len(a), -1)).divergence).max()) for a, b in pairs)
+        with ExitStack() as stack:
+            first, second = (self._model(session, self.reference, len(question)) for _ in range(2))
+            stack.callback(first.close)
+            stack.callback(second.close)
+            pairs = zip(first.logits(question.pieces), second.logits(question.pieces), strict=True)
+            worst = max(float(np.abs(compare(a, b, np.full(len(a), -1)).divergence).max()) for a, b in pairs)
         LOG.info("null control: %s against itself, largest KL divergence %g", self.reference, worst)
         if worst:
             raise StllmError(

@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-__all__ = ["LEAST_POSITIONS", "Positions", "Summary", "compare", "interval"]
+from ...export.comparison import log_probabilities
+
+__all__ = ["LEAST_POSITIONS", "Positions", "Summary", "compare"]
 
 # below so many, percentiles are not given
 LEAST_POSITIONS = 100
 RESAMPLES = 200
-NORMAL_95 = 1.959964
 PERCENTILES = {"kl_median": 0.5, "kl_p90": 0.9, "kl_p99": 0.99}
 # the exponential of more is no float
 MOST_SURPRISE = 700.0
@@ -58,7 +59,7 @@ class Positions:
 
 def compare(ours: np.ndarray, reference: np.ndarray, true: np.ndarray) -> Positions:
     """Compare logits [n, vocabulary] float32; `true` are the next tokens [n], -1 where none is known."""
-    mine, theirs = log_softmax(ours), log_softmax(reference)
+    mine, theirs = log_probabilities(ours), log_probabilities(reference)
     # the same logits give exactly zero, since the difference is
     divergence = np.einsum("nv,nv->n", np.exp(theirs), theirs - mine)
     best, rows, known = ours.argmax(axis=1), np.arange(len(true)), true >= 0
@@ -72,14 +73,6 @@ def compare(ours: np.ndarray, reference: np.ndarray, true: np.ndarray) -> Positi
 
 def square(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("nv,nv->n", rows, rows))
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """[n, vocabulary] float32 logits to logarithms of probabilities, float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
 
 
 @dataclass(frozen=True)
@@ -159,11 +152,3 @@ class Figures:
             "perplexity": math.exp(min(surprise / known, MOST_SURPRISE)) if known else None,
             "rel_rms": math.sqrt(error / power) if power else None,
         }
-
-
-def interval(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, z = right / count, NORMAL_95
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -17,7 +17,6 @@ __all__ = ["SCHEMA", "plot", "rows", "table", "words", "write"]
 
 SCHEMA = "stllm-edge.quality/1"
 SHOWN = ("video", "after", "answer", "all")
-NORMAL_95 = 1.959964
 COLUMNS = ("kl_mean", "kl_median", "kl_p90", "kl_p99", "kl_max", "top1", "rms_dp", "perplexity", "rel_rms")
 
 
@@ -35,9 +34,9 @@ def rows(measured: Sequence[Measured], about: dict[str, Any]) -> list[dict[str, 
             errors = {f"{name}_se": value for name, value in summary.errors.items() if name != "kl_max"}
             counts = {"positions": kind, "count": summary.positions, "questions": summary.questions}
             found.append({**common, "kind": "quality", **model, **counts, **summary.values, **errors})
-        share, low, high = entry.answers()
-        exact = {"questions": len(entry.questions), "exact": share, "exact_low": low, "exact_high": high}
-        found.append({**common, "kind": "answers", **model, **exact})
+        answers = entry.answers()
+        exact = {"exact": answers.value, "exact_low": answers.low, "exact_high": answers.high}
+        found.append({**common, "kind": "answers", **model, "questions": len(entry.questions), **exact})
     return found
 
 

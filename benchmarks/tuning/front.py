@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..latency.statistics import bootstrap
 from ..scoring.metrics import Estimate
 
 __all__ = ["MARGINS", "Column", "Margins", "covers", "front", "median_interval"]
@@ -129,6 +130,6 @@ def pairs(ours: Column, other: Column, *names: str) -> list[tuple[np.ndarray, np
 
 def median_interval(values: np.ndarray, seed: int = 0) -> Estimate:
     """Median of measurements [n] float64 and its 95 % interval, by a bootstrap over them."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    medians = np.median(values[draws], axis=1)
-    return Estimate(float(np.median(values)), *map(float, np.percentile(medians, [2.5, 97.5])))
+    found = bootstrap(values[:, None], resamples=RESAMPLES, seed=seed)
+    low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
+    return Estimate(found.value, low, high)

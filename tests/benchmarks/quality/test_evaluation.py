@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
-from safetensors.torch import load_file
 from stllm_edge.benchmarks.checkpoints import TRAINED
-from stllm_edge.benchmarks.outliers import CHANNELS, LOUD, add_outliers
 from stllm_edge.benchmarks.quality.report import words
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,10 +103,3 @@ def test_words_tell_where_answers_and_divergence_disagree() -> None:
     assert "within their intervals: A and B" in sentence
     (sentence,) = words([*row("A", 0.1, 0.9, 0.1), *row("B", 0.2, 0.6, 0.1)])
     assert sentence == "KL and answers order the models alike"
-
-
-def test_outliers_are_loud_in_what_is_seen(tmp_path: Path) -> None:
-    loud = load_file(add_outliers(tmp_path / "c") / "model.safetensors")
-    plain = load_file(TRAINED / "model.safetensors")
-    changed = np.abs((loud["model.image_newline"] - plain["model.image_newline"]).float().numpy())
-    assert (changed > 0.9 * LOUD).sum() == CHANNELS == np.count_nonzero(changed)

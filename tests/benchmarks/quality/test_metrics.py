@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stllm_edge.benchmarks.quality.metrics import LEAST_POSITIONS, Positions, Summary, compare, interval
+from stllm_edge.benchmarks.quality.metrics import LEAST_POSITIONS, Positions, Summary, compare
 
 
 def logits(seed: int, count: int = 7) -> np.ndarray:
@@ -56,8 +56,3 @@ def test_standard_errors_are_those_of_whole_clips() -> None:
     assert summary.errors["kl_mean"] == pytest.approx(levels.std() / np.sqrt(40), rel=0.15)
     assert summary.errors["kl_max"] is None
     assert (summary.positions, summary.questions) == (6000, 200)
-
-
-def test_interval_is_wilsons() -> None:
-    assert interval(90, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
-    assert interval(0, 20)[0] == 0.0

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from gguf import GGUFReader
 from stllm_edge.benchmarks.checkpoints import TRAINED
+from stllm_edge.benchmarks.rea.prompts import opened
+from stllm_edge.export.gguf.fitting import fitted
+from stllm_edge.export.gguf.prompts import Prompt
 from stllm_edge.export.gguf.recipe import Recipe
 from stllm_edge.export.gguf.sizes import padded
+from stllm_edge.export.pipeline import Export
 from stllm_edge.runtime.bundle.manifest import Bundle
+from stllm_edge.runtime.console import Progress
 from stllm_edge.runtime.llm.model import LanguageModel
 
 TARGET = 1_000_000
@@ -69,6 +75,20 @@ def test_a_dry_run_chooses_and_writes_nothing(stllm: Any, tmp_path: Path, monkey
     assert (fixed["name"], plan["name"]) == ("Q4_0", "1.0MB")
     assert plan["classes"]["attn_v"]["types"] == ["Q8_0"]
     assert not (tmp_path / "b").exists()
+
+
+def test_the_same_input_gives_the_same_types(tmp_path: Path) -> None:
+    checkpoint, inventory = opened(TRAINED, None)
+    rows = torch.randn(8, 256, generator=torch.Generator().manual_seed(0)) * 0.1
+    prompts = [Prompt(rows, torch.arange(8) < 4)]
+    recipe = Recipe("1.0MB", "Q4_K_M", (("blk.0.(attn|ffn)", "Q4_0"),), None, TARGET)
+    first, again = (fitted(recipe, checkpoint, inventory, lambda: prompts, Progress(quiet=True)) for _ in range(2))
+    assert first == again
+    files = []
+    for name in ("first", "again"):
+        Export.open(TRAINED, tmp_path / name, quiet=True).run((), [replace(first, name="sized")])
+        files.append((tmp_path / name / "llm/sized.gguf").read_bytes())
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(
