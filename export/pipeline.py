@@ -25,7 +25,7 @@ from .gguf.fitting import fitted
 from .gguf.prompts import prompts_of
 from .gguf.quantiser import Plan
 from .gguf.recipe import Recipe
-from .gguf.writer import add_llms, plans
+from .gguf.writer import add_llms, plans, read_matrices
 from .int8.recipe import Calibrating
 from .onnx.encoders import add_encoders
 from .verify import POSITIONS, Verification
@@ -159,10 +159,12 @@ class Export:
         """What libllama would make of each tensor; nothing is written. Arguments as those of `run`.
 
         Raises:
-            BadInput: a recipe is not possible.
+            BadInput: a recipe is not possible, or an importance matrix is of another model.
         """
         with tempfile.TemporaryDirectory() as folder:
-            return plans(self.checkpoint, self.inventory, self._sized(recipes_from(quants), recording), Path(folder))
+            found = plans(self.checkpoint, self.inventory, self._sized(recipes_from(quants), recording), Path(folder))
+        read_matrices(found)
+        return found
 
     def _sized(self, recipes: list[Recipe], recording: Recording) -> list[Recipe]:
         """The recipes, with types chosen for those that have a size."""

@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="new; gets the checkpoint, rooms, matrices and the bundle")
     parser.add_argument("--ckpt", type=Path, help="made loud in place of random weights")
     parser.add_argument("--louder", type=float, default=LOUDER, help="how many times; 1 for no loud channels")
-    parser.add_argument("--prompts", type=int, default=60, help="rooms that are held out, one question each")
+    parser.add_argument("--prompts", type=int, default=40, help="rooms that are held out, one question each")
     parser.add_argument("--seed", type=int, default=0, help="of random weights, and of the choice of channels")
     values = parser.parse_args()
     try:

@@ -198,7 +198,7 @@ def run(
 @click.option("--subset", "spec", help="all, first:N, end:N, random:N or N%; by default random:64, or all if fewer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random:N.")
 @click.option("--text", type=FOLDER, help="UTF-8 text in place of a data set.")
-@click.option("--chunk", type=int, default=512, show_default=True, help="Tokens of a piece of text.")
+@click.option("--chunk", type=int, help="Tokens of a piece of text; by default 512.")
 @click.option("--weight", "weights", multiple=True, metavar="CLASS=NUMBER", help="Of text, prefix or video; else 1.")
 @click.option("--output/--no-output", default=False, show_default=True, help="Whether output.weight gets a row.")
 @click.option("--out", type=FOLDER, required=True, help="GGUF file; of each class, another lies beside it.")
@@ -222,7 +222,7 @@ def imatrix(
     spec: str | None,
     seed: int,
     text: Path | None,
-    chunk: int,
+    chunk: int | None,
     weights: tuple[str, ...],
     output: bool,
     out: Path,
@@ -231,14 +231,17 @@ def imatrix(
 ) -> None:
     """Collect an importance matrix from whole prompts, or from text; started again, it goes on where it was."""
     from .dataset import ReaDataset
-    from .prompts import Calibration, Samples, TextFile, make_matrix, opened, parse_weights
+    from .prompts import CHUNK, Calibration, Samples, TextFile, make_matrix, opened, parse_weights
     from .subset import Subset
 
     if (text is None) == (file is None) or (file is None) != (root is None):
         raise BadInput("expected --rea FILE --root DIR, or --text FILE")
+    elsewhere = {"--subset": spec, "--fps": fps} if text else {"--chunk": chunk}
+    if unused := [name for name, value in elsewhere.items() if value is not None]:
+        raise BadInput(f"{unused[0]}: is for {'--rea' if text else '--text'}; leave it out")
     source: Samples | TextFile
     if text is not None:
-        source = TextFile(text, chunk)
+        source = TextFile(text, CHUNK if chunk is None else chunk)
     else:
         assert file is not None
         assert root is not None

@@ -1,6 +1,6 @@
 """Samples as whole prompts of the language model with their annotated answers, by the PyTorch model."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ __all__ = ["Calibration", "Samples", "TextFile", "answer_ids", "make_matrix"]
 TURN_END = "<|im_end|>\n"
 TEXT, PREFIX, VIDEO = range(len(CLASSES))
 MOST_SAMPLES = 64
-LEAST_CHUNK = 16
+CHUNK, LEAST_CHUNK = 512, 16
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TextFile:
     """
 
     file: Path
-    chunk: int = 512
+    chunk: int = CHUNK
 
     @property
     def name(self) -> str:
@@ -170,14 +170,30 @@ def make_matrix(calibration: Calibration, out: Path) -> PromptStore:
         calibration.progress.bar("prompts", total) as advance,
     ):
         advance(len(store))
-        for prompt in source.prompts(reference, vocabulary, store.names):
-            store.append(prompt)
-            advance(1)
+        try:
+            for prompt in source.prompts(reference, vocabulary, store.names):
+                store.append(prompt)
+                advance(1)
+        except BadInput:
+            # nothing to go on with, and in the way of what is asked next
+            if not len(store):
+                store.remove()
+            raise
+    require_counted(store, calibration.weights)
     sums = Collector(checkpoint, calibration.inventory, store, calibration.output, calibration.progress).run()
     described = {"datasets": (source.name,), "chunks": len(store), "chunk_size": store.longest}
     combined(sums, calibration.weights, described, out)
     store.remove()
     return store
+
+
+def require_counted(store: PromptStore, weights: Mapping[str, float]) -> None:
+    """Raise BadInput where weights leave none of the positions that there are."""
+    there = {CLASSES[kind] for kinds in store.classes() for kind in np.unique(kinds)}
+    if not any(weights[name] for name in there):
+        raise BadInput(
+            f"--weight: counts none of the positions, all of {', '.join(sorted(there))}; give one more than 0"
+        )
 
 
 def answer_ids(sample: Sample, vocabulary: Vocabulary) -> list[int]:

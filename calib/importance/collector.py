@@ -95,13 +95,17 @@ class Collector:
     def _adder(
         self, names: Mapping[str, str], squares: dict[str, np.ndarray], classes: Tensor | None = None
     ) -> Callable[..., None]:
-        """A function that adds what enters the product with the weight of a name."""
+        """A function that adds what enters the product with the weight of a name, a prompt's parts in their order."""
+        seen: dict[str, int] = {}
 
         def add(name: str, values: Tensor, kinds: Tensor | None = classes) -> None:
             assert kinds is not None
             rows = values.reshape(-1, values.shape[-1])
+            begin = 0 if classes is None else seen.get(name, 0)
+            seen[name] = begin + len(rows)
+            here = kinds[begin : begin + len(rows)]
             sums = torch.zeros(len(CLASSES), rows.shape[1], dtype=torch.float64)
-            for part, kind in zip(rows.split(ROWS_AT_ONCE), kinds.split(ROWS_AT_ONCE), strict=True):
+            for part, kind in zip(rows.split(ROWS_AT_ONCE), here.split(ROWS_AT_ONCE), strict=True):
                 sums.index_add_(0, kind, part.double().square())
             if not torch.isfinite(sums).all():
                 raise BadInput(f"what enters {names[name]} ({name}) is NaN or infinite; is the checkpoint damaged?")

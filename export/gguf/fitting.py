@@ -76,6 +76,8 @@ def fitted(
         found = plans(checkpoint, inventory, fixed_recipes(recipe), Path(folder))
     fitting = Fitting(recipe, found, lossless(checkpoint, used), frozenset(importance))
     fitting.require_possible()
+    if fitting.all_plain is not None:
+        return fitting.all_plain
     return fitting.run(Sensitivity(checkpoint, names, prompts(), importance, progress))
 
 
@@ -112,6 +114,17 @@ class Fitting:
                 f"{least / 2**20:.3f}MiB; ask for more"
             )
 
+    @cached_property
+    def all_plain(self) -> Recipe | None:
+        """The recipe without loss, of which nothing needs to be measured, where the size has room for it."""
+        types = dict.fromkeys(self.choices, self.plain) | self.pinned
+        if self._bytes(types) > self.wanted:
+            return None
+        LOG.warning(
+            "%s: takes %.3f MB, without loss; there is nothing finer", *(self.recipe.name, self._bytes(types) / 1e6)
+        )
+        return self._recipe(max(self.plans, key=lambda plan: plan.size).recipe.type, types)
+
     def run(self, sensitivity: Sensitivity) -> Recipe:
         """Choose by what is measured."""
         steps = self._steps(sensitivity)
@@ -130,7 +143,11 @@ class Fitting:
         self._report(chosen, loss, beaten)
         smallest = min(self.plans, key=lambda plan: plan.size).recipe.type
         kind = min(beaten, key=beaten.__getitem__, default=smallest)
-        tensors = tuple((f"^{re.escape(name)}$", given) for name, given in chosen.items())
+        return self._recipe(kind, chosen)
+
+    def _recipe(self, kind: str, types: Types) -> Recipe:
+        """With a type of the file, and of each matrix."""
+        tensors = tuple((f"^{re.escape(name)}$", given) for name, given in types.items())
         return replace(self.recipe, type=kind, tensors=tensors, size=None)
 
     @property

@@ -63,8 +63,9 @@ class Recipe:
                 raise BadInput(f"--tensor {pattern}={kind}: matches no matrix; there are {', '.join(classes)}")
             found |= {name: kind for name in matched if name not in found}
         if (kind := found.get(EMBEDDING, "F32")) not in EMBEDDING_TYPES:
+            pattern = next(pattern for pattern, _ in self.tensors if re.search(pattern, EMBEDDING))
             raise BadInput(
-                f"--tensor …={kind}: matches {EMBEDDING}, whose rows stllm-run reads; for it, known are "
+                f"--tensor {pattern}={kind}: matches {EMBEDDING}, whose rows stllm-run reads; for it, known are "
                 f"{', '.join(EMBEDDING_TYPES)}"
             )
         return found

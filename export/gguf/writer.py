@@ -106,17 +106,26 @@ def require_possible(
     Raises:
         BadInput: as `add_llms`.
     """
-    matrices = {recipe.name: Matrix.read(recipe.matrix) for recipe in recipes if recipe.matrix}
-    for found in plans(checkpoint, inventory, recipes, folder):
-        matrix = matrices.get(found.recipe.name)
-        require_matrix(found, matrix)
-        if matrix is not None and found.recipe.matrix is not None:
-            matrix.weights({t.name: t.shape[1] for t in found.tensors if len(t.shape) > 1}, found.recipe.matrix)
+    planned = plans(checkpoint, inventory, recipes, folder)
+    matrices = read_matrices(planned)
+    for found in planned:
+        require_matrix(found, matrices.get(found.recipe.name))
         for tensor in found.fallbacks:
             LOG.warning(
                 "%s: %s becomes %s: no block of %s divides its rows of %d",
                 *(found.recipe.name, tensor.name, tensor.type, tensor.wanted, tensor.shape[1]),
             )
+    return matrices
+
+
+def read_matrices(planned: Sequence[Plan]) -> dict[str, Matrix]:
+    """The importance matrices by recipe's name; raises BadInput for one that cannot be read or is of another model."""
+    matrices = {}
+    for found in planned:
+        if file := found.recipe.matrix:
+            matrices[found.recipe.name] = Matrix.read(file)
+            columns = {tensor.name: tensor.shape[1] for tensor in found.tensors if len(tensor.shape) > 1}
+            matrices[found.recipe.name].weights(columns, file)
     return matrices
 
 

@@ -15,6 +15,8 @@ from .peers import qwen2
 __all__ = ["EMBEDDING", "KEPT_POSITIONS", "Stored", "StreamedLayer", "StreamedQwen2", "Weights", "token_embeddings"]
 
 ROWS_AT_ONCE = 16_384
+# in the feed-forward part of a layer
+POSITIONS_AT_ONCE = 1024
 # of a prompt; logits of all positions of a whole clip would take gigabytes
 KEPT_POSITIONS = 256
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
@@ -142,13 +144,20 @@ class StreamedLayer:
         with torch.inference_mode():
             rows = hidden[None]
             turn = self.rotary(rows, torch.arange(rows.shape[1])[None])
+            normed = self.module.input_layernorm(rows)
             # without a mask attention is causal
-            made: Tensor = self.module(rows, attention_mask=None, position_embeddings=turn)[0]
-        return made
+            rows = rows + self.module.self_attn(normed, attention_mask=None, position_embeddings=turn)[0]
+            # of a whole clip, what is between up and down would take gigabytes
+            parts = rows[0].split(POSITIONS_AT_ONCE)
+            made = [part + self.module.mlp(self.module.post_attention_layernorm(part)) for part in parts]
+        return torch.cat(made)
 
     @contextmanager
     def watched(self, look: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-        """Show what goes into the product with the weight of a name; what comes back, if something, takes its place."""
+        """Show what goes into the product with the weight of a name; what comes back, if something, takes its place.
+
+        Of a long prompt it comes in parts, in the order of positions.
+        """
 
         def watch(name: str, linear: nn.Module) -> Any:
             def change(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:

@@ -46,9 +46,9 @@ def prompts(tensors: dict[str, torch.Tensor], seed: int, count: int) -> list[tup
 
     found = []
     for _ in range(count):
-        video = torch.randn(64, weight.shape[1], generator=generator) @ weight.T + bias
+        video = torch.randn(32, weight.shape[1], generator=generator) @ weight.T + bias
         rows = torch.cat([text(8), video, text(12)])
-        found.append((rows.numpy(), np.repeat([0, 2, 0], [8, 64, 12]).astype(np.uint8)))
+        found.append((rows.numpy(), np.repeat([0, 2, 0], [8, 32, 12]).astype(np.uint8)))
     return found
 
 
@@ -57,7 +57,7 @@ def test_a_matrix_of_whole_prompts_loses_least(tmp_path: Path) -> None:
     checkpoint, inventory = opened(tmp_path / "loud", None)
     tensors = {name: checkpoint.tensor(name) for name in (EMBEDDING, *VIDEO)}
     names = gguf_names(inventory.used["llm"], inventory.geometry.llm)
-    collected, unseen = prompts(tensors, 1, 6), prompts(tensors, 2, 6)
+    collected, unseen = prompts(tensors, 1, 4), prompts(tensors, 2, 4)
     columns = {new: checkpoint.shape(old)[1] for new, old in names.items() if len(checkpoint.shape(old)) > 1}
     importance: dict[str, dict[str, np.ndarray]] = {"none": {}}
     for name in (TEXT, WHOLE):
@@ -71,7 +71,7 @@ def test_a_matrix_of_whole_prompts_loses_least(tmp_path: Path) -> None:
         importance[name] = matrix.weights(columns, tmp_path)
     judged = [Judged(torch.from_numpy(rows), torch.from_numpy(classes == 0)) for rows, classes in unseen]
     blocks = [name for name in columns if name.startswith("blk.")]
-    types = [dict.fromkeys(blocks, kind) for kind in ("Q4_K", "Q3_K", "Q2_K")]
+    types = [dict.fromkeys(blocks, kind) for kind in ("Q4_K", "Q2_K")]
     losses = {
         name: np.array(Sensitivity(checkpoint, names, judged, given, QUIET).divergences(types))
         for name, given in importance.items()

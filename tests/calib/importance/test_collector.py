@@ -203,6 +203,8 @@ def test_values_that_are_no_numbers_are_named(
         (["--chunk", "8"], "--chunk 8: expected at least 16"),
         (["--chunk", "100000"], "tokens, expected at least --chunk 100000"),
         (["--rea", "x.json"], "expected --rea FILE --root DIR, or --text FILE"),
+        (["--subset", "first:1"], "--subset: is for --rea; leave it out"),
+        (["--weight", "text=0", "--chunk", "64"], "counts none of the positions, all of text"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
@@ -212,6 +214,21 @@ def test_options_that_cannot_be_are_refused(
     result = stllm("calib", "imatrix", *base, *options)
     assert result.exit_code == 2
     assert said in result.stderr
+    # with other options it can be asked again
+    assert "--weight" in options or not (tmp_path / "m.gguf.work").exists()
+
+
+def test_parts_of_a_long_prompt_are_counted_once_each(
+    matrix: Path, stllm: Any, tiny_checkpoint: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stllm_edge.export.model.streaming.POSITIONS_AT_ONCE", 24)
+    out = tmp_path / "parts.gguf"
+    result = stllm("calib", "imatrix", "--ckpt", tiny_checkpoint, "--text", text, "--chunk", CHUNK, "--out", out)
+    assert result.exit_code == 0, result.output
+    whole, parts = Matrix.read(matrix), Matrix.read(out)
+    for name, expected in whole.sums.items():
+        assert (parts.counts[name] == whole.counts[name]).all()
+        np.testing.assert_allclose(parts.sums[name], expected, rtol=1e-4)
 
 
 def test_classes_are_those_of_a_prompt() -> None:

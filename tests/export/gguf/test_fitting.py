@@ -69,7 +69,7 @@ def test_a_dry_run_chooses_and_writes_nothing(stllm: Any, tmp_path: Path, monkey
 
     monkeypatch.setattr("stllm_edge.export.pipeline.fitted", chosen)
     export = ["gguf", "--ckpt", TRAINED, "--out", tmp_path / "b", *OPTIONS, "--tensor", "attn_k=Q6_K", "--dry-run"]
-    result = stllm("export", *export, "--quant", "Q4_0", "--imatrix", tmp_path / "none", "--json", "--quiet")
+    result = stllm("export", *export, "--quant", "Q4_0", "--json", "--quiet")
     assert result.exit_code == 0, result.output
     fixed, plan = json.loads(result.stdout)["plans"]
     assert (fixed["name"], plan["name"]) == ("Q4_0", "1.0MB")
@@ -89,6 +89,20 @@ def test_the_same_input_gives_the_same_types(tmp_path: Path) -> None:
         Export.open(TRAINED, tmp_path / name, quiet=True).run((), [replace(first, name="sized")])
         files.append((tmp_path / name / "llm/sized.gguf").read_bytes())
     assert files[0] == files[1]
+
+
+def test_where_all_fits_without_loss_nothing_is_measured(
+    stllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stllm_edge.export.pipeline.prompts_of", None)
+    options = ["--target-size", "5.0GiB", "--tensor", "attn_q=Q4_K", "--dry-run", "--json"]
+    result = stllm("export", "gguf", "--ckpt", TRAINED, "--out", tmp_path / "b", *options)
+    assert result.exit_code == 0, result.output
+    assert "without loss; there is nothing finer" in result.stderr
+    types = {kind: found["types"] for kind, found in json.loads(result.stdout)["plans"][0]["classes"].items()}
+    assert types.pop("attn_q") == ["Q4_K"]
+    assert types.pop("norms, biases") == ["F32"]
+    assert {kind for found in types.values() for kind in found} == {"BF16"}
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,12 @@ def test_matrix_of_another_model_is_refused_before_anything_is_written(
     counts = dict.fromkeys(sums, np.ones(1, np.float32))
     replace(matrix, sums=sums, counts=counts).write(tmp_path / "m.gguf")
     options = ["--out", tmp_path / "b", "--imatrix", tmp_path / "m.gguf", "--quiet"]
-    result = stllm("export", "gguf", "--ckpt", tiny_checkpoint, *options)
-    assert result.exit_code == 2
-    assert "is of another model" in result.stderr
-    assert said in result.stderr
-    assert not (tmp_path / "b").exists()
+    for mode in ([], ["--dry-run"]):
+        result = stllm("export", "gguf", "--ckpt", tiny_checkpoint, *options, *mode)
+        assert result.exit_code == 2
+        assert "is of another model" in result.stderr
+        assert said in result.stderr
+        assert not (tmp_path / "b").exists()
 
 
 def test_values_that_are_no_sums_are_refused_by_name(matrix: Matrix, tmp_path: Path) -> None:

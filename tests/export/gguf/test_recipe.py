@@ -74,7 +74,10 @@ def test_options_that_cannot_be_are_refused(wanted: Wanted, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("tensors", "said"),
-    [(["nope=Q8_0"], "matches no matrix; there are token_embd, output, attn_v"), (["embd=Q4_K"], "stllm-run reads")],
+    [
+        (["nope=Q8_0"], "matches no matrix; there are token_embd, output, attn_v"),
+        (["embd=Q4_K"], "--tensor embd=Q4_K: matches token_embd.weight, whose rows stllm-run reads"),
+    ],
 )
 def test_patterns_that_do_not_fit_the_model_are_refused(tensors: list[str], said: str) -> None:
     with pytest.raises(BadInput, match=said):
