@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..export.comparison import log_probabilities
 from ..runtime.answer import Answer, View
 from ..runtime.errors import BadInput
 from ..runtime.inputs.clip import Clip
@@ -22,7 +23,6 @@ from ..runtime.inputs.scene import Scene
 from ..runtime.memory.counters import own_usage
 from ..runtime.options import APPROXIMATE, Options
 from ..runtime.session import Session
-from .quality.metrics import log_softmax
 from .rea.dataset import ReaDataset, by_clip
 
 __all__ = ["Row", "Soak", "Traded", "approximate", "measure", "soak"]
@@ -157,7 +157,7 @@ class Timed(NamedTuple):
 
 def divergence(exact: np.ndarray, other: np.ndarray) -> float:
     """KL divergence of the distributions of two rows of logits, nats."""
-    ours, theirs = log_softmax(np.stack([exact, other]))
+    ours, theirs = log_probabilities(np.stack([exact, other]))
     return float((np.exp(ours) * (ours - theirs)).sum())
 
 

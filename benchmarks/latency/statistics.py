@@ -117,7 +117,7 @@ def samples_needed(share: float, confidence: float = EARLY_STOPPING_CONFIDENCE) 
 
 
 def bootstrap(
-    groups: Sequence[Sequence[float]],
+    groups: Sequence[Sequence[float] | np.ndarray] | np.ndarray,
     statistic: Callable[..., Any] = np.median,
     *,
     resamples: int = RESAMPLES,
