@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ..runtime.answer import Answer, View
 from ..runtime.errors import BadInput
 from ..runtime.inputs.clip import Clip
 from ..runtime.inputs.scene import Scene
+from ..runtime.llm.sampling import Sampling
 from ..runtime.memory.counters import own_usage
 from ..runtime.options import APPROXIMATE, Options
 from ..runtime.session import Session
@@ -82,9 +84,10 @@ class Traded:
         questions: how many.
         prefill: time of prefill over that of reading all again, median.
         answer: the same of the whole answer, aligner and decode included.
-        divergence: KL divergence of the first token, after all was read again to before, nats, mean.
+        divergence: KL divergence from reading all again, nats: mean over an answer's tokens, median over the questions.
         divergence_first: the same where as many of the video's first positions are read again, and not those that
             change most.
+        closer: share of the questions whose divergence is less than with the first positions.
         changed: share of the answers that are others.
         right: share that is the truth; and of those that read all again.
         right_exact: see above.
@@ -96,6 +99,7 @@ class Traded:
     answer: float
     divergence: float
     divergence_first: float
+    closer: float
     changed: float
     right: float
     right_exact: float
@@ -134,40 +138,57 @@ def approximate(bundle: Path, dataset: ReaDataset, options: Options, *, new_toke
                 for share in turns:
                     theirs, mine, first = ask(exact), ask(sessions[share]), ask(others[share])
                     ratios = (mine.prefill / theirs.prefill, mine.whole / theirs.whole)
-                    away = (divergence(theirs.logits, one.logits) for one in (mine, first))
+                    ours, theirs_first = (divergence(theirs, one) for one in (mine, first))
                     right = (one.text == sample.answer for one in (mine, theirs))
-                    found[share].append((*ratios, *away, mine.text != theirs.text, *right))
+                    found[share].append(
+                        (*ratios, ours, theirs_first, ours < theirs_first, mine.text != theirs.text, *right)
+                    )
     if not any(found.values()):
         raise BadInput(f"--rea {dataset.file}: no clip has a second question")
     return [
-        Traded(share, len(rows), *(median(column) for column in columns[:2]), *map(mean, columns[2:]))
+        Traded(share, len(rows), *map(median, columns[:4]), *map(mean, columns[4:]))
         for share, rows in found.items()
         for columns in [list(zip(*rows, strict=True))]
     ]
 
 
 class Timed(NamedTuple):
-    """Milliseconds of prefill, seconds of the whole answer, its text, and the logits [vocabulary] before it."""
+    """Milliseconds of prefill, seconds of the whole answer, its text and ids, and the logits [vocabulary] of each."""
 
     prefill: float
     whole: float
     text: str
-    logits: np.ndarray
+    ids: list[int]
+    logits: list[np.ndarray]
 
 
-def divergence(exact: np.ndarray, other: np.ndarray) -> float:
-    """KL divergence of the distributions of two rows of logits, nats."""
-    ours, theirs = log_probabilities(np.stack([exact, other]))
-    return float((np.exp(ours) * (ours - theirs)).sum())
+def divergence(exact: Timed, other: Timed) -> float:
+    """KL divergence of the tokens up to the first that differs, nats, mean."""
+    pairs = enumerate(zip(exact.ids, other.ids, strict=False))
+    count = next((place + 1 for place, (ours, theirs) in pairs if ours != theirs), min(len(exact.ids), len(other.ids)))
+    ours, theirs = (log_probabilities(np.stack(one.logits[:count])) for one in (exact, other))
+    return float((np.exp(ours) * (ours - theirs)).sum(axis=1).mean())
 
 
 def timed(session: Session, view: View, question: str, new_tokens: int) -> Timed:
     """A question asked and answered."""
-    begin = time.perf_counter()
-    answer = read(session.answer(view.again(), question, max_new_tokens=new_tokens))
-    spent, logits = time.perf_counter() - begin, answer.logits_last_prompt
-    assert logits is not None
-    return Timed(answer.meter.milliseconds["prefill"], spent, answer.text.strip(), logits.astype(np.float64))
+    seen: list[np.ndarray] = []
+    sampler = session.stages.sampler
+
+    def watched(sampling: Sampling) -> Callable[[np.ndarray], int]:
+        choose = sampler(sampling)
+
+        def chosen(logits: np.ndarray) -> int:
+            seen.append(logits)
+            return choose(logits)
+
+        return chosen
+
+    with patch.object(session.stages, "sampler", watched):
+        begin = time.perf_counter()
+        answer = read(session.answer(view.again(), question, max_new_tokens=new_tokens))
+        spent = time.perf_counter() - begin
+    return Timed(answer.meter.milliseconds["prefill"], spent, answer.text.strip(), answer.token_ids, seen)
 
 
 def measure(
@@ -269,7 +290,8 @@ def live(session: Session, scene: Scene, clip: Clip, count: int, how: dict[str, 
         next(iter(answer), None)
         spent = time.perf_counter() - begin
         with answer:
-            return share(spent, answer, ("aligner", "prefill"))
+            # tokens before the first that is text, as parts of a character are
+            return share(spent, answer, ALIGNED)
 
 
 def soak(bundle: Path, options: Options, count: int) -> Soak:
@@ -348,7 +370,8 @@ def table(rows: list[Row], soaked: Soak | None, traded: list[Traded]) -> str:
     lines += [
         f"--reuse-video approximate --recompute {row.recompute:.0%}: {row.questions} further questions, prefill "
         f"{row.prefill:.3f} x, answer {row.answer:.3f} x, {row.changed:.1%} changed, {row.right:.1%} right "
-        f"({row.right_exact:.1%} without), KL {row.divergence:.2e} ({row.divergence_first:.2e} by first positions)"
+        f"({row.right_exact:.1%} without), KL {row.divergence:.2e} ({row.divergence_first:.2e} by first positions, "
+        f"closer in {row.closer:.0%})"
         for row in traded
     ]
     return "\n".join(lines)

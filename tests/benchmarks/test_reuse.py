@@ -32,3 +32,4 @@ def test_approximate_reuse_has_a_price(stllm: Any, tiny_bundle: Path, tmp_path: 
     rows = json.loads(result.stdout)["approximate"]
     assert [row["recompute"] for row in rows] == [0.0, 0.05, 0.15, 0.3]
     assert all(row["questions"] >= 5 and row["prefill"] > 0 and 0 <= row["changed"] <= 1 for row in rows)
+    assert all(row["divergence"] >= 0 and 0 <= row["closer"] <= 1 for row in rows)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stllm_edge.runtime import Answer, BadInput, Options, Session, View, load_clip, load_scene
+from stllm_edge.runtime import Answer, BadInput, Cancelled, Options, Session, View, load_clip, load_scene
 from stllm_edge.runtime.dialogue.revisit import RUNS, changed_most
+from stllm_edge.runtime.llm.early import EarlyLayer
 
 EXACT = Options(precision="fp32", quant="F32", kv="f32", flash_attention=False, threads=1)
 SHORT = {"max_new_tokens": 3, "time_instruction": False}
@@ -100,3 +101,19 @@ def test_the_positions_that_change_most_are_taken_in_a_few_runs() -> None:
     assert sum(last - first for first, last in runs) == 150
     assert len(runs) <= RUNS
     assert changed_most(change, 1000) == [(0, 1000)]
+
+
+def test_a_question_is_ended_while_its_positions_are_chosen(opened, view, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = opened(resident=True, reuse_video="approximate", recompute=0.2)
+    ask(session, view, FIRST)
+    outputs = EarlyLayer.outputs
+
+    def cancelled(*arguments: object) -> np.ndarray:
+        session.cancel()
+        return outputs(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EarlyLayer, "outputs", cancelled)
+        with pytest.raises(Cancelled):
+            ask(session, view, SECOND)
+    assert ask(session, view, SECOND)[0].approximate
