@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...runtime.errors import BadInput
 from ...runtime.memory.plan import Processes
 
@@ -16,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["THIS", "Device", "LayerRates", "Range", "Share", "cpu_shares", "find_device", "names", "table"]
+__all__ = ["THIS", "DepthCost", "Device", "LayerRates", "Range", "Share", "cpu_shares", "find_device", "names", "table"]
 
 TABLE = Path(__file__).with_name("devices.toml")
 # this machine, measured
@@ -71,20 +73,39 @@ class Share:
 
 
 @dataclass(frozen=True)
+class DepthCost:
+    """Seconds that come to something for what lies before it: at some depths, and linear between and beyond.
+
+    Attributes:
+        depths: positions before, ascending; the first is 0.
+        seconds: more than at depth 0, which is the first and so 0.
+    """
+
+    depths: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def at(self, depths: np.ndarray) -> np.ndarray:
+        """Seconds at each depth, float64."""
+        (before, last), (below, most) = self.depths[-2:], self.seconds[-2:]
+        beyond = np.maximum(depths - last, 0) * (most - below) / (last - before)
+        return np.interp(depths, self.depths, self.seconds) + beyond
+
+
+@dataclass(frozen=True)
 class LayerRates:
     """Seconds that a layer of the language model takes.
 
     Attributes:
         position: of a prompt, alone.
-        pair: more, for each position before it.
         token: of the answer, alone.
-        depth: more, for each position before it.
+        prompt_depth: what comes to a position of a prompt for those before it.
+        token_depth: what comes to a token for the positions before it.
     """
 
     position: float
-    pair: float
     token: float
-    depth: float
+    prompt_depth: DepthCost
+    token_depth: DepthCost
 
 
 @dataclass(frozen=True)

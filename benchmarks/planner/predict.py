@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...runtime.bundle.precisions import formats_of
 from ...runtime.memory.plan import KV_BYTES, TEXT_TOKENS, EncoderBytes, Plan
 from ...runtime.setup import sizes_of
@@ -141,11 +143,13 @@ def layered(device: Device, subject: Subject, plan: Plan, quant: str) -> dict[st
     positions, more = plan.video + subject.geometry.aligner.latents + TEXT_TOKENS, plan.new_tokens - 1
     output = plan.llm * output_share(llm) / device.bandwidth
     whole = llm.layers - feed_forward_share(llm)
-    prompt = positions * (whole * rates.position + llm.layers * rates.pair * positions / 2)
+    before = float(rates.prompt_depth.at(np.arange(positions)).sum())
+    prompt = positions * whole * rates.position + llm.layers * before
     buffers = plan.libllama()
     prompt += plan.llm / device.mapping + (buffers["kv"] + buffers["compute"]) / device.clearing + output
-    token = llm.layers * (rates.token + rates.depth * (positions + more / 2)) + output
-    return {"prefill": around(prompt * 1e3), "decode": around(more * token * 1e3)}
+    read = float(rates.token_depth.at(np.arange(positions, positions + more)).sum())
+    answer = more * (llm.layers * rates.token + output) + llm.layers * read
+    return {"prefill": around(prompt * 1e3), "decode": around(answer * 1e3)}
 
 
 def around(milliseconds: float) -> Range:

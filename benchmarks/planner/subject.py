@@ -38,6 +38,7 @@ class Subject:
         encoders: bytes of weights by precision and encoder.
         quants: bytes of the language model's file by quantisation.
         files: those files, where there are any.
+        bundle: where they lie.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject:
     encoders: Mapping[str, Mapping[str, int]]
     quants: Mapping[str, int]
     files: Mapping[str, Path] = field(default_factory=dict)
+    bundle: Path | None = None
 
 
 def of_bundle(path: Path) -> Subject:
@@ -59,7 +61,7 @@ def of_bundle(path: Path) -> Subject:
         missing = "encoders" if not encoders else "language model"
         raise BadInput(f"{path}: the bundle has no {missing}; add it with stllm-export, or plan with --ckpt")
     files = {quant: bundle.require_file(bundle.llm(quant).file) for quant in quants}
-    return Subject(path.name, bundle.geometry, encoders, quants, files)
+    return Subject(path.name, bundle.geometry, encoders, quants, files, path)
 
 
 def of_checkpoint(path: Path) -> Subject:

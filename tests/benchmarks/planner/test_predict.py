@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from stllm_edge.benchmarks.planner.devices import LayerRates, Range, find_device
+from stllm_edge.benchmarks.planner.devices import DepthCost, LayerRates, Range, find_device
 from stllm_edge.benchmarks.planner.predict import Choice, Prediction, predict
 from stllm_edge.benchmarks.planner.subject import Subject, of_bundle
 from stllm_edge.benchmarks.planner.work import GPU_STAGES, HOST_STAGES, Question
@@ -50,7 +51,12 @@ def test_first_token_and_rate_come_from_the_stages(subject: Subject) -> None:
 
 
 def test_layers_that_were_timed_take_the_place_of_shares(subject: Subject) -> None:
-    rates = LayerRates(position=1e-5, pair=1e-9, token=1e-4, depth=1e-8)
+    rates = LayerRates(
+        position=1e-5,
+        token=1e-4,
+        prompt_depth=DepthCost((0.0, 100.0), (0.0, 1e-7)),
+        token_depth=DepthCost((0.0, 100.0, 1000.0), (0.0, 1e-6, 1e-5)),
+    )
     device = replace(find_device("agx-orin-64gb@MAXN"), layers={"Q8_0": rates})
     found = predict(device, subject, QUESTION, Choice("fp32", "Q8_0"))
     positions = 8 * 6 + 8 + 160
@@ -63,3 +69,9 @@ def test_layers_that_were_timed_take_the_place_of_shares(subject: Subject) -> No
     assert found.milliseconds["prefill"].high > prompt
     answer = 31 * layers * (1e-4 + 1e-8 * (positions + 15.5)) * 1e3
     assert Range(0.9 * answer, 1.3 * answer).low < found.milliseconds["decode"].high < 1.3 * answer
+
+
+def test_what_depth_costs_bends_at_the_depths_that_were_timed() -> None:
+    cost = DepthCost((0.0, 256.0, 2304.0, 6400.0), (0.0, 1.0, 2.0, 8.0))
+    depths = np.array([0, 128, 256, 1280, 2304, 4352, 6400, 10496])
+    assert cost.at(depths).tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 5, 8, 14])

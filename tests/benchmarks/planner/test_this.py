@@ -12,8 +12,9 @@ from stllm_edge.runtime.errors import BadInput
 
 def test_the_machine_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(this, "SECONDS", 0.0)
-    monkeypatch.setattr(this, "COPIED", 2**24)
+    monkeypatch.setattr(this, "LARGE", 2**24)
     monkeypatch.setattr(this, "ROUNDS", 2)
+    monkeypatch.setattr(this, "PROCESSES", 1)
     subject = of_bundle(tiny_bundle)
     device = this.measure(subject)
     assert 1e8 < device.bandwidth < 1e13
