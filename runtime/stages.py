@@ -36,6 +36,7 @@ from .llm.sampler import Sampler
 from .llm.sampling import Sampling
 from .llm.speaker import LLM, Opened, Speaker
 from .llm.vocabulary import Vocabulary
+from .memory.allocator import keep_freed_blocks
 from .memory.holdings import Holdings
 from .memory.meter import Meter
 from .memory.plan import Plan
@@ -147,6 +148,7 @@ class Stages:
 
     def __init__(self, setup: Setup):
         """Load nothing yet."""
+        keep_freed_blocks()
         self.setup, bundle = setup, setup.bundle
         self.host = HostStages(bundle.geometry.vision, bundle.defaults.voxel_size, setup.map_format)
         self.holdings = Holdings()

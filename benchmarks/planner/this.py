@@ -28,6 +28,7 @@ from ...runtime.inputs.scene import load_scene
 from ...runtime.inputs.selection import select_frames
 from ...runtime.llm.libllama import Flag, libllama
 from ...runtime.llm.pace.bench import Bench, Pace
+from ...runtime.memory.allocator import keep_freed_blocks
 from ...runtime.memory.counters import PROC, own_usage
 from ...runtime.memory.plan import Processes
 from ...runtime.session import Session
@@ -256,8 +257,9 @@ def hosted(what: Hosted) -> list[float]:
 
 def run_host(what: Hosted, session: Session | None) -> list[float]:
     """The work of `hosted` inside its process."""
-    # a process that answers has these modules too
+    # a process that answers has these modules too, and keeps memory as it does
     libllama()
+    keep_freed_blocks()
     folder, vision, seconds = Path(what.folder), VisionGeometry(**what.vision), []
 
     def timed(work: Callable[[], Any]) -> Any:

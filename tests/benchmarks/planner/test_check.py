@@ -20,6 +20,7 @@ def test_a_stage_counts_with_its_parts() -> None:
 def test_memory_holds_on_this_machine(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(this, "SECONDS", 0.0)
     monkeypatch.setattr(this, "LARGE", 2**24)
+    monkeypatch.setattr(this, "PROCESSES", 1)
     lines = compare(tiny_bundle, "F32", [8], 15_000, 4, 1)
     memory = {line.what.split()[0]: line for line in lines if " MB" in line.what}
     assert set(memory) == set(check.MEASURED.values())
