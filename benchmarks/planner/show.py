@@ -13,6 +13,8 @@ __all__ = ["as_json", "as_text", "growths_json", "growths_text"]
 
 Growths = Mapping[str, Mapping[str, Mapping[str, Growth]]]
 
+# share of the variance that an exponent has to explain
+LEAST_FIT = 0.8
 MARK = "prediction, not a measurement"
 
 
@@ -118,13 +120,21 @@ def plain(value: Range) -> str:
 def growths_text(found: Growths) -> str:
     """A line for each stage that grows with an axis."""
     units = {"ms": "ms", "peak_mb": "MB"}
-    shown = [f"{'axis':9} {'stage':8} {'of':3} {'exponent':>8} {'floor':>9}  variance explained"]
+    shown = [f"{'axis':9} {'stage':12} {'of':3} {'exponent':>8} {'floor':>9}  variance explained"]
     for axis, quantities in found.items():
         for quantity, stages in quantities.items():
             for stage, growth in stages.items():
-                words = f"{growth.exponent:8.2f}" if growth.exponent else "    none"
-                shown.append(f"{axis:9} {stage:8} {units[quantity]:3} {words} {growth.floor:9.1f}  {growth.fit:.3f}")
+                shown.append(
+                    f"{axis:9} {stage:12} {units[quantity]:3} {law(growth):>8} {growth.floor:9.1f}  {growth.fit:.3f}"
+                )
     return "\n".join(shown)
+
+
+def law(growth: Growth) -> str:
+    """The exponent, or that there is none, or that the noise is larger than what it explains."""
+    if not growth.exponent:
+        return "none"
+    return f"{growth.exponent:.2f}" if growth.fit > LEAST_FIT else "unclear"
 
 
 def growths_json(found: Growths) -> dict[str, Any]:

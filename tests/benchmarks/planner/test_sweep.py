@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stllm_edge.benchmarks.planner.growth import Growth
+from stllm_edge.benchmarks.planner.show import growths_text
 from stllm_edge.benchmarks.planner.sweep import exponents, parse_axis, series
 from stllm_edge.runtime.errors import BadInput
 
@@ -72,3 +74,10 @@ def test_a_question_that_fails_says_why(stllm: Any, tiny_bundle: Path, tmp_path:
     assert "Q5_0" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_noise_has_no_exponent_in_the_table() -> None:
+    grown = {"points": Growth(1.0, 5.7, 0.001, 0.999), "maps": Growth(0.0, 12.2, 0.0, 1.0)}
+    found = {"frames": {"ms": {**grown, "load_vision": Growth(3.0, 7.2, 1e-4, -0.1)}}}
+    words = {line.split()[1]: line.split()[3] for line in growths_text(found).splitlines()[1:]}
+    assert words == {"points": "1.00", "maps": "none", "load_vision": "unclear"}
