@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ...runtime.bundle.manifest import Defaults
 from ...runtime.console import (
@@ -22,6 +23,13 @@ from ...runtime.errors import BadInput
 from ...runtime.options import Options
 
 __all__ = ["check", "compare", "imatrix", "judge", "merge", "run", "score", "synth"]
+
+# of `imatrix`, by parameter: what is for a data set alone, and for text alone
+OF_CLIPS = {
+    "spec": "--subset", "fps": "--fps", "seed": "--seed", "voxel_size": "--voxel-size", "frames": "--frames",
+    "time_instruction": "--time-instruction",
+}  # fmt: skip
+OF_TEXT = {"chunk": "--chunk"}
 
 rea_options = options(
     click.option("--rea", "file", type=FOLDER, required=True, help="JSON file of the release."),
@@ -236,9 +244,10 @@ def imatrix(
 
     if (text is None) == (file is None) or (file is None) != (root is None):
         raise BadInput("expected --rea FILE --root DIR, or --text FILE")
-    elsewhere = {"--subset": spec, "--fps": fps} if text else {"--chunk": chunk}
-    if unused := [name for name, value in elsewhere.items() if value is not None]:
-        raise BadInput(f"{unused[0]}: is for {'--rea' if text else '--text'}; leave it out")
+    given = click.get_current_context().get_parameter_source
+    unused = OF_CLIPS if text else OF_TEXT
+    if said := [option for name, option in unused.items() if given(name) is not ParameterSource.DEFAULT]:
+        raise BadInput(f"{said[0]}: is for {'--rea' if text else '--text'}; leave it out")
     source: Samples | TextFile
     if text is not None:
         source = TextFile(text, CHUNK if chunk is None else chunk)

@@ -204,6 +204,9 @@ def test_values_that_are_no_numbers_are_named(
         (["--chunk", "100000"], "tokens, expected at least --chunk 100000"),
         (["--rea", "x.json"], "expected --rea FILE --root DIR, or --text FILE"),
         (["--subset", "first:1"], "--subset: is for --rea; leave it out"),
+        (["--seed", "1"], "--seed: is for --rea; leave it out"),
+        (["--frames", "4"], "--frames: is for --rea; leave it out"),
+        (["--no-time-instruction"], "--time-instruction: is for --rea; leave it out"),
         (["--weight", "text=0", "--chunk", "64"], "counts none of the positions, all of text"),
     ],
 )
