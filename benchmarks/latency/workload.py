@@ -3,68 +3,21 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...runtime.bundle.digests import file_digest
 from ...runtime.errors import BadInput, require_at_least
-from ...runtime.fit.reading import Reading
-from ...runtime.inputs.clip import Clip
-from ...runtime.inputs.recordings.choices import BagChoices
-from ...runtime.inputs.scene import Scene
 from ...runtime.llm.prompt import check_question
 from ...runtime.options import Recording
-from ...runtime.request import read
-from ..rea.dataset import ReaDataset, Sample, by_clip
+from ..rea.dataset import ReaDataset, by_clip
 from ..rea.subset import Subset
+from .question import Question
 
-__all__ = ["OTHER", "Question", "Workload", "of_recording", "of_subset"]
+__all__ = ["OTHER", "Workload", "of_recording", "of_subset"]
 
 # what is asked about a scene and a clip whose workload holds one question about them
 OTHER = "What can be seen in front of the person?"
-SOURCES = {"recording": Recording, "sample": Sample}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question and where its scene and clip are.
-
-    Attributes:
-        id: unique within a workload.
-        text: in words.
-        other: another question about the same scene and clip.
-        source: their files.
-    """
-
-    id: str
-    text: str
-    other: str
-    source: Recording | Sample
-
-    def load(self) -> tuple[Scene, Clip, Reading | None]:
-        """Scene, clip and what is known of their units; raises BadInput where a file is not what it has to be."""
-        if isinstance(self.source, Sample):
-            return *self.source.load(), None
-        return *read(self.source), Reading.of(self.source.scale, self.source.intrinsics_of)
-
-    def to_json(self) -> dict[str, Any]:
-        """As another process takes it."""
-        kind = next(name for name, known in SOURCES.items() if isinstance(self.source, known))
-        told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.source).items()}
-        return {"id": self.id, "text": self.text, "other": self.other, kind: told}
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> "Question":
-        """From `to_json`."""
-        kind = next(name for name in SOURCES if name in told)
-        values = told[kind]
-        for each in fields(SOURCES[kind]):
-            if "Path" in str(each.type) and values[each.name] is not None:
-                values[each.name] = Path(values[each.name])
-        if "bag_choices" in values:
-            values["bag_choices"] = BagChoices(**values["bag_choices"])
-        return cls(told["id"], told["text"], told["other"], SOURCES[kind](**values))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ....runtime.encoders.channel import Channel
 from ....runtime.errors import StllmError
 from ....runtime.memory.counters import Usage
 from ....runtime.options import Options
-from ..workload import Question
+from ..question import Question
 
 __all__ = ["Asker", "Interval", "Timing"]
 

@@ -19,8 +19,9 @@ from ....runtime.errors import StllmError
 from ....runtime.options import Options, Recording
 from ..machine.monitor import Monitor
 from ..machine.sensors import find_sensors, used_memory
+from ..question import Question
 from ..statistics import bootstrap
-from ..workload import Question, of_recording
+from ..workload import of_recording
 from .asking import Asker
 
 __all__ = ["main"]

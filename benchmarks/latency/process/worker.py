@@ -23,7 +23,7 @@ from ....runtime.llm.libllama import libllama
 from ....runtime.memory.meter import Meter
 from ....runtime.options import Options
 from ....runtime.session import Session
-from ..workload import Question
+from ..question import Question
 
 __all__ = ["Work", "main"]
 

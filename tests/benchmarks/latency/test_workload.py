@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stllm_edge.benchmarks.latency.workload import OTHER, Question, of_recording, of_subset
+from stllm_edge.benchmarks.latency.question import Question
+from stllm_edge.benchmarks.latency.workload import OTHER, of_recording, of_subset
 from stllm_edge.benchmarks.rea.subset import Subset
 from stllm_edge.runtime.errors import BadInput
 from stllm_edge.runtime.options import Recording
