@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ from .setup import Setup
 
 __all__ = ["EncodedRays", "HostStages", "Stages", "Step"]
 
+Item = TypeVar("Item")
 # tokens from one look at memory to the next
 LOOKED_AT = 64
 
@@ -109,22 +110,11 @@ class HostStages:
 
     def read(self, selection: Selection, meter: Meter | None = None) -> Iterator[np.ndarray]:
         """The chosen frames as they are, one [H, W, 3] uint8 after the other."""
-        # one at a time: memory does not grow with the clip, and reading counts for no encoder
-        source = selection.clip.read(selection.indices)
-        with told(meter, "video"):
-            for _ in range(len(selection)):
-                with counted(meter, "video"):
-                    frame = next(source)
-                yield frame
+        return one_by_one(selection.clip.read(selection.indices), len(selection), meter, counted)
 
     def contents(self, selection: Selection, meter: Meter | None = None) -> Iterator[Content]:
         """The same before they are decoded."""
-        source = selection.clip.contents(selection.indices)
-        with told(meter, "video"):
-            for _ in range(len(selection)):
-                with clocked(meter, "video"):
-                    content = next(source)
-                yield content
+        return one_by_one(selection.clip.contents(selection.indices), len(selection), meter, clocked)
 
     def decode(self, content: Content, meter: Meter | None = None) -> np.ndarray:
         """One of them as it is, [H, W, 3] uint8."""
@@ -358,6 +348,17 @@ def interrupting(model: LanguageModel, control: Control) -> Iterator[None]:
             yield
     finally:
         model.flag.clear()
+
+
+def one_by_one(
+    source: Iterator[Item], count: int, meter: Meter | None, timed: Callable[[Meter | None, str], Any]
+) -> Iterator[Item]:
+    """What is read of a clip; memory does not grow with the clip, and reading counts for no encoder."""
+    with told(meter, "video"):
+        for _ in range(count):
+            with timed(meter, "video"):
+                item = next(source)
+            yield item
 
 
 def counted(meter: Meter | None, stage: str) -> AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 Keys and values of the first layer are those of a position alone; from the second on they depend on what stands before.
 """
 
-import ctypes
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -82,16 +81,9 @@ class EarlyLayer:
         return np.concatenate(parts)[begin:]
 
     def _decode(self, context: Context, rows: np.ndarray) -> np.ndarray:
-        count, width = rows.shape
-        values = np.ascontiguousarray(rows, np.float32)
-        every = (ctypes.c_int8 * count)(*[1] * count)
-        pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        if code := self._llama.llama_decode(
-            context.pointer, self._llama.llama_batch(n_tokens=count, embd=pointer, logits=every)
-        ):
-            raise StllmError(f"llama_decode returned {code} in the first layer")
+        context.decode(np.ascontiguousarray(rows, np.float32), outputs=True)
         found = self._llama.llama_get_embeddings(context.pointer)
-        return np.ctypeslib.as_array(found, (count, width)).copy()
+        return np.ctypeslib.as_array(found, rows.shape).copy()
 
     def close(self) -> None:
         """Free it."""

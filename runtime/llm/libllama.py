@@ -5,10 +5,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadBundle, BadInput, MissingDependency, StllmError
 from ..libraries import load_library
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Context",
@@ -80,6 +83,22 @@ class Context:
             raise MemoryError
         self.capacity = int(self._llama.llama_n_ctx(self.pointer))
         self.batch = int(self._llama.llama_n_batch(self.pointer))
+
+    def decode(self, rows: "np.ndarray", *, outputs: bool) -> None:
+        """Append positions given by embeddings.
+
+        Args:
+            rows: [L, width] float32, contiguous, at most `batch` of them.
+            outputs: whether each position has an output, or the last alone.
+
+        Raises:
+            StllmError: libllama failed, or was told to stop.
+        """
+        every = {"logits": (ctypes.c_int8 * len(rows))(*[1] * len(rows))} if outputs else {}
+        pointer = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch = self._llama.llama_batch(n_tokens=len(rows), embd=pointer, **every)
+        if code := self._llama.llama_decode(self.pointer, batch):
+            raise StllmError(f"llama_decode returned {code}")
 
     def forget(self, position: int) -> None:
         """Forget positions from one on."""

@@ -1,6 +1,5 @@
 """One layer of a language model, timed."""
 
-import ctypes
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import StllmError
 from ..libllama import Context, Flag, libllama, load_model
 from ..model import without_tokenizer
 from ..placement import KV_TYPES
@@ -138,13 +136,7 @@ class Bench:
             context.close()
 
     def _decode(self, context: Context, count: int, *, outputs: bool) -> None:
-        rows = np.resize(self._rows, (count, self._rows.shape[1]))
-        every = {"logits": (ctypes.c_int8 * count)(*[1] * count)} if outputs else {}
-        pointer = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        if code := self._llama.llama_decode(
-            context.pointer, self._llama.llama_batch(n_tokens=count, embd=pointer, **every)
-        ):
-            raise StllmError(f"llama_decode returned {code}")
+        context.decode(np.resize(self._rows, (count, self._rows.shape[1])), outputs=outputs)
         self._llama.llama_synchronize(context.pointer)
 
     def _model(self, packed: bool) -> Any:
