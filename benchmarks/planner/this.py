@@ -21,7 +21,7 @@ from ...runtime.bundle.geometry import VisionGeometry
 from ...runtime.encoders.child import ChildEncoder
 from ...runtime.encoders.cpu import has_int8_dot_product
 from ...runtime.encoders.local import LocalEncoder
-from ...runtime.errors import BadInput
+from ...runtime.errors import BadInput, StllmError
 from ...runtime.fit.fit import examine
 from ...runtime.inputs.clip import load_clip
 from ...runtime.inputs.scene import load_scene
@@ -250,9 +250,13 @@ class Hosted:
 
 
 def hosted(what: Hosted) -> list[float]:
-    """Seconds of the host's stages in a new process, and its bytes before."""
+    """Seconds of the host's stages in a new process, and its bytes before; raises StllmError where it fails."""
     command = [sys.executable, "-m", __name__, json.dumps(asdict(what))]
-    return list(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise StllmError(f"--device {THIS}: a process that times the host's stages failed ({said[-1]})")
+    return list(map(float, done.stdout.split()))
 
 
 def run_host(what: Hosted, session: Session | None) -> list[float]:

@@ -77,9 +77,9 @@ class Comparison:
     @property
     def best(self) -> str | None:
         """The matrix whose interval lies below all others; None where they meet."""
-        first, second = sorted(self.found, key=lambda name: self.found[name].value)[:2]
-        high, low = self.found[first].high, self.found[second].low
-        return first if high is not None and low is not None and high < low else None
+        first, *others = sorted(self.found, key=lambda name: self.found[name].value)
+        high, lows = self.found[first].high, [self.found[name].low for name in others]
+        return first if high is not None and all(low is not None and high < low for low in lows) else None
 
     def __str__(self) -> str:
         cells = [

@@ -85,6 +85,8 @@ def test_a_figure_is_best_whose_interval_meets_no_other() -> None:
     assert compared.best == WHOLE
     assert str(compared).endswith("| **1.00e+00 [5.00e-01, 1.80e+00]** |")
     assert Comparison("Q2_K", "video", 40, found | {WHOLE: Interval(1.0, 0.5, 1.95)}).best is None
+    # the widest of the others may reach further down than the next
+    assert Comparison("Q2_K", "video", 40, found | {"none": Interval(3.0, 1.0, 5.0)}).best is None
 
 
 def test_each_prompt_counts_once_whatever_its_length() -> None:
